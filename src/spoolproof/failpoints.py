@@ -1,0 +1,158 @@
+"""Named places where a process may die, and the plan that makes it die there.
+
+Unarmed, `failpoint(name)` is one call and one comparison. Armed by `SPOOLPROOF_FAILPOINTS` at start, or by tests:
+
+    SPOOLPROOF_FAILPOINTS="relay.after_confirm=kill@3; consumer.before_commit=freeze:2.5"
+
+`@3` means the third hit (default: the first). Modes: `raise` raises InjectedFault; `kill` sends SIGKILL to this
+process; `freeze:seconds` sends SIGSTOP to it, and whoever armed it sends SIGCONT. With `SPOOLPROOF_FAILPOINT_LOG` set,
+the name of every armed action and the first hit of each point are appended to that file, which makes the coverage
+report. Whoever adds a commit, send, confirm, ack, delete or rename adds a failpoint on each side and a line to
+FAILPOINTS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spoolproof.errors import SettingsError
+
+FAILPOINTS: Mapping[str, str] = {
+    "outbox.after_append": "The row is in the caller's open transaction; nothing is durable.",
+    "outbox.before_commit": "Rows and business change are written, not committed.",
+    "outbox.after_commit": "The row is durable; nobody was told.",
+    "lease.after_acquire": "The shard is ours in the store; nothing was shipped.",
+    "lease.after_renew": "The lease was extended in the store; this process has not noted it.",
+    "lease.after_release": "The shard is free in the store.",
+    "relay.after_fetch": "Rows are in memory; nothing was sent.",
+    "relay.after_write": "Rows were handed to the broker; no confirm yet.",
+    "relay.after_confirm": "The broker has the message; the row is still in the outbox.",
+    "relay.after_return": "The broker returned the message; the row is untouched.",
+    "relay.after_defer": "The row waits for its next attempt.",
+    "relay.before_delete": "Confirmed rows are still in the outbox.",
+    "relay.after_delete": "Confirmed rows are gone from the outbox.",
+    "relay.before_give_up": "The row is in the outbox, its last attempt returned.",
+    "relay.after_give_up": "The row is a dead letter.",
+    "embedded.before_enqueue": "The message is only in memory; its row is in the outbox.",
+    "embedded.after_enqueue": "The message is in its queues; the publisher was not told.",
+    "embedded.after_claim": "The delivery is claimed by this process; no handler has seen it.",
+    "embedded.after_ack": "The delivery is gone from its queue.",
+    "consumer.after_receive": "The delivery is unacked; nothing was done.",
+    "consumer.after_decode": "The delivery is unacked; its payload is known.",
+    "consumer.after_inbox": "The inbox row is written in an open transaction.",
+    "consumer.after_handler": "The handler returned; its transaction is open.",
+    "consumer.before_commit": "Effects, inbox row and publishes are written, not committed.",
+    "consumer.after_commit": "Effects are durable; the delivery is unacked.",
+    "consumer.before_ack": "Effects are durable; the delivery is unacked and about to be acked.",
+    "consumer.after_ack": "The ack was handed to the broker.",
+    "consumer.after_failure": "The transaction is rolled back; the delivery is unacked.",
+    "retry.before_copy": "The failed delivery is unacked; its copy was not sent.",
+    "retry.after_copy": "The copy is confirmed in its tier; the original is unacked.",
+    "dead_letter.before_record": "The delivery is unacked; there is no dead letter yet.",
+    "dead_letter.after_record": "The dead letter is durable; the delivery is unacked.",
+    "dead_letter.after_bridge": "A message the broker gave up on is a dead letter; it is still in the broker's queue.",
+    "dead_letter.after_resolve": "The dead letter is marked resolved in the open transaction of its success.",
+    "replay.before_move": "The dead letter is open; no copy exists.",
+    "replay.after_move": "The dead letter is replaying and its copy is in the outbox.",
+    "drain.after_start": "Intake has stopped; handlers may still run.",
+    "drain.after_handlers": "Handlers have ended; confirms and deletes may be outstanding.",
+    "drain.after_flush": "Confirms and deletes are flushed; leases are still held.",
+    "migration.after_step": "One migration is committed.",
+    "maintenance.after_prune": "Old inbox rows are gone.",
+}
+"""Every failpoint and what is durable at its line. A test compares this with the calls in `src/`, both ways."""
+
+
+class InjectedFault(BaseException):
+    """Raised by a failpoint in mode `raise`; nothing in the product expects it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What happens at one failpoint: `mode` is raise, kill or freeze; `hit` counts from 1."""
+
+    mode: str
+    hit: int
+
+
+class Plan:
+    """Which failpoints act, and at which hit."""
+
+    def __init__(self, actions: Mapping[str, Action], log_path: str | None = None) -> None:
+        self._actions = dict(actions)
+        self._hits: dict[str, int] = {}
+        self._log_path = log_path
+
+    @property
+    def armed(self) -> tuple[str, ...]:
+        """The failpoints that will act, for the log and the health body."""
+        return tuple(f"{name}={action.mode}@{action.hit}" for name, action in self._actions.items())
+
+    def hit(self, name: str) -> None:
+        """Count a pass through `name` and act if the plan says so."""
+        count = self._hits[name] = self._hits.get(name, 0) + 1
+        if count == 1:
+            self._log(f"hit {name}")
+        action = self._actions.get(name)
+        if action is None or action.hit != count:
+            return
+        self._log(f"{action.mode} {name}")
+        if action.mode == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif action.mode == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            raise InjectedFault(name)
+
+    def _log(self, line: str) -> None:
+        if self._log_path is not None:
+            # one write of one line with O_APPEND: lines of several processes do not mix
+            descriptor = os.open(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(descriptor, f"{os.getpid()} {line}\n".encode())
+            finally:
+                os.close(descriptor)
+
+
+_plan: Plan | None = None
+
+
+def failpoint(name: str) -> None:
+    """Name a place where the process may die. Does nothing unless a plan is armed."""
+    if _plan is not None:
+        _plan.hit(name)
+
+
+def arm(plan: Plan | None) -> None:
+    """Put `plan` in force, or none. Called at start and by tests, never while a service runs."""
+    global _plan
+    _plan = plan
+
+
+def armed_plan() -> Plan | None:
+    """Return the plan in force, or None."""
+    return _plan
+
+
+def parse_plan(text: str, log_path: str | None = None) -> Plan:
+    """Read the `SPOOLPROOF_FAILPOINTS` form. Raises SettingsError naming every entry that does not fit it."""
+    actions: dict[str, Action] = {}
+    faults: list[str] = []
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, rest = entry.partition("=")
+        mode_text, _, hit_text = rest.partition("@")
+        mode = mode_text.partition(":")[0]
+        if name not in FAILPOINTS:
+            faults.append(f"SPOOLPROOF_FAILPOINTS: no failpoint is named {name!r}")
+        elif mode not in ("raise", "kill", "freeze"):
+            faults.append(f"SPOOLPROOF_FAILPOINTS: {entry!r}: the mode is raise, kill or freeze:SECONDS")
+        elif hit_text and (not hit_text.isdigit() or int(hit_text) < 1):
+            faults.append(f"SPOOLPROOF_FAILPOINTS: {entry!r}: the hit after @ is a number from 1")
+        else:
+            actions[name] = Action(mode, int(hit_text or 1))
+    if faults:
+        raise SettingsError(faults)
+    return Plan(actions, log_path)

@@ -1,0 +1,114 @@
+"""Every bound of the product, each with its reason. What a user may want to change is in `settings` instead."""
+
+from __future__ import annotations
+
+# --- a message ---------------------------------------------------------------------------------------------------
+BODY_BYTES_MAX = 1024 * 1024
+"""A larger payload belongs in object storage with its address in the message; brokers slow down for everybody."""
+HEADERS_BYTES_MAX = 16 * 1024
+"""User headers together, keys and values; AMQP needs a whole header in memory per delivery."""
+HEADERS_COUNT_MAX = 64
+SHORT_TEXT_BYTES_MAX = 255
+"""id, type, key, correlation id: AMQP 0-9-1 short strings."""
+MESSAGES_PER_TRANSACTION_MAX = 10_000
+"""They are kept in memory until COMMIT; more than this is a bulk load, which wants several transactions."""
+
+# --- outbox and relay --------------------------------------------------------------------------------------------
+SHARDS_POSTGRES = 16
+"""Enough for 16 relays, few enough to renew in one statement."""
+SHARDS_SQLITE = 1
+"""One machine, one writer: more shards would only add leases."""
+LEASE_SECONDS = 15.0
+RENEW_SECONDS = 5.0
+SELF_FENCE_SECONDS = 10.0
+"""A lease minus one beat: no new publish later than this after the last answered renewal was sent."""
+SEEK_SECONDS = 1.5
+"""How often free shards are sought: lease + sweep = take-over in at most 17 s."""
+RELAY_BATCH_ROWS_MAX = 500
+DELETE_INTERVAL_SECONDS = 0.01
+DELETE_BATCH_ROWS_MAX = 256
+CONFIRMED_UNDELETED_MAX = 10_000
+"""Confirmed rows remembered while the store is away, so that its return republishes nothing. Full: the relay pauses."""
+FULL_SCAN_SECONDS = 2.0
+"""A late committer may hold a lower id than what was shipped, so no cursor is final."""
+POLL_FIRST_SECONDS = 0.05
+POLL_MAX_SECONDS = 1.0
+"""A lost wake-up costs at most one poll."""
+UNROUTABLE_DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0)
+"""Six minutes for a queue to be declared; the sixth return makes a dead letter."""
+UNROUTABLE_PAUSE_COUNT = 100
+UNROUTABLE_PAUSE_WINDOW_SECONDS = 60.0
+UNROUTABLE_PROBE_SECONDS = 30.0
+"""Over 100 returns of one (destination, type) in 60 s is a missing queue, not 100 bad messages: rows stay, one probe
+each 30 s."""
+NACK_PAUSE_FIRST_SECONDS = 1.0
+NACK_PAUSE_MAX_SECONDS = 30.0
+STATEMENT_SECONDS = 5.0
+"""A statement without a limit hangs for ever on a dead peer."""
+MAINTENANCE_STATEMENT_SECONDS = 30.0
+PROCESS_EXPIRES_SECONDS = LEASE_SECONDS
+"""A process that beats no more owns nothing, like its leases."""
+
+# --- SQLite ------------------------------------------------------------------------------------------------------
+WRITER_REQUESTS_MAX = 10_000
+WRITER_BATCH_MAX = 256
+"""Requests that share one COMMIT: the fsync is then 1/256 of each, and the first waits for at most 256 inserts."""
+CHECKPOINT_PAGES = 1000
+CHECKPOINT_SECONDS = 10.0
+USER_TRANSACTION_SECONDS_MAX = 5.0
+"""SQLite has one writer; whoever keeps it stops everybody."""
+EMBEDDED_QUEUE_ROWS_MAX = 1_000_000
+
+# --- broker ------------------------------------------------------------------------------------------------------
+PUBLISH_WINDOW = 256
+"""Unconfirmed publishes per channel: hides a 10 ms confirm at 25 000/s and bounds the duplicates after a crash."""
+PUBLISH_WINDOW_BYTES_MAX = 16 * 1024 * 1024
+CONFIRM_SECONDS = 10.0
+"""No confirm for this long is an unknown outcome; the row stays."""
+CONNECT_SECONDS = 5.0
+"""DNS, TCP, TLS and AMQP open together; a healthy broker needs well under 1 s."""
+CONNECT_ROUND_CAP_SECONDS = 60.0
+RECONNECT_FIRST_SECONDS = 0.25
+"""The first round after losing a good connection starts after 0 to this."""
+STABLE_SECONDS = 30.0
+"""Connected this long resets the back-off, so a flapping broker is not hammered."""
+PROBE_INTERVAL_SECONDS = 0.5
+PROBE_CONNECT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 10
+"""Silence of a peer is then seen after 15–30 s."""
+CLOSE_SECONDS = 5.0
+DELIVERY_LIMIT = 50
+"""Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
+CLAIM_SECONDS = 30.0
+CLAIM_RENEW_SECONDS = 10.0
+"""Embedded broker: a delivery is claimed for 30 s and renewed every 10 s by its process."""
+
+# --- consumer ----------------------------------------------------------------------------------------------------
+ATTEMPTS = 8
+DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+"""With 8 attempts: two at once, six through the tiers, 21 minutes in all."""
+TIERS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 21600)
+"""Delay queues; one fixed delay per queue, so nothing waits behind a longer one."""
+IMMEDIATE_RETRY_SECONDS = 0.1
+HANDLER_SECONDS = 30.0
+CONCURRENCY = 10
+PREFETCH_PER_CONCURRENCY = 2
+"""Prefetch is twice the concurrency: hides a round trip; a crash redelivers at most that many."""
+CONSUMER_TIMEOUT_SECONDS = 1800.0
+"""RabbitMQ's own default; a handler may use at most two thirds of it."""
+DEFER_IN_PLACE_SECONDS = 2.0
+INBOX_RETENTION_SECONDS = 14 * 86400.0
+PRUNE_ROWS_MAX = 5000
+PRUNE_SECONDS = 60.0
+CLOSED_RETENTION_SECONDS = 30 * 86400.0
+ATTEMPT_HISTORY_MAX = 20
+STACK_BYTES_MAX = 8 * 1024
+STORE_PING_FIRST_SECONDS = 0.25
+STORE_PING_MAX_SECONDS = 2.0
+"""A consumer is back within 5 s of its database (invariant: none stays silent while healthy)."""
+
+# --- process -----------------------------------------------------------------------------------------------------
+DRAIN_SECONDS = 30.0
+LOOP_STALLED_SECONDS = 30.0
+FIRST_CONTACT_SECONDS = 60.0
+"""How long a start waits for its store before it gives up."""

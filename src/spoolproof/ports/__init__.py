@@ -1,0 +1,1 @@
+"""What Spoolproof needs from the outside world: small Protocols and the records that cross them."""

@@ -1,0 +1,215 @@
+"""Where messages go and come from.
+
+Every publish ends in exactly one outcome: confirmed, returned, nacked, refused or unknown. Only confirmed means the
+broker has it. A delivery is settled by one ack, nack or reject; there is no cumulative ack.
+
+`submit` makes no task and no future per message: answers come in batches through the sink the caller gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from spoolproof.message import Message, Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The broker has the message in every queue it belongs in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """No queue is bound for it (or its exchange does not exist); the broker has it nowhere."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nacked:
+    """The broker declined: a queue is full or could not store it. Not the message's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker closed the channel over this very message (access, precondition). code: the protocol's."""
+
+    code: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No answer: it may or may not have arrived."""
+
+    detail: str
+
+
+PublishOutcome = Confirmed | Returned | Nacked | Refused | Unknown
+CONFIRMED = Confirmed()
+NACKED = Nacked()
+
+Sink = Callable[[Sequence[tuple[object, PublishOutcome]]], None]
+"""Takes (token, outcome) pairs. Called on the event loop; must not block or raise."""
+
+
+class Delivery(Protocol):
+    """One message from a queue, unsettled until ack, nack or reject, each at most once.
+
+    All three are synchronous and return False when the delivery is stale: its channel is gone, or it was settled;
+    the broker then delivers it again by itself.
+    """
+
+    @property
+    def message(self) -> Message:
+        """The message; a foreign one may have an empty id or type."""
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+
+    @property
+    def delivery_count(self) -> int:
+        """How often the broker has delivered it before, as far as it counts (0 on the first delivery)."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why its properties could not be read, else None; body and raw bytes are in `message` even so."""
+
+    @property
+    def dead_reason(self) -> str | None:
+        """Why the broker itself dead-lettered it (`x-first-death-reason`), on a `.dead` queue; else None."""
+
+    def ack(self) -> bool:
+        """Settled: the broker forgets it."""
+
+    def nack(self) -> bool:
+        """Not done: the broker delivers it again."""
+
+    def reject(self) -> bool:
+        """Refused: the broker dead-letters it to `<queue>.dead`."""
+
+
+OnDelivery = Callable[[Delivery], None]
+"""Takes one delivery on the event loop; must not block or raise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A queue to declare and consume. types: wire names it is bound to on the service's exchange; patterns may use
+    `*` and `#`. delivery_limit: redeliveries before the broker moves the message to `<name>.dead` by itself."""
+
+    name: str
+    types: tuple[str, ...]
+    delivery_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Everything a service needs to exist in the broker.
+
+    Besides each queue: `<queue>.dead`, a delay queue per tier, and `<service>.unrouted` for copies whose queue is gone.
+    """
+
+    service: str
+    exchange: str
+    queues: tuple[QueueSpec, ...]
+    tiers_seconds: tuple[int, ...]
+
+
+class ConnectionState(StrEnum):
+    """disconnected: none, waiting or stopped; connecting: an attempt runs; connected; failed: gave up."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatus:
+    """One connection. purpose: publish or consume. url: without password. attempt: of the current outage, from 1.
+    last_error: in one line. retry_at: when the next attempt starts, None when none is planned."""
+
+    name: str
+    purpose: str
+    state: ConnectionState
+    is_blocked: bool
+    url: str
+    since: datetime
+    attempt: int
+    last_error: str | None
+    retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerStatus:
+    """The broker as this process sees it: connected while one connection of each purpose is."""
+
+    kind: str  #: rabbitmq, embedded or memory
+    state: ConnectionState
+    is_blocked: bool
+    connections: tuple[ConnectionStatus, ...]
+    issues: tuple[str, ...] = ()  #: sentences for the health body: a vanished queue, a blocked connection
+
+
+class Subscription(Protocol):
+    """A running consumer; survives reconnects."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the broker is delivering to it now."""
+
+    async def cancel(self) -> None:
+        """Take no further deliveries; returns when none can arrive. Unsettled ones stay valid. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a broker can do, as data for the conformance suite."""
+
+    has_returns: bool
+    keeps_order: bool
+    counts_deliveries: bool
+    survives_restart: bool
+    is_shared: bool  #: other processes see the same queues
+
+
+class Broker(Protocol):
+    """What the relay and the consumers need from a broker."""
+
+    capabilities: Capabilities
+
+    async def start(self, topology: Topology) -> None:
+        """Begin to connect, in the background, and declare the topology on every connect. Returns at once, unless the
+        broker is required: then it returns when connected, or raises BrokerUnavailable after the configured rounds."""
+
+    def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
+        """Send one message, mandatory and persistent; `sink` gets (token, outcome) exactly once, never from within
+        this call. Raises WindowFull, BrokerBlocked, BrokerUnavailable or EncodeError, and then nothing was sent."""
+
+    def room(self) -> int:
+        """Return how many submits would be taken now; 0 when not connected or blocked."""
+
+    async def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Return True as soon as room() is above 0, or False after `timeout_seconds`."""
+
+    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+        """Consume a queue of the topology, at most `prefetch` unsettled at once. With the broker away it begins when
+        the broker is back."""
+
+    def status(self) -> BrokerStatus:
+        """Return the state of every connection; no I/O."""
+
+    async def stop(self) -> None:
+        """Close every connection; unsettled deliveries go back, unanswered publishes end as unknown. Idempotent,
+        safe before start."""
+
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+"""Starts a named background task that its giver supervises and cancels at stop; adapters make no tasks themselves."""

@@ -1,0 +1,125 @@
+"""Every message given up on, with the reason and its history, until a person or a success closes it.
+
+One row per (consumer, message id). States: open → replaying → resolved, or open again when the replay fails; open or
+replaying → discarded by a person. Nothing here expires while it is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from spoolproof.message import Message
+from spoolproof.ports.transaction import StoreTransaction
+
+
+class DeadLetterState(StrEnum):
+    """Where a dead letter stands."""
+
+    OPEN = "open"
+    REPLAYING = "replaying"
+    RESOLVED = "resolved"
+    DISCARDED = "discarded"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One failed attempt: when (UTC), the error's class and text, and on which process."""
+
+    at: datetime
+    error_class: str
+    error: str
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterRecord:
+    """A message given up on.
+
+    id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a replay
+    sends it. reason: handler, unroutable, refused, encode, decode, unknown_type, unknown_version, too_large, expired,
+    or `broker:WHY`. fingerprint: 16 hex digits, equal for equal failures. attempts: oldest first, at most 20.
+    """
+
+    id: str
+    consumer: str
+    message: Message
+    destination: str
+    routing_key: str | None
+    reason: str
+    fingerprint: str
+    error_class: str
+    error: str
+    stack: str
+    first_failed_at: datetime
+    last_failed_at: datetime
+    attempts: tuple[Attempt, ...] = ()
+    state: DeadLetterState = DeadLetterState.OPEN
+    replays: int = 0
+    note: str | None = None
+    closed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters; every given field must match. limit: at most so many, oldest failure first."""
+
+    state: DeadLetterState | None = None
+    consumer: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    message_id: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One verb on a dead letter: recorded, replayed, resolved, discarded; by whom and why."""
+
+    at: datetime
+    actor: str
+    verb: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterDetails:
+    """A dead letter and everything that was done to it, oldest first."""
+
+    record: DeadLetterRecord
+    audit: tuple[AuditEntry, ...] = field(default_factory=tuple)
+
+
+class DeadLetters(Protocol):
+    """The table of dead letters. Every verb writes its audit row in the same transaction."""
+
+    async def add(self, record: DeadLetterRecord) -> bool:
+        """Keep a dead letter; committed on return. A second one for the same (consumer, message id) updates the row:
+        state open, newest error, `replays`, `id` and `first_failed_at` kept. False, and nothing written, if the inbox
+        says this consumer has handled the message (a copy of it succeeded)."""
+
+    async def get(self, id: str) -> DeadLetterDetails | None:
+        """Return one with its audit trail, or None."""
+
+    async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
+        """Return those that match, oldest failure first; perhaps none."""
+
+    async def counts(self) -> Mapping[DeadLetterState, int]:
+        """Return how many are in each state; each count stops at 100 000."""
+
+    async def replay(self, id: str, actor: str, reason: str) -> bool:
+        """Move one from open to replaying and put its copy into the outbox, both or neither.
+
+        The copy keeps the message id, goes to `destination`, and carries the headers `spoolproof-replay-of` and
+        `spoolproof-replay-no`. False, and nothing written, if it is not open (two people pressed the button).
+        """
+
+    async def discard(self, id: str, actor: str, note: str) -> bool:
+        """Close one that is open or replaying for good, keeping its content. False if it was in another state."""
+
+    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        """Mark the open or replaying one of this message as resolved in `tx`; False if there is none."""

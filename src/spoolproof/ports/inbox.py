@@ -1,0 +1,24 @@
+"""What each consumer has already handled, so that a redelivery has no second effect.
+
+The row is written first in the handler's transaction: it exists if and only if the effects do. A failure rolls back
+both, so a replay is never mistaken for a duplicate.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from spoolproof.ports.transaction import StoreTransaction
+
+
+class Inbox(Protocol):
+    """The dedupe record, one row per (consumer, message id)."""
+
+    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        """Note the message as handled in `tx`; True if it is new, False if it was handled before.
+
+        A concurrent record of the same pair waits until the other transaction ends.
+        """
+
+    async def contains(self, consumer: str, message_id: str) -> bool:
+        """Tell whether a committed transaction has recorded the message."""

@@ -1,0 +1,86 @@
+"""Messages waiting for the broker.
+
+A row is written in the caller's transaction: it exists if and only if the business change committed.
+Rows live in shards; only the holder of a shard's lease ships them, so rows of one ordering key leave
+in the order they were written.
+
+Never here: publishing, reading a clock, removing a row that has no confirm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from spoolproof.message import Outgoing
+from spoolproof.ports.dead_letters import DeadLetterRecord
+from spoolproof.ports.leases import Fence
+from spoolproof.ports.transaction import StoreTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class RowRef:
+    """Names an outbox row; within one ordering key, ids are publish order."""
+
+    shard: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A message and where it stands."""
+
+    ref: RowRef
+    outgoing: Outgoing
+    attempts: int  #: publishes the broker refused; outages do not count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How much waits. rows: all rows, counted up to 100 000 (then 100 000 means "or more"); deferred: of these, the
+    ones waiting for their next attempt; oldest_at: when the oldest row was written, None when there is none."""
+
+    rows: int
+    deferred: int
+    oldest_at: datetime | None
+
+
+class Outbox(Protocol):
+    """What publish() and the relay need from a store."""
+
+    @property
+    def shards(self) -> int:
+        """How many shards rows are spread over; fixed when the schema is made."""
+
+    async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
+        """Add rows inside the caller's transaction, or, with None, in one of their own that has committed on return.
+
+        Raises OutboxFull before any write, StoreUnavailable, and for a user's own handle OutboxMissing.
+        """
+
+    async def fetch(
+        self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
+    ) -> Sequence[OutboxRow]:
+        """Return ready rows of the given shards with ids above the given cursor each, in id order per shard.
+
+        shards: shard → highest id already seen (0 = from the start). paused: destinations, or `destination type`
+        pairs, to leave out. limit: per shard. skip: row ids to leave out. A row behind a deferred row of its key
+        and destination is not ready.
+        """
+
+    async def remove(self, refs: Sequence[RowRef]) -> int:
+        """Forget confirmed rows; returns how many were still there. No fence: a confirmed row may always go."""
+
+    async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
+        """Count an attempt and hide the row for `seconds` of the database's clock. False if the fence is stale."""
+
+    async def promote_due(self, shards: Collection[int]) -> Sequence[RowRef]:
+        """Make rows ready whose deferral has passed; returns them."""
+
+    async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
+        """Move a row to the dead letters in one step. False, and nothing written, if the fence is stale."""
+
+    async def backlog(self) -> Backlog:
+        """Return how much waits in all shards; bounded work however many rows there are."""

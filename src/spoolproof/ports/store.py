@@ -1,0 +1,89 @@
+"""A database with everything Spoolproof keeps in it.
+
+Foreign errors never pass this port: a database that is away is StoreUnavailable, whatever the driver calls it. Errors
+of the user's own statements inside a transaction pass as they are.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from spoolproof.ports.dead_letters import DeadLetters
+from spoolproof.ports.inbox import Inbox
+from spoolproof.ports.leases import Leases
+from spoolproof.ports.outbox import Outbox
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.ports.wakeup import WakeUp
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered step of the schema and its SQL text."""
+
+    version: int
+    name: str
+    sql: str
+
+
+class Migrations(Protocol):
+    """The schema's version and the way to the newest one."""
+
+    @property
+    def needed(self) -> int:
+        """The version this release needs."""
+
+    async def found(self) -> int:
+        """The version in the database; 0 when there is none."""
+
+    async def apply(self) -> list[str]:
+        """Bring the schema to `needed`, each step in a transaction; returns the names of the steps run, perhaps none.
+        Safe to run from several processes at once."""
+
+    def sql(self, above: int = 0) -> str:
+        """Return the statements of every step above a version, for those who run them by other means."""
+
+
+class Retention(Protocol):
+    """Deleting by age."""
+
+    async def prune(self, *, inbox_seconds: float, closed_seconds: float, limit: int) -> int:
+        """Delete inbox rows and closed dead letters older than given, at most `limit` of each; returns how many."""
+
+
+class Store(Protocol):
+    """The parts of one database."""
+
+    outbox: Outbox
+    inbox: Inbox
+    dead_letters: DeadLetters
+    leases: Leases
+    retention: Retention
+    migrations: Migrations
+    wakeup: WakeUp
+
+    @property
+    def name(self) -> str:
+        """Its URL without password, for messages to people."""
+
+    async def start(self) -> None:
+        """Connect. Raises StoreUnavailable."""
+
+    async def stop(self) -> None:
+        """Close every connection and thread. Idempotent, safe before start."""
+
+    async def ping(self) -> None:
+        """Return if the database answers now. Raises StoreUnavailable."""
+
+    def transaction(self) -> AbstractAsyncContextManager[StoreTransaction]:
+        """Open a transaction: committed when the block ends, rolled back when it raises.
+
+        Raises StoreUnavailable when it cannot be opened or committed; then the outcome of the COMMIT is unknown.
+        """
+
+    async def adopt(self, handle: object) -> StoreTransaction:
+        """Wrap the user's own open transaction. Never commits, rolls back or closes it.
+
+        Raises UnsupportedTransaction listing what is supported, NotInTransaction, WrongDatabase.
+        """

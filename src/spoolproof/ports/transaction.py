@@ -1,0 +1,26 @@
+"""A database transaction, ours or the user's, that outbox and inbox rows are written through.
+
+SQL is the store's own dialect; parameters are `$1`, `$2` … on every store. Nothing here commits: whoever opened the
+transaction ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Row = Mapping[str, Any]
+
+
+class StoreTransaction(Protocol):
+    """One open transaction of the store's database."""
+
+    @property
+    def raw(self) -> object:
+        """The driver's own connection or session, for what this Protocol does not offer."""
+
+    async def execute(self, sql: str, *args: object) -> int:
+        """Run one statement; returns how many rows it changed. Raises the driver's error as it is."""
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        """Run one query; returns its rows as mappings from column name to value, perhaps none."""
