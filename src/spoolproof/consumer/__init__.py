@@ -1,0 +1,1 @@
+"""From a delivery to its effect: routing, execution, retries, dead letters."""

@@ -1,0 +1,97 @@
+"""Moves what the broker itself gave up on into the dead-letter table, so that one list shows every unhappy end.
+
+It reads each `<queue>.dead` (delivery limit passed, rejected) and `<service>.unrouted` (a retry copy whose queue is
+gone). Upsert first, ack after: a crash between the two repeats the upsert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.consumer.dedupe import inbox_key
+from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.dead_letters.record import consumer_dead_letter, history_of
+from spoolproof.errors import Unavailable
+from spoolproof.failpoints import failpoint
+from spoolproof.ids import Ids
+from spoolproof.message import QUEUE
+from spoolproof.ports.broker import Broker, Subscription
+from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.store import Store
+
+_PREFETCH = 10
+_IDLE_SECONDS = 5.0
+
+
+class Bridge:
+    """The loop that empties the broker's own dead-letter queues."""
+
+    name = "dead_letters.bridge"
+    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+
+    def __init__(
+        self, service: str, queues: Sequence[str], store: Store, broker: Broker, gate: Gate, *, clock: Clock, ids: Ids
+    ) -> None:
+        self._sources = [*(f"{queue}.dead" for queue in queues), f"{service}.unrouted"]
+        self._store = store
+        self._broker = broker
+        self._gate = gate
+        self._clock = clock
+        self._ids = ids
+        self._subscriptions: list[Subscription] = []
+        self._waiting: asyncio.Queue[BrokerDelivery] = asyncio.Queue(maxsize=_PREFETCH * len(self._sources))
+
+    async def start(self) -> None:
+        """Consume every source, as soon as the broker is there."""
+        for source in self._sources:
+            self._subscriptions.append(await self._broker.subscribe(source, _PREFETCH, self._waiting.put_nowait))
+
+    async def run_once(self) -> None:
+        """Record one message, or wait a few seconds for one."""
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                delivery = await self._waiting.get()
+        except TimeoutError:
+            return
+        try:
+            await self._gate.wait()
+            await self._record(delivery)
+        except GateClosing:
+            delivery.nack()
+        except Unavailable as error:
+            self._gate.shut(error)
+            delivery.nack()
+
+    async def drain(self) -> None:
+        """Take nothing new and hand back what waits."""
+        for subscription in self._subscriptions:
+            await subscription.cancel()
+        while not self._waiting.empty():
+            self._waiting.get_nowait().nack()
+
+    async def stop(self) -> None:
+        """Nothing to let go of: the broker closes the subscriptions."""
+
+    async def _record(self, delivery: BrokerDelivery) -> None:
+        message = delivery.message
+        named = message.headers.get(QUEUE)
+        is_unrouted = not delivery.queue.endswith(".dead")
+        queue = str(named) if is_unrouted and named else delivery.queue.removesuffix(".dead")
+        why = "unrouted" if is_unrouted else (delivery.dead_reason or "unknown")
+        record = consumer_dead_letter(
+            id=self._ids.message_id(),
+            queue=queue,
+            message=message,
+            message_id=inbox_key(message) or self._ids.message_id(),
+            reason=f"broker:{why}",
+            error=None,
+            detail=f"the broker gave it up ({why}); found in queue {delivery.queue}",
+            attempts=history_of(message),
+            now=self._clock.now(),
+        )
+        await self._store.dead_letters.add(record)
+        failpoint("dead_letter.after_bridge")
+        delivery.ack()

@@ -1,0 +1,85 @@
+"""Sends the copy of a failed delivery to a delay queue, and returns only when the broker has confirmed it.
+
+The copy comes first and the ack after: a crash between the two makes a duplicate, the reverse would lose the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import BrokerUnavailable, WindowFull
+from spoolproof.message import (
+    ATTEMPT,
+    FIRST_DEFERRED_AT,
+    FIRST_FAILED_AT,
+    HISTORY,
+    QUEUE,
+    HeaderValue,
+    Message,
+    Outgoing,
+)
+from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome
+
+logger = logging.getLogger("spoolproof.consumer")
+
+_TRY_AGAIN_SECONDS = 0.5
+
+
+def retry_copy(
+    message: Message, *, queue: str, tier_seconds: int, failed: int, history: str, now_text: str, is_deferral: bool
+) -> Outgoing:
+    """Return the copy of a delivery that comes back to its queue, and to no other, after `tier_seconds`.
+
+    failed: attempts that failed so far, carried in `spoolproof-attempt`.
+    """
+    headers: dict[str, HeaderValue] = {**message.headers, QUEUE: queue}
+    if failed:
+        headers[ATTEMPT] = failed
+        headers[HISTORY] = history
+        headers.setdefault(FIRST_FAILED_AT, now_text)
+    if is_deferral:
+        headers.setdefault(FIRST_DEFERRED_AT, now_text)
+    return Outgoing(
+        message=msgspec.structs.replace(message, headers=headers),
+        destination=f"delay:{tier_seconds}",
+        routing_key=queue,
+    )
+
+
+class Copies:
+    """Publishes for consumers, one message at a time each."""
+
+    def __init__(self, broker: Broker, *, clock: Clock) -> None:
+        self._broker = broker
+        self._clock = clock
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Return when the broker has the message in its queue; waits out outages. Raises EncodeError."""
+        while True:
+            await self._broker.wait_for_room(limits.POLL_MAX_SECONDS)
+            outcome = await self._try(outgoing)
+            if isinstance(outcome, Confirmed):
+                return
+            if outcome is not None:
+                logger.error("retry.copy_declined id=%s outcome=%r", outgoing.message.id, outcome)
+            await self._clock.sleep(_TRY_AGAIN_SECONDS)
+
+    async def _try(self, outgoing: Outgoing) -> PublishOutcome | None:
+        answer: asyncio.Future[PublishOutcome] = asyncio.get_running_loop().create_future()
+
+        def sink(results: Sequence[tuple[object, PublishOutcome]]) -> None:
+            for token, outcome in results:
+                if token is answer and not answer.done():
+                    answer.set_result(outcome)
+
+        try:
+            self._broker.submit(outgoing, answer, sink)
+        except (WindowFull, BrokerUnavailable):
+            return None
+        return await answer

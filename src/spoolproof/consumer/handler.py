@@ -1,0 +1,232 @@
+"""A registered handler, and the reading of its signature.
+
+A signature that cannot be served is refused when the handler is registered, with the reason: at a decorator the
+author is looking, at a delivery nobody is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from spoolproof import limits
+from spoolproof.codec import event_type_of
+from spoolproof.consumer.delivery import Delivery
+from spoolproof.errors import RegistrationError, UnknownType
+from spoolproof.outbox.transaction import Transaction
+
+HandlerFunction = Callable[..., Awaitable[object]]
+
+
+class Dedupe(StrEnum):
+    """inbox: the effects of a message happen once. none: at least once, no inbox row, no transaction."""
+
+    INBOX = "inbox"
+    NONE = "none"
+
+
+class Argument(StrEnum):
+    """What one parameter of a handler is given."""
+
+    PAYLOAD = "payload"
+    DELIVERY = "delivery"
+    TRANSACTION = "transaction"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """One handler and how it is run. types: wire names. All times in seconds."""
+
+    queue: str
+    function: HandlerFunction
+    arguments: tuple[tuple[str, Argument], ...]
+    types: tuple[str, ...]
+    models: tuple[type | str, ...]
+    timeout_seconds: float
+    concurrency: int
+    prefetch: int
+    attempts: int
+    delays_seconds: tuple[float, ...]
+    dedupe: Dedupe
+
+    @property
+    def wants_transaction(self) -> bool:
+        """Whether the handler takes the transaction its inbox row is in."""
+        return any(argument is Argument.TRANSACTION for _, argument in self.arguments)
+
+    async def call(self, payload: object, delivery: Delivery, tx: Transaction | None) -> object:
+        """Run the user's function with what its signature asks for."""
+        given: dict[Argument, object] = {
+            Argument.PAYLOAD: payload,
+            Argument.DELIVERY: delivery,
+            Argument.TRANSACTION: tx,
+        }
+        return await self.function(**{name: given[argument] for name, argument in self.arguments})
+
+
+def make_handler(
+    function: HandlerFunction,
+    models: Sequence[type | str],
+    *,
+    service: str,
+    queue: str | None,
+    timeout: float,
+    concurrency: int,
+    prefetch: int | None,
+    attempts: int,
+    delays: Sequence[float],
+    dedupe: str,
+    timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
+) -> Handler:
+    """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
+    name = getattr(function, "__qualname__", repr(function))
+    faults = _option_faults(
+        timeout=timeout,
+        timeout_max_seconds=timeout_max_seconds,
+        concurrency=concurrency,
+        prefetch=prefetch,
+        attempts=attempts,
+        delays=delays,
+        dedupe=dedupe,
+        queue=queue,
+    )
+    types_handled = _wire_names(models, faults)
+    arguments = _arguments(function, models, faults)
+    if dedupe == Dedupe.NONE and any(argument is Argument.TRANSACTION for _, argument in arguments):
+        faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
+    if faults:
+        raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return Handler(
+        queue=queue or f"{service}.{function.__name__}",
+        function=function,
+        arguments=tuple(arguments),
+        types=tuple(types_handled),
+        models=tuple(models),
+        timeout_seconds=float(timeout),
+        concurrency=concurrency,
+        prefetch=prefetch or limits.PREFETCH_PER_CONCURRENCY * concurrency,
+        attempts=attempts,
+        delays_seconds=tuple(float(delay) for delay in delays),
+        dedupe=Dedupe(dedupe),
+    )
+
+
+def _option_faults(
+    *,
+    timeout: float,
+    timeout_max_seconds: float,
+    concurrency: int,
+    prefetch: int | None,
+    attempts: int,
+    delays: Sequence[float],
+    dedupe: str,
+    queue: str | None,
+) -> list[str]:
+    faults = []
+    if not _is_number(timeout) or not 0 < timeout <= timeout_max_seconds:
+        faults.append(
+            f"timeout={timeout!r}: above 0 and at most {timeout_max_seconds:g} s (two thirds of the broker's own limit)"
+        )
+    for name, value, most in (
+        ("concurrency", concurrency, 1000),
+        ("prefetch", prefetch, 10_000),
+        ("attempts", attempts, 100),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
+            faults.append(f"{name}={value!r}: a whole number from 1 to {most}")
+    if not delays or any(not _is_number(delay) or not 0 <= delay <= limits.TIERS_SECONDS[-1] for delay in delays):
+        faults.append(f"delays={delays!r}: one or more numbers of seconds from 0 to {limits.TIERS_SECONDS[-1]}")
+    if dedupe not in list(Dedupe):
+        faults.append(f"dedupe={dedupe!r}: 'inbox' or 'none'")
+    if queue is not None and (not queue or len(queue.encode()) > 200 or " " in queue):
+        faults.append(f"queue={queue!r}: 1 to 200 bytes without spaces")
+    return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
+    if not models:
+        faults.append("name at least one event: @service.on(OrderPlaced)")
+    names = []
+    for model in models:
+        if isinstance(model, str):
+            names.append(model)
+        elif isinstance(model, type):
+            try:
+                names.append(event_type_of(model).name)
+            except UnknownType as error:
+                faults.append(str(error))
+        else:
+            faults.append(f"{model!r} is neither an event class nor a wire name")
+    return names
+
+
+def _arguments(
+    function: HandlerFunction, models: Sequence[type | str], faults: list[str]
+) -> list[tuple[str, Argument]]:
+    if not inspect.iscoroutinefunction(function):
+        faults.append("it is not `async def`; a handler that blocks the event loop stops every other one")
+        return []
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception as error:  # an annotation may name anything; whatever evaluating it raises is the reason to show
+        faults.append(f"its annotations cannot be read: {error}")
+        return []
+    expected = {dict if isinstance(model, str) else model for model in models}
+    arguments: list[tuple[str, Argument]] = []
+    for parameter in inspect.signature(function).parameters.values():
+        argument = _argument_of(parameter, hints.get(parameter.name), expected, faults)
+        if argument is not None:
+            arguments.append((parameter.name, argument))
+    given = [argument for _, argument in arguments]
+    for argument in Argument:
+        if given.count(argument) > 1:
+            faults.append(f"it has {given.count(argument)} parameters for the {argument}; one is enough")
+    if Argument.PAYLOAD not in given and not faults:
+        faults.append(
+            f"no parameter takes the payload; annotate one as {' | '.join(_shown(model) for model in models)}"
+        )
+    return arguments
+
+
+def _argument_of(parameter: inspect.Parameter, hint: Any, expected: set[type], faults: list[str]) -> Argument | None:
+    name = parameter.name
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+        faults.append(f"parameter {name!r}: *args, **kwargs and positional-only parameters cannot be filled")
+    elif hint is Delivery:
+        return Argument.DELIVERY
+    elif hint is Transaction:
+        return Argument.TRANSACTION
+    elif hint is None:
+        if parameter.default is parameter.empty:
+            faults.append(f"parameter {name!r} has no annotation; annotate it with the event, Delivery or Transaction")
+    else:
+        accepted = {typing.get_origin(kind) or kind for kind in _alternatives(hint)}
+        if accepted == expected:
+            return Argument.PAYLOAD
+        if accepted & expected:
+            missing = ", ".join(sorted(_shown(kind) for kind in expected - accepted))
+            surplus = ", ".join(sorted(_shown(kind) for kind in accepted - expected))
+            detail = " and ".join(
+                filter(None, (missing and f"does not take {missing}", surplus and f"names {surplus}"))
+            )
+            faults.append(f"parameter {name!r} {detail}; it must accept exactly what the handler is registered for")
+        elif parameter.default is parameter.empty:
+            faults.append(f"parameter {name!r}: {_shown(hint)} is neither the event, Delivery nor Transaction")
+    return None
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _shown(kind: object) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else str(kind)

@@ -1,0 +1,74 @@
+"""Which handler serves a message: by queue, then by type.
+
+A queue may have several handlers for different types; one type has one handler per queue. Two handlers of one queue
+share its subscription, so they must agree on its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spoolproof import limits
+from spoolproof.consumer.handler import Handler
+from spoolproof.errors import RegistrationError
+from spoolproof.message import Message
+from spoolproof.ports.broker import QueueSpec
+
+
+class Router:
+    """All handlers of a service."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, list[Handler]] = {}
+
+    def add(self, handler: Handler) -> None:
+        """Register a handler. Raises RegistrationError for a second one of the same queue and type."""
+        beside = self._queues.setdefault(handler.queue, [])
+        for other in beside:
+            shared = set(other.types) & set(handler.types)
+            if shared:
+                raise RegistrationError(
+                    f"queue {handler.queue!r} already has a handler for {', '.join(sorted(shared))}: "
+                    f"{other.function.__qualname__}; give this one another queue="
+                )
+            if (other.concurrency, other.prefetch) != (handler.concurrency, handler.prefetch):
+                raise RegistrationError(
+                    f"queue {handler.queue!r}: {other.function.__qualname__} has concurrency={other.concurrency}, "
+                    f"prefetch={other.prefetch}; handlers of one queue share them"
+                )
+        beside.append(handler)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that have handlers."""
+        return tuple(self._queues)
+
+    def handlers(self, queue: str) -> Sequence[Handler]:
+        """Return the handlers of a queue; perhaps none."""
+        return self._queues.get(queue, ())
+
+    def type_of(self, queue: str, message: Message) -> str:
+        """Return the wire name to read a message as: its own, or, for a foreign one without a type, the only type
+        this queue has; "" when neither tells."""
+        if message.type:
+            return message.type
+        names = [name for handler in self.handlers(queue) for name in handler.types]
+        return names[0] if len(names) == 1 else ""
+
+    def handler_for(self, queue: str, type_name: str) -> Handler | None:
+        """Return the handler for a type on a queue, or None."""
+        for handler in self.handlers(queue):
+            if type_name in handler.types:
+                return handler
+        return None
+
+    def specs(self) -> tuple[QueueSpec, ...]:
+        """Return the queues to declare."""
+        return tuple(
+            QueueSpec(
+                name=queue,
+                types=tuple(sorted({name for handler in handlers for name in handler.types})),
+                delivery_limit=limits.DELIVERY_LIMIT,
+            )
+            for queue, handlers in self._queues.items()
+        )

@@ -1,0 +1,1 @@
+"""Building dead letters from failures, and sending them again."""

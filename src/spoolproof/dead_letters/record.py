@@ -1,0 +1,87 @@
+"""Building the dead letter of a consumer's message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.dead_letters.fingerprint import class_name, error_text, fingerprint_of, stack_of, storable_text
+from spoolproof.message import HISTORY, OWN_HEADERS, Message
+from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord
+
+_history_decoder = msgspec.json.Decoder(list[Attempt])
+_HISTORY_ERROR_CHARACTERS = 200  #: of each attempt carried in a header, so that 20 attempts stay under 8 KiB
+
+
+def attempt_of(error: BaseException, now: datetime, host: str) -> Attempt:
+    """Return the history entry of one failed attempt."""
+    return Attempt(at=now, error_class=class_name(error), error=error_text(error, _HISTORY_ERROR_CHARACTERS), host=host)
+
+
+def history_of(message: Message) -> tuple[Attempt, ...]:
+    """Return the failed attempts a message carries, oldest first; empty if there are none or they cannot be read."""
+    text = message.headers.get(HISTORY)
+    if not isinstance(text, str):
+        return ()
+    try:
+        return tuple(_history_decoder.decode(text))
+    except msgspec.MsgspecError:
+        return ()
+
+
+def history_text(attempts: Sequence[Attempt]) -> str:
+    """Return the header that carries the newest 20 attempts."""
+    return msgspec.json.encode(list(attempts)[-limits.ATTEMPT_HISTORY_MAX :]).decode()
+
+
+def consumer_dead_letter(
+    *,
+    id: str,
+    queue: str,
+    message: Message,
+    message_id: str,
+    reason: str,
+    error: BaseException | None,
+    detail: str,
+    attempts: Sequence[Attempt],
+    now: datetime,
+) -> DeadLetterRecord:
+    """Return the record of a message a consumer gave up on; a replay sends it to this queue alone.
+
+    message_id: the inbox key, which is the message's id unless that is missing or not unique by itself.
+    """
+    kept = tuple(attempts)[-limits.ATTEMPT_HISTORY_MAX :]
+    return DeadLetterRecord(
+        id=id,
+        consumer=queue,
+        message=_storable(message, message_id),
+        destination=f"queue:{queue}",
+        routing_key=None,
+        reason=reason,
+        fingerprint=fingerprint_of(reason, error),
+        error_class=class_name(error) if error is not None else reason,
+        error=error_text(error) if error is not None else detail,
+        stack=stack_of(error) if error is not None else "",
+        first_failed_at=kept[0].at if kept else now,
+        last_failed_at=now,
+        attempts=kept,
+    )
+
+
+def _storable(message: Message, message_id: str) -> Message:
+    """Return the message without our own headers and with text any store can keep: failing to record a failure would
+    loop for ever."""
+    texts = {
+        name: storable_text(value)
+        for name in message.__struct_fields__
+        if isinstance(value := getattr(message, name), str)
+    }
+    headers = {
+        storable_text(name): storable_text(value) if isinstance(value, str) else value
+        for name, value in message.headers.items()
+        if name not in OWN_HEADERS
+    }
+    return msgspec.structs.replace(message, **{**texts, "id": message_id, "headers": headers})

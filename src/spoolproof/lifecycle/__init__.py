@@ -1,0 +1,1 @@
+"""Background work: one loop contract, one supervisor, leases, and an orderly end."""

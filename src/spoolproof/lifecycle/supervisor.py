@@ -1,0 +1,138 @@
+"""The owner of every task of a service.
+
+Nothing else makes tasks: adapters and features get `spawn`. A turn that fails is logged and tried again with full
+jitter up to 1 s; an outage (`Unavailable`) is logged once per change, not once per turn. A task that ends with
+anything but an `Exception` (a failpoint in mode raise) is fatal: `fatal` is set and the service ends without draining,
+as a crash would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from spoolproof.backoff import RandomSource, full_jitter_seconds
+from spoolproof.clock import Clock
+from spoolproof.errors import Unavailable
+from spoolproof.lifecycle.loop import Loop
+
+logger = logging.getLogger("spoolproof.lifecycle")
+
+_RETRY_FIRST_SECONDS = 0.1
+_RETRY_MAX_SECONDS = 1.0  #: a database that is back is used again within 5 s, several loops deep
+
+
+class Supervisor:
+    """Runs loops and background tasks until told to end."""
+
+    def __init__(self, clock: Clock, random: RandomSource) -> None:
+        self._clock = clock
+        self._random = random
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: dict[Loop, asyncio.Task[None]] = {}
+        self._quiet: set[Loop] = set()
+        self._ticks: dict[Loop, float] = {}
+        self.fatal: asyncio.Future[BaseException] | None = None
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` as a task of this service; the one door to `create_task`."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def run(self, loop: Loop) -> None:
+        """Start a loop and keep turning it. Raises what its start raises."""
+        await loop.start()
+        self._ticks[loop] = self._clock.monotonic()
+        self._loops[loop] = self.spawn(self._turn(loop), loop.name)
+
+    def quiet(self, loops: Sequence[Loop]) -> None:
+        """Let these loops begin no further turn; the running one goes on."""
+        self._quiet.update(loops)
+
+    async def drain(self, loops: Sequence[Loop], seconds: float) -> None:
+        """Let the turns of these loops end within `seconds`, then cut them off, then call each one's drain.
+
+        Before the limit a turn ends by itself; what is cut off is cancelled and counts as never done.
+        """
+        self.quiet(loops)
+        running = [self._loops[loop] for loop in loops if loop in self._loops]
+        if running:
+            _, late = await asyncio.wait(running, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        for loop in loops:
+            try:
+                await loop.drain()
+            except Unavailable as error:
+                logger.warning("loop.drain_incomplete name=%s error=%s", loop.name, error)
+
+    async def stop_loops(self) -> None:
+        """Cancel every loop and stop it, newest first; other tasks go on. Idempotent."""
+        turns = list(self._loops.items())
+        self._loops.clear()
+        self._ticks.clear()
+        for _, task in turns:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in turns), return_exceptions=True)
+        for loop, _ in reversed(turns):
+            await loop.stop()
+
+    async def stop(self) -> None:
+        """Stop every loop and cancel every other task. Idempotent."""
+        await self.stop_loops()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def stalled(self) -> list[str]:
+        """Return the names of loops whose turn has run longer than they allow."""
+        now = self._clock.monotonic()
+        return [
+            loop.name
+            for loop, ticked in self._ticks.items()
+            if loop.stall_seconds is not None and loop not in self._quiet and now - ticked > loop.stall_seconds
+        ]
+
+    async def _turn(self, loop: Loop) -> None:
+        failures = 0
+        is_away = False
+        while loop not in self._quiet:
+            self._ticks[loop] = self._clock.monotonic()
+            try:
+                await loop.run_once()
+            except Unavailable as error:
+                failures += 1
+                if not is_away:
+                    logger.warning("loop.waiting name=%s error=%s", loop.name, error)
+                is_away = True
+            except Exception:
+                failures += 1
+                logger.exception("loop.failed name=%s failures=%d", loop.name, failures)
+            else:
+                if is_away:
+                    logger.info("loop.resumed name=%s", loop.name)
+                failures, is_away = 0, False
+                continue
+            await self._clock.sleep(
+                full_jitter_seconds(
+                    failures, base_seconds=_RETRY_FIRST_SECONDS, cap_seconds=_RETRY_MAX_SECONDS, source=self._random
+                )
+            )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if isinstance(error, Exception):
+            logger.error("task.failed name=%s", task.get_name(), exc_info=error)
+        elif self.fatal is not None and not self.fatal.done():
+            self.fatal.set_result(error)

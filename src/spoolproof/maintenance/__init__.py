@@ -1,0 +1,1 @@
+"""Housekeeping that one process of a service does for all."""

@@ -1,0 +1,49 @@
+"""Deletes inbox rows and closed dead letters by age, in the process that leads it.
+
+Never inside another loop's transaction, and a bounded number of rows per turn, so that nothing waits for it.
+"""
+
+from __future__ import annotations
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.failpoints import failpoint
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.ports.store import Store
+
+LEADER = "leader"
+PRUNE = "prune"
+
+
+class Pruner:
+    """The loop that prunes while this process holds the `leader/prune` lease."""
+
+    name = "maintenance.prune"
+
+    def __init__(self, store: Store, leadership: Holding, *, inbox_seconds: float, clock: Clock) -> None:
+        self._store = store
+        self._leadership = leadership
+        self._inbox_seconds = inbox_seconds
+        self._clock = clock
+        self.stall_seconds: float | None = 3 * limits.PRUNE_SECONDS
+
+    async def start(self) -> None:
+        """Nothing to get ready."""
+
+    async def run_once(self) -> None:
+        """Prune one portion if this process leads, then rest; no rest while there is more."""
+        deleted = 0
+        if self._leadership.fence_for(PRUNE) is not None:
+            deleted = await self._store.retention.prune(
+                inbox_seconds=self._inbox_seconds,
+                closed_seconds=limits.CLOSED_RETENTION_SECONDS,
+                limit=limits.PRUNE_ROWS_MAX,
+            )
+            failpoint("maintenance.after_prune")
+        await self._clock.sleep(1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS)
+
+    async def drain(self) -> None:
+        """Nothing is in flight between turns."""
+
+    async def stop(self) -> None:
+        """Nothing to let go of."""

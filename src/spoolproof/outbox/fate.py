@@ -1,0 +1,67 @@
+"""What becomes of an outbox row after one publish: a pure decision, the rule book of the relay.
+
+Only a confirm without a return removes a row. What infrastructure does to it costs no attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spoolproof import limits
+from spoolproof.ports.broker import Confirmed, Nacked, PublishOutcome, Refused, Returned, Unknown
+from spoolproof.ports.outbox import OutboxRow
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The broker has it: delete the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """It stays where it is and is sent again, uncounted. pauses_destination: the broker is full, wait a while."""
+
+    pauses_destination: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeferRow:
+    """Count an attempt and try again after `seconds`."""
+
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Make it a dead letter."""
+
+    reason: str
+    error: str
+
+
+Fate = Remove | Keep | DeferRow | GiveUp
+
+
+def fate_of(row: OutboxRow, outcome: PublishOutcome, *, is_paused: bool) -> Fate:
+    """Decide what becomes of a row after one publish.
+
+    is_paused: so many of its (destination, type) were returned that the queue is missing, not this message wrong.
+    """
+    match outcome:
+        case Confirmed():
+            return Remove()
+        case Returned() if row.outgoing.may_be_unrouted:
+            return Remove()
+        case Returned() if is_paused:
+            return Keep()
+        case Returned(detail) if row.attempts < len(limits.UNROUTABLE_DELAYS_SECONDS):
+            return DeferRow(limits.UNROUTABLE_DELAYS_SECONDS[row.attempts], detail)
+        case Returned(detail):
+            return GiveUp("unroutable", detail)
+        case Refused(code, detail):
+            return GiveUp("refused", f"{code} {detail}")
+        case Nacked():
+            return Keep(pauses_destination=True)
+        case Unknown():
+            return Keep()

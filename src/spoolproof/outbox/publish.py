@@ -1,0 +1,164 @@
+"""Turning what a user publishes into outbox rows.
+
+Everything that can be wrong with a message is found here, in the caller's own call, and never in the relay. Nothing
+here talks to the broker: a publish is done when its row is durable, or will be when the caller's transaction commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from spoolproof.clock import Clock
+from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping_payload
+from spoolproof.errors import InvalidMessage, UnknownType
+from spoolproof.failpoints import failpoint
+from spoolproof.ids import Ids
+from spoolproof.message import (
+    EVENTS,
+    HeaderValue,
+    Message,
+    Outgoing,
+    as_utc,
+    check_message,
+    check_short_text,
+    check_user_headers,
+)
+from spoolproof.ports.store import Store
+from spoolproof.ports.transaction import StoreTransaction
+
+
+class Place(StrEnum):
+    """Where a published message is kept: `stored` in the outbox, committed; `transaction`: with the caller's commit."""
+
+    STORED = "stored"
+    TRANSACTION = "transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a publish was taken. id: the message's id. place: durable now, or when the caller commits."""
+
+    id: str
+    place: Place
+
+
+handling: ContextVar[Message | None] = ContextVar("spoolproof_handling", default=None)
+"""The message whose handler runs now; what it publishes is caused by it."""
+
+
+class Publisher:
+    """Builds messages of one service and writes them to its outbox."""
+
+    def __init__(self, store: Store, *, source: str, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._source = source
+        self._clock = clock
+        self._ids = ids
+
+    def outgoing(
+        self,
+        payload: object,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        type: str | None = None,
+        expires: float | timedelta | datetime | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        destination: str | None = None,
+        routing_key: str | None = None,
+        correlation_id: str | None = None,
+        subject: str | None = None,
+    ) -> Outgoing:
+        """Return the message of a payload, checked against every limit. Arguments as `Service.publish`."""
+        event_type = _event_type(payload, type)
+        if headers:
+            check_user_headers(headers)
+        cause = handling.get()
+        now = self._clock.now()
+        message = Message(
+            id=self._ids.message_id() if id is None else id,
+            type=event_type.name,
+            source=self._source,
+            time=now,
+            body=encode_payload(payload),
+            subject=subject,
+            schemaversion=event_type.version,
+            key=key,
+            correlation_id=correlation_id or (cause and (cause.correlation_id or cause.id)) or None,
+            causation_id=(cause and cause.id) or None,
+            tenant=cause.tenant if cause else None,
+            expires_at=_expires_at(expires, now),
+            traceparent=cause.traceparent if cause else None,
+            tracestate=cause.tracestate if cause else None,
+            headers=dict(headers) if headers else {},
+        )
+        check_message(message)
+        if routing_key is not None:
+            check_short_text("routing_key", routing_key)
+        return Outgoing(
+            message=message,
+            destination=EVENTS if destination is None else _checked_destination(destination),
+            routing_key=routing_key,
+            may_be_unrouted=event_type.may_be_unrouted,
+        )
+
+    async def store(self, records: Sequence[Outgoing]) -> None:
+        """Keep messages in a transaction of their own; durable on return. Raises OutboxFull, StoreUnavailable."""
+        await self._store.outbox.append(records, None)
+        self.wake()
+
+    async def append(self, records: Sequence[Outgoing], tx: StoreTransaction) -> None:
+        """Keep messages in an open transaction."""
+        await self._store.outbox.append(records, tx)
+        failpoint("outbox.after_append")
+
+    async def append_through(self, handle: object, records: Sequence[Outgoing]) -> None:
+        """Keep messages in the user's own open transaction. Raises TransactionError's kinds."""
+        await self.append(records, await self._store.adopt(handle))
+        # their commit is not seen here: ringing now makes the relay poll fast again, which finds the row soon after
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell the relays that rows may be waiting."""
+        self._store.wakeup.notify()
+
+
+def _event_type(payload: object, type_name: str | None) -> EventType:
+    if is_mapping_payload(payload):
+        if type_name is None:
+            raise UnknownType("a dict has no wire name; publish(..., type='your.event.name')")
+        return EventType(type_name)
+    event_type = event_type_of(type(payload))
+    if type_name is not None and type_name != event_type.name:
+        raise InvalidMessage("type", type_name, f"{type(payload).__qualname__} is published as {event_type.name!r}")
+    return event_type
+
+
+def _expires_at(expires: float | timedelta | datetime | None, now: datetime) -> datetime | None:
+    if expires is None:
+        return None
+    if isinstance(expires, datetime):
+        if expires.utcoffset() is None:
+            raise InvalidMessage("expires", expires, "has no time zone; use datetime.now(UTC) + timedelta(...)")
+        return as_utc(expires)
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 10 * 366 * 86400:
+        raise InvalidMessage(
+            "expires", expires, "must be seconds above 0 (at most ten years), a timedelta or a datetime"
+        )
+    return now + timedelta(seconds=seconds)
+
+
+def _checked_destination(destination: str) -> str:
+    kind, separator, name = destination.partition(":")
+    if destination == EVENTS or (kind in ("queue", "exchange") and separator and name):
+        check_short_text("destination", destination)
+        if " " not in destination:
+            return destination
+    raise InvalidMessage(
+        "destination", destination, "must be 'events', 'exchange:NAME' or 'queue:NAME', without spaces"
+    )

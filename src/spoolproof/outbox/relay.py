@@ -1,0 +1,321 @@
+"""Ships outbox rows to the broker; a row goes only after a confirm and no return.
+
+How. One turn fetches ready rows of the shards this process holds, hands them to the broker as far as its window has
+room, and settles what was answered meanwhile. Answers arrive through the sink between turns and refill the window at
+once, so it stays full while a turn waits for the database. Statements run one after the other, never two at once:
+that is what makes the bookkeeping below sound.
+
+Order. At most one row of a (destination, key) is in flight; its followers wait in memory. Any answer but a confirm
+forgets every row that is not in flight and reads again from the start, so a follower never overtakes.
+
+A row in memory is buffered, a follower, in flight, answered (its fate not yet written) or confirmed (its row not yet
+deleted). `_known` holds them all, so no read takes a row twice. Confirmed rows stay known until their delete has
+committed: an outage of the store republishes nothing in a living process.
+
+Must never happen: a delete without its confirm; a send under a lease that may have run out; two sends of one row
+without an answer to the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
+from spoolproof.failpoints import failpoint
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
+from spoolproof.outbox.given_up import relay_dead_letter
+from spoolproof.outbox.pauses import Pauses
+from spoolproof.outbox.shards import shard_name
+from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
+from spoolproof.ports.outbox import OutboxRow, RowRef
+from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.relay")
+
+_FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what is left is sent again by a peer
+
+Key = tuple[str, str]
+
+
+class Relay:
+    """The loop that ships the shards this process holds."""
+
+    name = "relay"
+    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+
+    def __init__(self, store: Store, broker: Broker, shards: Holding, *, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._broker = broker
+        self._shards = shards
+        self._clock = clock
+        self._ids = ids
+        self._pauses = Pauses()
+        self._cursors: dict[int, int] = {}
+        self._known: set[RowRef] = set()
+        self._buffer: deque[OutboxRow] = deque()  # bounded: a read happens only when it is half empty
+        self._followers: dict[Key, deque[OutboxRow]] = {}
+        self._in_flight: dict[RowRef, OutboxRow] = {}
+        self._keys_in_flight: set[Key] = set()
+        self._answered: deque[tuple[OutboxRow, PublishOutcome | EncodeError]] = deque()  # bounded by the window
+        self._confirmed: dict[RowRef, None] = {}
+        self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
+        self._generation = 0
+        self._scan_at = 0.0
+        self._delete_at = 0.0
+        self._poll_seconds = limits.POLL_FIRST_SECONDS
+        self._stirred = asyncio.Event()
+        self._is_draining = False
+        shards.on_change = self._shards_changed
+
+    async def start(self) -> None:
+        """Nothing: rows are read once a shard is held."""
+
+    async def run_once(self) -> None:
+        """Ship and settle one batch, or wait at most a second for something to do. May be killed at any line."""
+        has_fetched = await self._fetch()
+        self._pump()
+        await self._settle()
+        if has_fetched:
+            self._poll_seconds = limits.POLL_FIRST_SECONDS
+        else:
+            await self._wait()
+
+    async def drain(self) -> None:
+        """Send nothing more; wait for the answers to what is in flight and delete what was confirmed."""
+        self._is_draining = True
+        self._forget_unsent()
+        deadline = self._clock.monotonic() + _FLUSH_SECONDS
+        while self._known and self._clock.monotonic() < deadline:
+            self._delete_at = 0.0
+            await self._settle()
+            if self._in_flight:
+                await self._until_stirred(deadline - self._clock.monotonic())
+        failpoint("drain.after_flush")
+
+    async def stop(self) -> None:
+        """Forget everything in memory; the rows are in the store."""
+        self._is_draining = True
+        self._forget_unsent()
+
+    # --- read ------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> bool:
+        """Read ready rows into the buffer if it has room; True if any came."""
+        held = {int(name) for name in self._shards.held()}
+        waiting = len(self._known) - len(self._in_flight) - len(self._confirmed)
+        has_room = waiting < self._fetch_rows // 2 and len(self._confirmed) < limits.CONFIRMED_UNDELETED_MAX
+        if not held or self._is_draining or not has_room:
+            return False
+        started = self._clock.monotonic()
+        generation = self._generation
+        for ref in await self._store.outbox.promote_due(held):
+            self._cursors[ref.shard] = min(self._cursors.get(ref.shard, 0), ref.id - 1)
+        is_full_scan = started >= self._scan_at
+        cursors = {shard: 0 if is_full_scan else self._cursors.get(shard, 0) for shard in held}
+        skip = [ref.id for ref in self._known] if is_full_scan else ()
+        per_shard = -(-self._fetch_rows // len(held))
+        rows = await self._store.outbox.fetch(cursors, self._pauses.paused(started), per_shard, skip)
+        if generation != self._generation:
+            return True  # a row before these failed, or its shard went, while they were read
+        failpoint("relay.after_fetch")
+        if is_full_scan:
+            # behind a large paused backlog a scan may be slow: it gets at most a tenth of the loop
+            took = self._clock.monotonic() - started
+            self._scan_at = started + max(limits.FULL_SCAN_SECONDS, 10 * took)
+        return self._take(rows)
+
+    def _take(self, rows: Sequence[OutboxRow]) -> bool:
+        size = 0
+        before = len(self._known)
+        for row in rows:
+            self._cursors[row.ref.shard] = max(self._cursors.get(row.ref.shard, 0), row.ref.id)
+            if row.ref not in self._known:
+                self._known.add(row.ref)
+                self._buffer.append(row)
+                size += len(row.outgoing.message.body)
+        # large bodies: read fewer rows at a time, so that memory stays bounded in bytes too
+        if size > limits.PUBLISH_WINDOW_BYTES_MAX:
+            self._fetch_rows = max(2, self._fetch_rows // 2)
+        elif size < limits.PUBLISH_WINDOW_BYTES_MAX // 4:
+            self._fetch_rows = min(limits.RELAY_BATCH_ROWS_MAX, self._fetch_rows * 2)
+        return len(self._known) > before
+
+    # --- send ------------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Hand buffered rows to the broker while it has room; also called by the sink, so it never waits."""
+        if not self._buffer or self._is_draining:
+            return
+        room = self._broker.room()
+        trusted = self._shards.held() if room else {}
+        now = self._clock.monotonic()
+        sent = 0
+        while self._buffer and sent < room:
+            row = self._buffer.popleft()
+            outgoing = row.outgoing
+            key = _key_of(row)
+            if key is not None and key in self._keys_in_flight:
+                self._followers.setdefault(key, deque()).append(row)
+            elif shard_name(row.ref.shard) not in trusted or not self._pauses.admit(
+                outgoing.destination, outgoing.message.type, now
+            ):
+                self._known.discard(row.ref)  # not ours now, or paused: a later read finds it again
+            elif self._submit(row, key):
+                sent += 1
+            else:
+                break
+        if sent:
+            failpoint("relay.after_write")
+
+    def _submit(self, row: OutboxRow, key: Key | None) -> bool:
+        self._in_flight[row.ref] = row
+        try:
+            self._broker.submit(row.outgoing, row, self._sink)
+        except (WindowFull, BrokerUnavailable):
+            del self._in_flight[row.ref]
+            self._buffer.appendleft(row)
+            return False
+        except EncodeError as error:
+            del self._in_flight[row.ref]
+            self._answered.append((row, error))
+        if key is not None:
+            self._keys_in_flight.add(key)
+        return True
+
+    def _sink(self, results: Sequence[tuple[object, PublishOutcome]]) -> None:
+        """Take answers from the broker, note them, and fill the room they made."""
+        has_confirmed = False
+        for token, outcome in results:
+            assert isinstance(token, OutboxRow)  # what _submit passed
+            del self._in_flight[token.ref]
+            if isinstance(outcome, Confirmed):
+                has_confirmed = True
+                self._note_confirmed(token)
+            else:
+                self._answered.append((token, outcome))
+        if has_confirmed:
+            failpoint("relay.after_confirm")  # a crash here sends again, same ids: the inbox absorbs it
+        self._pump()
+        self._stirred.set()
+
+    def _note_confirmed(self, row: OutboxRow) -> None:
+        self._confirmed[row.ref] = None
+        self._pauses.confirmed(row.outgoing.destination, row.outgoing.message.type)
+        self._release_key(row)
+
+    def _release_key(self, row: OutboxRow) -> None:
+        key = _key_of(row)
+        if key is None:
+            return
+        self._keys_in_flight.discard(key)
+        followers = self._followers.get(key)
+        if followers:
+            self._buffer.appendleft(followers.popleft())
+            if not followers:
+                del self._followers[key]
+
+    # --- settle ----------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Write the fate of every answered row and delete the confirmed ones."""
+        while self._answered:
+            row, outcome = self._answered[0]
+            await self._write_fate(row, outcome)
+            self._answered.popleft()
+        now = self._clock.monotonic()
+        if self._confirmed and (len(self._confirmed) >= limits.DELETE_BATCH_ROWS_MAX or now >= self._delete_at):
+            refs = list(self._confirmed)
+            failpoint("relay.before_delete")
+            await self._store.outbox.remove(refs)
+            failpoint("relay.after_delete")
+            for ref in refs:
+                del self._confirmed[ref]
+                self._known.discard(ref)
+            self._delete_at = self._clock.monotonic() + limits.DELETE_INTERVAL_SECONDS
+
+    async def _write_fate(self, row: OutboxRow, outcome: PublishOutcome | EncodeError) -> None:
+        outgoing = row.outgoing
+        destination, type_name = outgoing.destination, outgoing.message.type
+        now = self._clock.monotonic()
+        if isinstance(outcome, Returned):
+            failpoint("relay.after_return")
+            if not outgoing.may_be_unrouted:
+                self._pauses.returned(destination, type_name, now)
+        is_missing = self._pauses.is_missing(destination, type_name)
+        fate = (
+            GiveUp("encode", str(outcome))
+            if isinstance(outcome, EncodeError)
+            else fate_of(row, outcome, is_paused=is_missing)
+        )
+        if isinstance(fate, Remove):
+            self._note_confirmed(row)
+            return
+        fence = self._shards.fence_for(shard_name(row.ref.shard))
+        match fate:
+            case DeferRow(seconds, error) if fence is not None:
+                await self._store.outbox.defer(row.ref, seconds, error, fence)
+                failpoint("relay.after_defer")
+                logger.warning("relay.returned id=%s attempt=%d error=%s", outgoing.message.id, row.attempts + 1, error)
+            case GiveUp(reason, error) if fence is not None:
+                failpoint("relay.before_give_up")
+                dead_letter = relay_dead_letter(row, reason, error, now=self._clock.now(), id=self._ids.message_id())
+                await self._store.outbox.give_up(row.ref, dead_letter, fence)
+                failpoint("relay.after_give_up")
+                logger.error("relay.given_up id=%s reason=%s error=%s", outgoing.message.id, reason, error)
+            case Keep(pauses_destination=True):
+                self._pauses.nacked(destination, now)
+                logger.warning("relay.nacked destination=%s", destination)
+            case _:
+                self._pauses.unanswered(destination, type_name, now)
+        self._known.discard(row.ref)
+        self._release_key(row)
+        self._forget_unsent()
+
+    # --- forget and wait ---------------------------------------------------------------------------------------------
+
+    def _forget_unsent(self) -> None:
+        """Drop every row that is not in flight and read again from the start: their order may have changed."""
+        self._generation += 1
+        self._scan_at = 0.0
+        self._known.difference_update(row.ref for row in self._buffer)
+        for followers in self._followers.values():
+            self._known.difference_update(row.ref for row in followers)
+        self._buffer.clear()
+        self._followers.clear()
+
+    def _shards_changed(self) -> None:
+        self._cursors.clear()
+        self._forget_unsent()
+        self._store.wakeup.notify()
+
+    async def _wait(self) -> None:
+        if self._in_flight or self._answered:
+            await self._until_stirred(limits.POLL_FIRST_SECONDS)
+        elif self._confirmed:
+            await self._clock.sleep(max(0.0, self._delete_at - self._clock.monotonic()))
+        elif self._buffer:
+            await self._broker.wait_for_room(limits.POLL_MAX_SECONDS)
+        elif await self._store.wakeup.wait(self._poll_seconds):
+            self._poll_seconds = limits.POLL_FIRST_SECONDS
+        else:
+            self._poll_seconds = min(limits.POLL_MAX_SECONDS, 2 * self._poll_seconds)
+
+    async def _until_stirred(self, seconds: float) -> None:
+        self._stirred.clear()
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._stirred.wait()
+        except TimeoutError:
+            return
+
+
+def _key_of(row: OutboxRow) -> Key | None:
+    key = row.outgoing.message.key
+    return None if key is None else (row.outgoing.destination, key)

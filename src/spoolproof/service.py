@@ -1,0 +1,273 @@
+"""The user's process and its registrations: the one object an application makes.
+
+Nothing happens at import: settings are read and connections opened by `start` (which `spoolproof run` and `lifespan`
+call). Two services in one process do not meet: there is no process-wide state but the failpoint plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from spoolproof import limits
+from spoolproof.backoff import RandomSource, system_random
+from spoolproof.clock import Clock, SystemClock
+from spoolproof.codec import TypeRegistry, Upcast
+from spoolproof.consumer.handler import HandlerFunction, make_handler
+from spoolproof.consumer.router import Router
+from spoolproof.errors import InvalidMessage, RegistrationError, SpoolproofError
+from spoolproof.ids import Ids
+from spoolproof.message import HeaderValue, check_short_text
+from spoolproof.outbox.publish import Place, Receipt
+from spoolproof.outbox.transaction import Transaction, current, unit_of_work
+from spoolproof.ports.broker import BrokerStatus
+from spoolproof.runtime import ROLES, Runtime
+from spoolproof.settings import Settings, load_settings
+
+F = TypeVar("F", bound=HandlerFunction)
+
+
+class NotStarted(SpoolproofError):
+    """The service was used before `start` or after `stop`."""
+
+
+class Service:
+    """A service: its handlers, and once started its store and broker.
+
+    name: 1 to 100 letters, digits, `-`, `_` or `.`; names its queues. settings: read from the environment at start if
+    None. clock, random: the machine's unless a test passes its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        random: RandomSource | None = None,
+    ) -> None:
+        if not name or len(name) > 100 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise RegistrationError(f"Service({name!r}): use 1 to 100 letters, digits, '-', '_' or '.'")
+        self.name = name
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._random = random or system_random()
+        self._ids = Ids(self._clock)
+        self._router = Router()
+        self._registry = TypeRegistry()
+        self._runtime: Runtime | None = None
+
+    # --- register ----------------------------------------------------------------------------------------------------
+
+    def on(
+        self,
+        *events: type | str,
+        queue: str | None = None,
+        timeout: float = limits.HANDLER_SECONDS,
+        concurrency: int = limits.CONCURRENCY,
+        prefetch: int | None = None,
+        attempts: int = limits.ATTEMPTS,
+        delays: Sequence[float] = limits.DELAYS_SECONDS,
+        dedupe: str = "inbox",
+    ) -> Callable[[F], F]:
+        """Register an `async def` as the handler of these events: classes marked by @event, or wire names for dicts.
+
+        Its parameters are filled by annotation: the event, `Delivery`, `Transaction`; with a `Transaction` its effects
+        and publishes commit together with the inbox row, and happen once. The ack follows the commit.
+        queue: default `<service>.<function>`. timeout: seconds per attempt. concurrency: handlers at once in this
+        process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
+        delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.
+        dedupe: `inbox`, or `none` for at least once without a transaction.
+        Raises RegistrationError with every fault of the registration.
+        """
+
+        def register(function: F) -> F:
+            if self._runtime is not None:
+                raise RegistrationError(f"{function!r}: handlers are registered before the service starts")
+            handler = make_handler(
+                function,
+                events,
+                service=self.name,
+                queue=queue,
+                timeout=timeout,
+                concurrency=concurrency,
+                prefetch=prefetch,
+                attempts=attempts,
+                delays=delays,
+                dedupe=dedupe,
+            )
+            for model in events:
+                self._registry.add(model)
+            self._router.add(handler)
+            return function
+
+        return register
+
+    def upcast(self, type: str, *, from_version: int) -> Callable[[Upcast], Upcast]:
+        """Register a function (dict to dict) that turns a payload of `from_version` into the next version's."""
+
+        def register(function: Upcast) -> Upcast:
+            self._registry.add_upcast(type, from_version, function)
+            return function
+
+        return register
+
+    # --- publish -----------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        payload: object,
+        *,
+        key: str | None = None,
+        transaction: object | None = None,
+        id: str | None = None,
+        type: str | None = None,
+        expires: float | timedelta | datetime | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        destination: str | None = None,
+        routing_key: str | None = None,
+        correlation_id: str | None = None,
+        subject: str | None = None,
+    ) -> Receipt:
+        """Publish an event; returns once it is durable, or once it will be when the given transaction commits.
+
+        payload: an instance of a class marked by @event, or a dict with `type=`. key: ordering key. transaction: your
+        own open transaction (asyncpg connection; SQLAlchemy AsyncSession, AsyncConnection, Session, Connection;
+        sqlite3 connection) or a Spoolproof Transaction; inside a handler its own is joined without asking.
+        id: makes a repeated publish idempotent for receivers. expires: seconds, timedelta or aware datetime after
+        which consumers drop it into the dead letters. destination: `events`, `exchange:NAME` or `queue:NAME`.
+        Raises InvalidMessage, MessageTooLarge, UnknownType, CodecError, NotInTransaction, WrongDatabase,
+        OutboxMissing, UnsupportedTransaction, OutboxFull, StoreUnavailable.
+        """
+        publisher = self.runtime.publisher
+        outgoing = publisher.outgoing(
+            payload,
+            key=key,
+            id=id,
+            type=type,
+            expires=expires,
+            headers=headers,
+            destination=destination,
+            routing_key=routing_key,
+            correlation_id=correlation_id,
+            subject=subject,
+        )
+        joined = current.get() if transaction is None else None
+        if isinstance(transaction, Transaction):
+            return transaction.collect(outgoing)
+        if joined is not None:
+            return joined.collect(outgoing)
+        if transaction is not None:
+            await publisher.append_through(transaction, [outgoing])
+            return Receipt(outgoing.message.id, Place.TRANSACTION)
+        await publisher.store([outgoing])
+        return Receipt(outgoing.message.id, Place.STORED)
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction of the store; what is published in it is delivered if and only if it commits.
+
+        On SQLite it must end within 5 s (TransactionTooLong): there is one writer. Raises StoreUnavailable.
+        """
+        return unit_of_work(self.runtime.store, self.runtime.publisher)
+
+    # --- run ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read from the environment on first use. Raises SettingsError with every fault."""
+        if self._settings is None:
+            self._settings = load_settings()
+        return self._settings
+
+    @property
+    def runtime(self) -> Runtime:
+        """The running instance. Raises NotStarted."""
+        if self._runtime is None:
+            raise NotStarted(
+                f"service {self.name!r} is not started; use `spoolproof run`, service.lifespan or await service.start()"
+            )
+        return self._runtime
+
+    @property
+    def broker(self) -> BrokerHandle:
+        """What this process knows of the broker: `service.broker.status`."""
+        return BrokerHandle(self)
+
+    async def start(self, *, only: Sequence[str] = ROLES) -> None:
+        """Start relay, consumers and housekeeping, or those roles of it named in `only`.
+
+        Raises SettingsError, RegistrationError, SchemaOutdated, StoreUnavailable, and BrokerUnavailable if required.
+        """
+        if self._runtime is not None:
+            raise RegistrationError(f"service {self.name!r} is started already")
+        unknown = set(only) - set(ROLES)
+        if unknown:
+            raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
+        self._check()
+        self._runtime = Runtime(
+            self.name,
+            self.settings,
+            self._router,
+            self._registry,
+            roles=only,
+            clock=self._clock,
+            ids=self._ids,
+            random=self._random,
+        )
+        try:
+            await self._runtime.start()
+        except BaseException:
+            self._runtime = None
+            raise
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Finish what runs, take nothing new. seconds: default `drain_seconds`. Call `stop` afterwards."""
+        await self.runtime.drain(self.settings.drain_seconds if seconds is None else seconds)
+
+    async def stop(self) -> None:
+        """Close everything. Idempotent; without a drain before, unfinished deliveries go back to the broker."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            await runtime.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Run the service while an ASGI application runs: `FastAPI(lifespan=service.lifespan)`."""
+        await self.start()
+        try:
+            yield
+            await self.drain()
+        finally:
+            await self.stop()
+
+    def _check(self) -> None:
+        faults = self._registry.check()
+        for queue in self._router.queues:
+            try:
+                check_short_text("queue", queue)
+            except InvalidMessage as error:
+                faults.append(str(error))
+        limit = self.settings.consumer_timeout_seconds * 2 / 3
+        for queue in self._router.queues:
+            for handler in self._router.handlers(queue):
+                if handler.timeout_seconds > limit:
+                    faults.append(
+                        f"queue {queue!r}: timeout={handler.timeout_seconds:g} s is over two thirds of the broker's "
+                        f"consumer timeout ({limit:g} s); raise SPOOLPROOF_CONSUMER_TIMEOUT_SECONDS and the broker's"
+                    )
+        if faults:
+            raise RegistrationError(f"service {self.name!r}:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class BrokerHandle:
+    """The broker as the application may see it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @property
+    def status(self) -> BrokerStatus:
+        """The state of every connection, without I/O. Raises NotStarted."""
+        return self._service.runtime.broker.status()

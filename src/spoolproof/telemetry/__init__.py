@@ -1,0 +1,1 @@
+"""How a service tells what it does: structured log lines."""

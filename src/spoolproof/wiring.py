@@ -1,0 +1,67 @@
+"""The only module that names concrete adapters: from URLs in the settings to a store and a broker."""
+
+from __future__ import annotations
+
+from spoolproof.backoff import RandomSource
+from spoolproof.clock import Clock
+from spoolproof.errors import SettingsError
+from spoolproof.ids import Ids
+from spoolproof.ports.broker import Broker, Spawn
+from spoolproof.ports.store import Store
+from spoolproof.settings import Settings, path_of, redact_url
+
+
+def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    """Return the store the settings name, not started. Raises MissingExtra."""
+    url = settings.store_url
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
+        from spoolproof.stores.sqlite import SqliteStore
+
+        return SqliteStore(path_of(url), clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max)
+    if scheme in ("postgresql", "postgres"):
+        from spoolproof.stores.postgres import PostgresStore
+
+        return PostgresStore(
+            url,
+            clock=clock,
+            ids=ids,
+            outbox_rows_max=settings.outbox_rows_max,
+            listen=settings.listen == "auto",
+            spawn=spawn,
+        )
+    if scheme == "memory":
+        from spoolproof.stores.memory import MemoryStore
+
+        return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max)
+    raise SettingsError([f"SPOOLPROOF_STORE: {redact_url(url)!r} names no store this release knows"])
+
+
+def build_broker(
+    settings: Settings, service: str, *, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
+) -> Broker:
+    """Return the broker the settings name, not started. Raises MissingExtra."""
+    urls = settings.broker_urls
+    scheme = urls[0].partition("://")[0]
+    if scheme == "embedded":
+        from spoolproof.brokers.embedded import EmbeddedBroker
+
+        return EmbeddedBroker(path_of(urls[0]), service=service, clock=clock, ids=ids, spawn=spawn)
+    if scheme in ("amqp", "amqps"):
+        from spoolproof.brokers.rabbitmq import RabbitMQBroker
+
+        return RabbitMQBroker(
+            urls,
+            service=service,
+            clock=clock,
+            random=random,
+            spawn=spawn,
+            retry_first_seconds=settings.broker_retry_seconds,
+            is_required=settings.broker_required,
+            rounds_max=settings.broker_rounds_max,
+        )
+    if scheme == "memory":
+        from spoolproof.brokers.memory import MemoryBroker
+
+        return MemoryBroker(service=service, clock=clock, spawn=spawn)
+    raise SettingsError([f"SPOOLPROOF_BROKER: {redact_url(urls[0])!r} names no broker this release knows"])
