@@ -1,0 +1,39 @@
+"""The contracts of the ports as test classes: subclass one, provide its fixture, and pytest runs it on your adapter.
+
+    class TestMyStoreOutbox(OutboxConformance):
+        @pytest.fixture
+        async def store(self) -> AsyncIterator[Store]: ...   # started, migrated, empty; stopped afterwards
+
+Store suites need the fixture `store`, BrokerConformance the fixture `brokers` (see `Brokers`). What an adapter does not
+claim (`Capabilities`; for stores `has_sql`, `transactions_overlap`) is skipped with that reason. Needs pytest,
+pytest-asyncio and hypothesis.
+"""
+
+from __future__ import annotations
+
+from spoolproof.testing.conformance._broker import Brokers
+from spoolproof.testing.conformance._wait import eventually, holds_for
+from spoolproof.testing.conformance.broker import BrokerConformance
+from spoolproof.testing.conformance.dead_letters import DeadLettersConformance
+from spoolproof.testing.conformance.inbox import InboxConformance
+from spoolproof.testing.conformance.leases import LeasesConformance
+from spoolproof.testing.conformance.migrations import MigrationsConformance
+from spoolproof.testing.conformance.outbox import OutboxConformance
+from spoolproof.testing.conformance.retention import RetentionConformance
+from spoolproof.testing.conformance.transaction import TransactionConformance
+from spoolproof.testing.conformance.wakeup import WakeUpConformance
+
+__all__ = [
+    "BrokerConformance",
+    "Brokers",
+    "DeadLettersConformance",
+    "InboxConformance",
+    "LeasesConformance",
+    "MigrationsConformance",
+    "OutboxConformance",
+    "RetentionConformance",
+    "TransactionConformance",
+    "WakeUpConformance",
+    "eventually",
+    "holds_for",
+]
