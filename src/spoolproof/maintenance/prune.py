@@ -31,16 +31,18 @@ class Pruner:
         """Nothing to get ready."""
 
     async def run_once(self) -> None:
-        """Prune one portion if this process leads, then rest; no rest while there is more."""
-        deleted = 0
-        if self._leadership.fence_for(PRUNE) is not None:
+        """Prune one portion if this process leads, then rest; hardly any rest while there is more."""
+        if self._leadership.fence_for(PRUNE) is None:
+            rest_seconds = min(limits.SEEK_SECONDS, limits.PRUNE_SECONDS)
+        else:
             deleted = await self._store.retention.prune(
                 inbox_seconds=self._inbox_seconds,
                 closed_seconds=limits.CLOSED_RETENTION_SECONDS,
                 limit=limits.PRUNE_ROWS_MAX,
             )
             failpoint("maintenance.after_prune")
-        await self._clock.sleep(1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS)
+            rest_seconds = 1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS
+        await self._clock.sleep(rest_seconds)
 
     async def drain(self) -> None:
         """Nothing is in flight between turns."""
