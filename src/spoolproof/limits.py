@@ -43,6 +43,8 @@ UNROUTABLE_PROBE_SECONDS = 30.0
 each 30 s."""
 NACK_PAUSE_FIRST_SECONDS = 1.0
 NACK_PAUSE_MAX_SECONDS = 30.0
+ROWS_COUNTED_MAX = 100_000
+"""Backlogs and dead letters are counted no further: an alarm rings long before, and a count reads every row."""
 STATEMENT_SECONDS = 5.0
 """A statement without a limit hangs for ever on a dead peer."""
 MAINTENANCE_STATEMENT_SECONDS = 30.0
@@ -77,6 +79,18 @@ PROBE_CONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10
 """Silence of a peer is then seen after 15–30 s."""
 CLOSE_SECONDS = 5.0
+RPC_SECONDS = 5.0
+"""A broker that leaves a question unanswered for this long is taken for dead."""
+DECLARE_SECONDS = 30.0
+"""A new quorum queue elects a leader and touches the disk; on a busy cluster that is seconds, not milliseconds."""
+SETUP_SECONDS = 120.0
+"""Declaring everything and opening every subscription on a new connection; dozens of queues are normal."""
+LATE_CONFIRMS_MAX = 64
+"""Unanswered publishes a channel may drag along before it is replaced."""
+BLOCKED_ISSUE_SECONDS = 30.0
+"""A resource alarm shorter than this is nobody's business."""
+RESUBSCRIBE_FIRST_SECONDS = 1.0
+RESUBSCRIBE_MAX_SECONDS = 30.0
 DELIVERY_LIMIT = 50
 """Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
 CLAIM_SECONDS = 30.0

@@ -1,0 +1,1 @@
+"""Databases that keep the outbox, the inbox and all the rest. One adapter each; none imports another."""

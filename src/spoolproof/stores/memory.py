@@ -1,0 +1,507 @@
+"""A store in this process's memory: the ports' executable specification, for tests and simulations.
+
+Everything it keeps is one State. A transaction works on a copy and its COMMIT puts the copy in the place of the
+original, so rollback is to do nothing. One lock serialises transactions, as SQLite's single writer does: a write
+outside a transaction waits while one is open, and waits for ever if the opener awaits it.
+
+The injected clock is the database's clock. Nothing here survives the process. There is no SQL: a handler under test
+keeps its business rows in `tx.raw`, a dict that commits and rolls back with the rest.
+
+Must change together: the ports, their conformance suites, and this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import (
+    NotInTransaction,
+    OutboxFull,
+    StoreUnavailable,
+    UnsupportedTransaction,
+    WrongDatabase,
+)
+from spoolproof.ids import Ids
+from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, shard_of
+from spoolproof.ports.dead_letters import (
+    AuditEntry,
+    DeadLetterDetails,
+    DeadLetterFilter,
+    DeadLetterRecord,
+    DeadLetterState,
+)
+from spoolproof.ports.leases import Fence, LeaseStatus, Process
+from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.transaction import Row, StoreTransaction
+
+_SYSTEM_ACTOR = "spoolproof"
+_CLOSED = (DeadLetterState.RESOLVED, DeadLetterState.DISCARDED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    ref: RowRef
+    outgoing: Outgoing
+    created_at: datetime
+    attempts: int = 0
+    available_at: datetime | None = None  #: None = ready
+
+    @property
+    def order(self) -> tuple[str, str | None]:
+        return (self.outgoing.destination, self.outgoing.message.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    owner: UUID | None = None
+    epoch: int = 0
+    until: datetime | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """Everything the store keeps. Values are immutable, so a copy of the dicts is a copy of the state."""
+
+    last_id: int = 0
+    outbox: dict[int, _Row] = field(default_factory=dict)  #: in id order
+    inbox: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    dead_letters: dict[str, DeadLetterRecord] = field(default_factory=dict)
+    audit: dict[str, tuple[AuditEntry, ...]] = field(default_factory=dict)
+    leases: dict[tuple[str, str], _Lease] = field(default_factory=dict)
+    processes: dict[UUID, tuple[Process, datetime]] = field(default_factory=dict)
+    business: dict[Any, Any] = field(default_factory=dict)
+
+    def copied(self) -> _State:
+        return _State(
+            self.last_id,
+            dict(self.outbox),
+            dict(self.inbox),
+            dict(self.dead_letters),
+            dict(self.audit),
+            dict(self.leases),
+            dict(self.processes),
+            copy.deepcopy(self.business),  # the user's values may be mutable
+        )
+
+
+class MemoryTransaction:
+    """One open transaction; `raw` is the dict for business rows."""
+
+    def __init__(self, store: MemoryStore, state: _State) -> None:
+        self.store = store
+        self.is_open = True
+        self._state = state
+
+    @property
+    def state(self) -> _State:
+        if not self.is_open:
+            raise NotInTransaction("this transaction of the memory store has ended; open a new one")
+        return self._state
+
+    @property
+    def raw(self) -> dict[Any, Any]:
+        return self.state.business
+
+    async def execute(self, sql: str, *args: object) -> int:
+        raise _no_sql(sql)
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        raise _no_sql(sql)
+
+
+def _no_sql(sql: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"the memory store has no SQL, so it cannot run {sql[:80]!r}; keep business rows in tx.raw (a dict), "
+        "or test with SPOOLPROOF_STORE=sqlite:///PATH"
+    )
+
+
+class MemoryStore:
+    """All parts of the store port, on one State."""
+
+    def __init__(self, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
+        self.clock = clock
+        self.outbox_rows_max = outbox_rows_max
+        self.name = f"memory://{ids.uuid7()}"  # tells two stores of one process apart in messages
+        self.outbox = MemoryOutbox(self)
+        self.inbox = MemoryInbox(self)
+        self.dead_letters = MemoryDeadLetters(self)
+        self.leases = MemoryLeases(self)
+        self.retention = MemoryRetention(self)
+        self.migrations = MemoryMigrations()
+        self.wakeup = MemoryWakeUp()
+        self._state = _State()
+        self._writer = asyncio.Lock()
+        self._is_started = False
+
+    async def start(self) -> None:
+        self._is_started = True
+
+    async def stop(self) -> None:
+        self._is_started = False
+
+    async def ping(self) -> None:
+        self.committed()
+
+    def committed(self) -> _State:
+        """Return what readers see."""
+        if not self._is_started:
+            raise StoreUnavailable(f"{self.name} is not started")
+        return self._state
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        self.committed()
+        async with self._writer:
+            tx = MemoryTransaction(self, self.committed().copied())
+            try:
+                yield tx
+                self.committed()  # stopped meanwhile: the COMMIT has nowhere to go
+                self._state = tx.state
+            finally:
+                tx.is_open = False
+
+    async def adopt(self, handle: object) -> StoreTransaction:
+        if not isinstance(handle, MemoryTransaction):
+            raise UnsupportedTransaction(handle, ["spoolproof.stores.memory.MemoryTransaction"])
+        state_of(self, handle)
+        return handle
+
+
+def state_of(store: MemoryStore, tx: StoreTransaction) -> _State:
+    """Return the state an open transaction of `store` works on."""
+    if not isinstance(tx, MemoryTransaction):
+        raise UnsupportedTransaction(tx, ["spoolproof.stores.memory.MemoryTransaction"])
+    if tx.store is not store:
+        raise WrongDatabase(f"the transaction belongs to {tx.store.name}, the outbox to {store.name}")
+    return tx.state
+
+
+def _has(state: _State, fence: Fence) -> bool:
+    lease = state.leases.get((fence.kind, fence.name))
+    return lease is not None and (lease.owner, lease.epoch) == (fence.owner, fence.epoch)
+
+
+class MemoryOutbox:
+    shards = limits.SHARDS_POSTGRES  #: as many as PostgreSQL has: the harder case for whoever is tested on it
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
+        if tx is None:
+            async with self._store.transaction() as own:
+                self.add(own.state, records)
+        else:
+            self.add(state_of(self._store, tx), records)
+
+    def add(self, state: _State, records: Sequence[Outgoing]) -> None:
+        maximum = self._store.outbox_rows_max
+        if records and len(state.outbox) + len(records) > maximum:
+            raise OutboxFull(len(state.outbox), maximum)
+        for outgoing in records:
+            state.last_id += 1
+            ref = RowRef(shard_of(outgoing.message, self.shards), state.last_id)
+            state.outbox[ref.id] = _Row(ref, outgoing, self._store.clock.now())
+
+    async def fetch(
+        self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
+    ) -> Sequence[OutboxRow]:
+        found: dict[int, list[OutboxRow]] = {shard: [] for shard in shards}
+        held: set[tuple[str, str | None]] = set()
+        for row in self._store.committed().outbox.values():
+            destination, key = row.order
+            if row.available_at is not None:
+                if key is not None:
+                    held.add(row.order)
+            elif (
+                row.ref.shard in shards
+                and row.ref.id > shards[row.ref.shard]
+                and row.order not in held
+                and destination not in paused
+                and f"{destination} {row.outgoing.message.type}" not in paused
+                and row.ref.id not in skip
+                and len(found[row.ref.shard]) < limit
+            ):
+                found[row.ref.shard].append(OutboxRow(row.ref, row.outgoing, row.attempts))
+        return [row for rows in found.values() for row in rows]
+
+    async def remove(self, refs: Sequence[RowRef]) -> int:
+        async with self._store.transaction() as tx:
+            return sum(tx.state.outbox.pop(ref.id, None) is not None for ref in refs)
+
+    async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
+        async with self._store.transaction() as tx:
+            row = tx.state.outbox.get(ref.id)
+            if row is None or not _has(tx.state, fence):
+                return False
+            available_at = self._store.clock.now() + timedelta(seconds=seconds)
+            tx.state.outbox[ref.id] = replace(row, attempts=row.attempts + 1, available_at=available_at)
+            return True
+
+    async def promote_due(self, shards: Collection[int]) -> Sequence[RowRef]:
+        async with self._store.transaction() as tx:
+            now = self._store.clock.now()
+            due = [
+                row
+                for row in tx.state.outbox.values()
+                if row.ref.shard in shards and row.available_at is not None and row.available_at <= now
+            ]
+            tx.state.outbox.update({row.ref.id: replace(row, available_at=None) for row in due})
+            return [row.ref for row in due]
+
+    async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
+        async with self._store.transaction() as tx:
+            if ref.id not in tx.state.outbox or not _has(tx.state, fence):
+                return False
+            del tx.state.outbox[ref.id]
+            self._store.dead_letters.upsert(tx.state, dead_letter)
+            return True
+
+    async def backlog(self) -> Backlog:
+        rows = list(self._store.committed().outbox.values())
+        return Backlog(
+            rows=min(len(rows), limits.ROWS_COUNTED_MAX),
+            deferred=min(sum(row.available_at is not None for row in rows), limits.ROWS_COUNTED_MAX),
+            oldest_at=min((row.created_at for row in rows), default=None),
+        )
+
+
+class MemoryInbox:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        inbox = state_of(self._store, tx).inbox
+        if (consumer, message_id) in inbox:
+            return False
+        inbox[consumer, message_id] = self._store.clock.now()
+        return True
+
+    async def contains(self, consumer: str, message_id: str) -> bool:
+        return (consumer, message_id) in self._store.committed().inbox
+
+
+class MemoryDeadLetters:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def add(self, record: DeadLetterRecord) -> bool:
+        async with self._store.transaction() as tx:
+            if (record.consumer, record.message.id) in tx.state.inbox:
+                return False
+            self.upsert(tx.state, record)
+            return True
+
+    def upsert(self, state: _State, record: DeadLetterRecord) -> None:
+        known = _find(state, record.consumer, record.message.id)
+        if known is not None:
+            record = replace(
+                record,
+                id=known.id,
+                first_failed_at=known.first_failed_at,
+                replays=known.replays,
+                state=DeadLetterState.OPEN,
+                closed_at=None,
+            )
+        self._put(state, record, "recorded", _SYSTEM_ACTOR, record.reason)
+
+    async def get(self, id: str) -> DeadLetterDetails | None:
+        state = self._store.committed()
+        record = state.dead_letters.get(id)
+        return None if record is None else DeadLetterDetails(record, state.audit[id])
+
+    async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
+        found = [
+            record
+            for record in self._store.committed().dead_letters.values()
+            if filter.state in (None, record.state)
+            and filter.consumer in (None, record.consumer)
+            and filter.reason in (None, record.reason)
+            and filter.type in (None, record.message.type)
+            and filter.message_id in (None, record.message.id)
+        ]
+        return sorted(found, key=lambda record: record.first_failed_at)[: filter.limit]
+
+    async def counts(self) -> Mapping[DeadLetterState, int]:
+        states = [record.state for record in self._store.committed().dead_letters.values()]
+        return {state: min(states.count(state), limits.ROWS_COUNTED_MAX) for state in DeadLetterState}
+
+    async def replay(self, id: str, actor: str, reason: str) -> bool:
+        async with self._store.transaction() as tx:
+            record = tx.state.dead_letters.get(id)
+            if record is None or record.state is not DeadLetterState.OPEN:
+                return False
+            replays = record.replays + 1
+            headers = {**record.message.headers, REPLAY_OF: id, REPLAY_NO: replays}
+            message = msgspec.structs.replace(record.message, headers=headers)
+            outgoing = Outgoing(message=message, destination=record.destination, routing_key=record.routing_key)
+            self._store.outbox.add(tx.state, [outgoing])
+            replaying = replace(record, state=DeadLetterState.REPLAYING, replays=replays)
+            self._put(tx.state, replaying, "replayed", actor, reason)
+            return True
+
+    async def discard(self, id: str, actor: str, note: str) -> bool:
+        async with self._store.transaction() as tx:
+            record = tx.state.dead_letters.get(id)
+            if record is None or record.state in _CLOSED:
+                return False
+            self._close(tx.state, replace(record, note=note), DeadLetterState.DISCARDED, actor, note)
+            return True
+
+    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        state = state_of(self._store, tx)
+        record = _find(state, consumer, message_id)
+        if record is None or record.state in _CLOSED:
+            return False
+        self._close(state, record, DeadLetterState.RESOLVED, _SYSTEM_ACTOR, "")
+        return True
+
+    def _close(self, state: _State, record: DeadLetterRecord, end: DeadLetterState, actor: str, detail: str) -> None:
+        self._put(state, replace(record, state=end, closed_at=self._store.clock.now()), end.value, actor, detail)
+
+    def _put(self, state: _State, record: DeadLetterRecord, verb: str, actor: str, detail: str) -> None:
+        entry = AuditEntry(self._store.clock.now(), actor, verb, detail)
+        state.dead_letters[record.id] = record
+        state.audit[record.id] = (*state.audit.get(record.id, ()), entry)
+
+
+def _find(state: _State, consumer: str, message_id: str) -> DeadLetterRecord | None:
+    for record in state.dead_letters.values():
+        if (record.consumer, record.message.id) == (consumer, message_id):
+            return record
+    return None
+
+
+class MemoryLeases:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def _is_free(self, lease: _Lease) -> bool:
+        return lease.owner is None or lease.until is None or lease.until <= self._store.clock.now()
+
+    def _until(self, seconds: float) -> datetime:
+        return self._store.clock.now() + timedelta(seconds=seconds)
+
+    async def ensure(self, kind: str, names: Sequence[str]) -> None:
+        async with self._store.transaction() as tx:
+            for name in names:
+                tx.state.leases.setdefault((kind, name), _Lease())
+
+    async def acquire(self, kind: str, owner: UUID, limit: int, lease_seconds: float) -> Sequence[Fence]:
+        async with self._store.transaction() as tx:
+            free = [
+                (name, lease)
+                for (lease_kind, name), lease in tx.state.leases.items()
+                if lease_kind == kind and self._is_free(lease)
+            ]
+            taken = []
+            for name, lease in free[:limit]:
+                fence = Fence(kind=kind, name=name, owner=owner, epoch=lease.epoch + 1)
+                tx.state.leases[kind, name] = _Lease(owner, fence.epoch, self._until(lease_seconds))
+                taken.append(fence)
+            return taken
+
+    async def renew(self, fences: Sequence[Fence], lease_seconds: float) -> Sequence[Fence]:
+        async with self._store.transaction() as tx:
+            held = [fence for fence in fences if _has(tx.state, fence)]
+            for fence in held:
+                tx.state.leases[fence.kind, fence.name] = _Lease(fence.owner, fence.epoch, self._until(lease_seconds))
+            return held
+
+    async def release(self, fences: Sequence[Fence]) -> None:
+        async with self._store.transaction() as tx:
+            for fence in fences:
+                if _has(tx.state, fence):
+                    tx.state.leases[fence.kind, fence.name] = _Lease(epoch=fence.epoch)
+
+    async def beat(self, process: Process, expires_seconds: float) -> bool:
+        async with self._store.transaction() as tx:
+            known = tx.state.processes.get(process.id)
+            if known is not None and known[1] <= self._store.clock.now():
+                return False
+            tx.state.processes[process.id] = (process, self._until(expires_seconds))
+            return True
+
+    async def processes(self) -> Sequence[Process]:
+        now = self._store.clock.now()
+        return [process for process, until in self._store.committed().processes.values() if until > now]
+
+    async def status(self, kind: str) -> Sequence[LeaseStatus]:
+        return [
+            LeaseStatus(
+                kind=kind,
+                name=name,
+                owner=lease.owner,
+                epoch=lease.epoch,
+                is_expired=self._is_free(lease),
+                expires_at=lease.until,
+            )
+            for (lease_kind, name), lease in sorted(self._store.committed().leases.items(), key=lambda item: item[0])
+            if lease_kind == kind
+        ]
+
+
+class MemoryRetention:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def prune(self, *, inbox_seconds: float, closed_seconds: float, limit: int) -> int:
+        async with self._store.transaction() as tx:
+            state, now = tx.state, self._store.clock.now()
+            handled_before, closed_before = (now - timedelta(seconds=age) for age in (inbox_seconds, closed_seconds))
+            handled = [pair for pair, at in state.inbox.items() if at < handled_before][:limit]
+            closed = [
+                record.id
+                for record in state.dead_letters.values()
+                if record.state in _CLOSED and record.closed_at is not None and record.closed_at < closed_before
+            ][:limit]
+            for pair in handled:
+                del state.inbox[pair]
+            for id in closed:
+                del state.dead_letters[id], state.audit[id]
+            return len(handled) + len(closed)
+
+
+class MemoryMigrations:
+    """There is no schema to bring up to date."""
+
+    needed = 0
+
+    async def found(self) -> int:
+        return self.needed
+
+    async def apply(self) -> list[str]:
+        return []
+
+    def sql(self, above: int = 0) -> str:
+        return ""
+
+
+class MemoryWakeUp:
+    def __init__(self) -> None:
+        self._bell = asyncio.Event()
+
+    def notify(self) -> None:
+        self._bell.set()
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._bell.wait()
+        except TimeoutError:
+            return False
+        # a ring stays until it is heard, so one between two waits is not lost
+        self._bell.clear()
+        return True
