@@ -51,6 +51,8 @@ MAINTENANCE = "maintenance"
 ROLES = (RELAY, CONSUMER, MAINTENANCE)
 """What a process can do; all of it unless `--only` names some."""
 
+_TURN_SECONDS = 0.2  #: most turns only wait for work, and all may be cut at any line: a drain need not wait for them
+
 
 class Runtime:
     """Everything one process of a service runs. Made by start, used once."""
@@ -126,7 +128,7 @@ class Runtime:
         await self.supervisor.drain(lanes, seconds)
         failpoint("drain.after_handlers")
         for loop in self._loops:
-            await self.supervisor.drain([loop], limits.CLOSE_SECONDS)
+            await self.supervisor.drain([loop], _TURN_SECONDS)
 
     async def stop(self) -> None:
         """Close everything, drained or not. Idempotent."""

@@ -22,6 +22,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -193,13 +194,13 @@ class Relay:
         """Take answers from the broker, note them, and fill the room they made."""
         has_confirmed = False
         for token, outcome in results:
-            assert isinstance(token, OutboxRow)  # what _submit passed
-            del self._in_flight[token.ref]
+            row = cast(OutboxRow, token)  # what _submit passed
+            del self._in_flight[row.ref]
             if isinstance(outcome, Confirmed):
                 has_confirmed = True
-                self._note_confirmed(token)
+                self._note_confirmed(row)
             else:
-                self._answered.append((token, outcome))
+                self._answered.append((row, outcome))
         if has_confirmed:
             failpoint("relay.after_confirm")  # a crash here sends again, same ids: the inbox absorbs it
         self._pump()
