@@ -61,6 +61,23 @@ USER_TRANSACTION_SECONDS_MAX = 5.0
 """SQLite has one writer; whoever keeps it stops everybody."""
 EMBEDDED_QUEUE_ROWS_MAX = 1_000_000
 
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+POSTGRES_CONNECTIONS_MAX = 20
+"""For transactions, per process; opened as needed. The server's default of 100 serves four such processes."""
+POSTGRES_UPKEEP_CONNECTIONS_MAX = 3
+"""For leases, dead letters and pings, so that busy handlers never starve a renewal. The relay has one of its own."""
+POSTGRES_CONNECT_SECONDS = 5.0
+"""DNS, TCP, TLS and the log-in together; a healthy server needs well under 1 s."""
+OUTBOX_ESTIMATE_SECONDS = 5.0
+"""How often a publisher asks how full the outbox is; counting at every append would cost more than the append."""
+PROMOTE_ROWS_MAX = 1000
+"""Deferred rows made ready in one statement, per shard; the next poll takes the rest."""
+NOTIFY_INTERVAL_SECONDS = 0.05
+"""NOTIFY takes a global lock at commit: rings of one process share one."""
+LISTEN_PROBE_SECONDS = 15.0
+LISTEN_PROBE_ANSWER_SECONDS = 2.0
+"""A LISTEN connection is silent by nature: only asking shows that it is dead."""
+
 # --- broker ------------------------------------------------------------------------------------------------------
 PUBLISH_WINDOW = 256
 """Unconfirmed publishes per channel: hides a 10 ms confirm at 25 000/s and bounds the duplicates after a crash."""
@@ -126,3 +143,30 @@ DRAIN_SECONDS = 30.0
 LOOP_STALLED_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 60.0
 """How long a start waits for its store before it gives up."""
+
+# --- health ------------------------------------------------------------------------------------------------------
+HEALTH_CHECK_SECONDS = 10.0
+"""How often the store is asked, ± 10 %: a probe answers from this, and a dashboard's count is at most this old."""
+HEALTH_CHECK_SECONDS_MAX = 1.0
+"""How long a check may take: above it a database is no use to a request either."""
+HEALTH_FAILURES = 3
+HEALTH_SUCCESSES = 2
+"""Checks in a row that turn a status: one lost packet does not take a process out, one answer does not bring it back."""
+HEALTH_STALE_SECONDS = 30.0
+"""A result older than three checks says nothing."""
+READY_NEEDS_SECONDS = 30.0
+"""Outlasts a reconnect, so that a restarted broker does not make every process unready."""
+OUTBOX_OLD_SECONDS = 60.0
+RELAY_MISSING_SECONDS = 60.0
+"""Three take-overs of a lease (17 s each) have failed by then."""
+EVENT_LOOP_SILENT_SECONDS = 10.0
+"""A loop that has not turned for this long has a blocking call on it; a slow disk is below."""
+HEALTH_BEAT_SECONDS = 1.0
+HEALTH_ANSWER_SECONDS = 0.5
+"""How long a probe waits for the loop's newest word before it answers with the last one: probes give up after 2 s."""
+HEALTH_PORT_FIRST = 9464
+HEALTH_PORT_LAST = 9563
+"""The default port and how far it moves up when busy: a hundred services on one machine."""
+HEALTH_REQUESTS_MAX = 32
+HEALTH_REQUEST_SECONDS = 5.0
+"""How long a caller may take to say what it wants."""

@@ -1,6 +1,6 @@
 """One running instance of a service: what is built at start, in which order it comes up, and how it ends.
 
-Start: failpoints armed → store reached and its schema checked → broker begins to connect in the background → loops. A
+Start: failpoints armed → health endpoint up → store reached and its schema checked → broker begins to connect in the background → loops. A
 missing broker never blocks the start unless it is required.
 
 End: readiness fails → no new deliveries, unstarted ones go back → running handlers finish within `drain_seconds` →
@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Sequence
 
+import spoolproof
 from spoolproof import failpoints, limits
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
@@ -28,6 +29,9 @@ from spoolproof.consumer.router import Router
 from spoolproof.consumer.worker import Worker
 from spoolproof.errors import SchemaOutdated, StoreUnavailable
 from spoolproof.failpoints import failpoint
+from spoolproof.health.monitor import Monitor
+from spoolproof.health.snapshot import Local
+from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding, Membership
@@ -65,10 +69,12 @@ class Runtime:
         registry: TypeRegistry,
         *,
         roles: Sequence[str],
+        health: Address | None,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
     ) -> None:
+        """health: where to answer probes from a thread of its own, or None. Raises SettingsError, MissingExtra."""
         self.service = service
         self.settings = settings
         self.roles = tuple(roles)
@@ -82,6 +88,19 @@ class Runtime:
         self.broker = build_broker(settings, service, clock=clock, ids=ids, random=random, spawn=self.supervisor.spawn)
         self.publisher = Publisher(self.store, source=service, clock=clock, ids=ids)
         self.gate = Gate(self.store, clock=clock, spawn=self.supervisor.spawn)
+        self.monitor = Monitor(
+            self.store,
+            self.broker,
+            service=service,
+            version=spoolproof.__version__,
+            detail=settings.health_detail,
+            ready_needs=settings.ready_needs,
+            is_broker_required=settings.broker_required,
+            local=self._local,
+            clock=clock,
+            random=random,
+        )
+        self._health = None if health is None else HealthThread(health, self.monitor.snapshot, clock)
         self.shards: Holding | None = None
         self.membership: Membership | None = None
         self.workers: tuple[Worker, ...] = ()
@@ -97,6 +116,8 @@ class Runtime:
             logger.warning("failpoints.armed %s", " ".join(plan.armed) or "none")
         self.supervisor.fatal = asyncio.get_running_loop().create_future()
         try:
+            if self._health is not None:
+                self._health.start()  # first, so that probes see a start that waits for its store
             await self._reach_store()
             await ensure_schema(self.store, self.settings)
             await self.broker.start(self.topology())
@@ -134,10 +155,26 @@ class Runtime:
         """Close everything, drained or not. Idempotent."""
         self.is_draining = True
         self.is_started = False
-        await self.supervisor.stop_loops()
-        await self.broker.stop()
-        await self.store.stop()
-        await self.supervisor.stop()
+        try:
+            await self.supervisor.stop_loops()
+            await self.broker.stop()
+            await self.store.stop()
+            await self.supervisor.stop()
+        finally:
+            if self._health is not None:
+                await self._health.stop()
+
+    def _local(self) -> Local:
+        plan = failpoints.armed_plan()
+        return Local(
+            is_started=self.is_started,
+            is_draining=self.is_draining,
+            is_fenced=self.shards is not None and self.shards.is_fenced,
+            is_gate_shut=self.gate.shut_reason is not None,
+            unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
+            stalled=tuple(self.supervisor.stalled()),
+            failpoints=() if plan is None else plan.armed,
+        )
 
     async def _reach_store(self) -> None:
         deadline = self._clock.monotonic() + limits.FIRST_CONTACT_SECONDS
@@ -146,6 +183,7 @@ class Runtime:
                 await self.store.start()
                 return
             except StoreUnavailable as error:
+                self.monitor.store_failed(error)
                 if self._clock.monotonic() >= deadline:
                     raise
                 logger.warning("store.waiting url=%s error=%s", self.store.name, error)
@@ -177,7 +215,7 @@ class Runtime:
         self.membership = self._make_membership(holdings)
         # leases go last on drain: until then no peer takes over what is still being flushed
         self._loops = [*loops, self.membership]
-        for loop in self._loops:
+        for loop in (self.monitor, *self._loops):
             await self.supervisor.run(loop)
         for worker in self.workers:
             await worker.subscribe()

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import spoolproof
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import Clock, SystemClock
@@ -18,6 +19,9 @@ from spoolproof.codec import TypeRegistry, Upcast
 from spoolproof.consumer.handler import HandlerFunction, make_handler
 from spoolproof.consumer.router import Router
 from spoolproof.errors import InvalidMessage, RegistrationError, SpoolproofError
+from spoolproof.health.asgi import Health
+from spoolproof.health.snapshot import Snapshot
+from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
 from spoolproof.message import HeaderValue, check_short_text
 from spoolproof.outbox.publish import Place, Receipt
@@ -58,6 +62,7 @@ class Service:
         self._router = Router()
         self._registry = TypeRegistry()
         self._runtime: Runtime | None = None
+        self._health = Health(self._snapshot)
 
     # --- register ----------------------------------------------------------------------------------------------------
 
@@ -195,9 +200,15 @@ class Service:
         """What this process knows of the broker: `service.broker.status`."""
         return BrokerHandle(self)
 
-    async def start(self, *, only: Sequence[str] = ROLES) -> None:
+    @property
+    def health(self) -> Health:
+        """The health endpoint as an ASGI application, usable before the start: `app.mount("/health", service.health)`."""
+        return self._health
+
+    async def start(self, *, only: Sequence[str] = ROLES, health: Address | None = None) -> None:
         """Start relay, consumers and housekeeping, or those roles of it named in `only`.
 
+        health: where to answer probes from a thread of its own; default: `health_port` of the settings, if that is set.
         Raises SettingsError, RegistrationError, SchemaOutdated, StoreUnavailable, and BrokerUnavailable if required.
         """
         if self._runtime is not None:
@@ -206,12 +217,15 @@ class Service:
         if unknown:
             raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
         self._check()
+        if health is None and self.settings.health_port is not None:
+            health = Address(self.settings.health_host, self.settings.health_port)
         self._runtime = Runtime(
             self.name,
             self.settings,
             self._router,
             self._registry,
             roles=only,
+            health=health,
             clock=self._clock,
             ids=self._ids,
             random=self._random,
@@ -241,6 +255,11 @@ class Service:
             await self.drain()
         finally:
             await self.stop()
+
+    def _snapshot(self) -> Snapshot:
+        if self._runtime is not None:
+            return self._runtime.monitor.snapshot()
+        return Snapshot(at=self._clock.now(), service=self.name, version=spoolproof.__version__)
 
     def _check(self) -> None:
         faults = self._registry.check()

@@ -1,0 +1,1 @@
+"""Whether this process makes progress, may be given work, and what it depends on; answered from memory."""

@@ -1,0 +1,100 @@
+"""What is known about this process at one moment: the one thing probes are answered from.
+
+Frozen, so that the health thread may read what the event loop made. Nothing here is judged: that is `verdict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from spoolproof.ports.outbox import Backlog
+
+DB = "db"
+"""The store's key in every body, whatever database it is."""
+
+
+class Status(StrEnum):
+    """healthy; unhealthy; unknown: its last check is too old to go by."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+class Need(StrEnum):
+    """critical: no useful work without it; optional: its absence is an issue and no more."""
+
+    CRITICAL = "critical"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """One thing the service leans on. key: `db`, or the broker's kind. state: a word of ConnectionState. url: without
+    password. since: when the status began. away_seconds: for how long it has not been healthy, 0 while it is. error:
+    the class of its last error. checked_seconds_ago: None when it is read live."""
+
+    key: str
+    need: Need
+    status: Status
+    state: str
+    url: str
+    since: datetime
+    away_seconds: float = 0.0
+    error: str | None = None
+    checked_seconds_ago: float | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it works, as far as is known."""
+        return self.status is Status.HEALTHY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """What the process knows of itself without asking anybody. unsubscribed: queues the connected broker does not
+    deliver from. stalled: loops whose turn runs too long."""
+
+    is_started: bool = False
+    is_draining: bool = False
+    is_fenced: bool = False
+    is_gate_shut: bool = False
+    unsubscribed: tuple[str, ...] = ()
+    stalled: tuple[str, ...] = ()
+    failpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """Outbox shards and how many of them nobody ships; seconds: for how long that number has been above 0."""
+
+    shards: int
+    unowned: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything a probe may ask. backlog, ownership: None when the last sample is missing or over 30 s old.
+    needs: dependencies readiness waits for. is_loop_silent: the event loop has not answered the health thread."""
+
+    at: datetime
+    service: str
+    version: str
+    detail: str = "loopback"
+    local: Local = Local()
+    db: Dependency | None = None
+    broker: Dependency | None = None
+    broker_issues: tuple[str, ...] = ()
+    backlog: Backlog | None = None
+    ownership: Ownership | None = None
+    needs: Collection[str] = ()
+    is_loop_silent: bool = False
+
+    @property
+    def dependencies(self) -> tuple[Dependency, ...]:
+        """The broker, then the store, as far as they are known."""
+        return tuple(one for one in (self.broker, self.db) if one is not None)
