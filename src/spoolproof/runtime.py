@@ -1,7 +1,7 @@
 """One running instance of a service: what is built at start, in which order it comes up, and how it ends.
 
-Start: failpoints armed → health endpoint up → store reached and its schema checked → broker begins to connect in the background → loops. A
-missing broker never blocks the start unless it is required.
+Start: failpoints armed → health endpoint up → store reached and its schema checked → broker begins to connect in the
+background → loops. A missing broker never blocks the start unless it is required.
 
 End: readiness fails → no new deliveries, unstarted ones go back → running handlers finish within `drain_seconds` →
 confirms and deletes are flushed → leases are given back → broker and store are closed. A crash at any of these lines
