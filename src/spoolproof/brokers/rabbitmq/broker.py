@@ -1,0 +1,195 @@
+"""The broker port on RabbitMQ: one publish connection and one consume connection, each kept open by itself.
+
+Publishing begins once the topology was declared for the first time in this process: before that a message would come
+back only because its queue is about to be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from spoolproof import limits
+from spoolproof.backoff import RandomSource
+from spoolproof.brokers.rabbitmq.connection import BrokerConnection
+from spoolproof.brokers.rabbitmq.consumer import Consumers
+from spoolproof.brokers.rabbitmq.publisher import Publisher
+from spoolproof.brokers.rabbitmq.topology import Declarer
+from spoolproof.brokers.rabbitmq.urls import parse_urls
+from spoolproof.clock import Clock
+from spoolproof.errors import BrokerUnavailable
+from spoolproof.message import Outgoing
+from spoolproof.ports.broker import (
+    BrokerStatus,
+    Capabilities,
+    ConnectionState,
+    OnDelivery,
+    Sink,
+    Spawn,
+    Subscription,
+    Topology,
+)
+
+_KIND: Final = "rabbitmq"
+_TICK_SECONDS = 1.0
+
+
+class RabbitMQBroker:
+    """See ports.broker.Broker."""
+
+    capabilities = Capabilities(
+        has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
+    )
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        service: str,
+        clock: Clock,
+        random: RandomSource,
+        spawn: Spawn,
+        retry_first_seconds: float,
+        is_required: bool,
+        rounds_max: int,
+    ) -> None:
+        """urls: `amqp(s)://user:password@host:port/vhost`, one per node. Raises SettingsError with every fault."""
+        # each process starts elsewhere, so that a cluster is not hit node by node
+        self._addresses = sorted(parse_urls(urls), key=lambda _: random.uniform(0.0, 1.0))
+        self._identity = f"{service}/{socket.gethostname()}/{os.getpid()}"
+        self._clock = clock
+        self._random = random
+        self._spawn_with = spawn
+        self._retry_first_seconds = retry_first_seconds
+        self._is_required = is_required
+        self._rounds_max = rounds_max if is_required else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: tuple[BrokerConnection, BrokerConnection] | None = None
+        self._publisher: Publisher | None = None
+        self._consumers: Consumers | None = None
+        self._declarer: Declarer | None = None
+        self._is_stopped = False
+
+    async def start(self, topology: Topology) -> None:
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs a traceback per failed attempt; we log a line
+        self._declarer = Declarer(topology)
+        self._publisher = Publisher(
+            exchange=topology.exchange,
+            service=topology.service,
+            clock=self._clock,
+            spawn=self._spawn,
+            abort=lambda reason: publish.abort(reason),
+        )
+        self._consumers = Consumers(
+            self._declarer,
+            clock=self._clock,
+            spawn=self._spawn,
+            abort=lambda reason: consume.abort(reason),
+            declared=self._publisher.allow,
+        )
+        publish = self._connection("publish", 0, self._publisher)
+        consume = self._connection("consume", 1, self._consumers)
+        self._connections = (publish, consume)
+        for connection in self._connections:
+            self._spawn(connection.run(), f"rabbitmq.{connection.name}")
+        self._spawn(self._watch(self._publisher), "rabbitmq.watch")
+        if self._is_required:
+            await self._until_connected()
+
+    def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
+        if self._publisher is None:
+            raise BrokerUnavailable("the broker is not started")
+        self._publisher.submit(outgoing, token, sink)
+
+    def room(self) -> int:
+        return 0 if self._publisher is None else self._publisher.room()
+
+    async def wait_for_room(self, timeout_seconds: float) -> bool:
+        if self._publisher is None:
+            await self._clock.sleep(timeout_seconds)
+            return False
+        return await self._publisher.wait_for_room(timeout_seconds)
+
+    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+        if self._consumers is None:
+            raise BrokerUnavailable("the broker is not started")
+        return await self._consumers.subscribe(queue, prefetch, on_delivery)
+
+    def status(self) -> BrokerStatus:
+        if self._connections is None:
+            return BrokerStatus(kind=_KIND, state=ConnectionState.DISCONNECTED, is_blocked=False, connections=())
+        statuses = tuple(connection.status() for connection in self._connections)
+        return BrokerStatus(
+            kind=_KIND,
+            state=_aggregate([status.state for status in statuses]),
+            is_blocked=any(status.is_blocked for status in statuses),
+            connections=statuses,
+            issues=tuple(self._issues()),
+        )
+
+    async def stop(self) -> None:
+        self._is_stopped = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(connection.stop() for connection in self._connections or ()))
+
+    def _connection(self, purpose: str, offset: int, user: Publisher | Consumers) -> BrokerConnection:
+        start = offset % len(self._addresses)
+        return BrokerConnection(
+            purpose,
+            self._addresses[start:] + self._addresses[:start],
+            user,
+            identity=self._identity,
+            clock=self._clock,
+            random=self._random,
+            retry_first_seconds=self._retry_first_seconds,
+            rounds_max=self._rounds_max,
+        )
+
+    async def _until_connected(self) -> None:
+        """Return when both connections are there; raise, with everything closed, when one gave up."""
+        connections = self._connections or ()
+        await asyncio.gather(*(connection.start_settled.wait() for connection in connections))
+        errors = [connection.start_error for connection in connections if connection.start_error is not None]
+        if errors:
+            await self.stop()
+            raise errors[0]
+
+    async def _watch(self, publisher: Publisher) -> None:
+        while True:
+            await self._clock.sleep(_TICK_SECONDS)
+            publisher.tick()
+
+    def _issues(self) -> list[str]:
+        issues = [] if self._declarer is None else list(self._declarer.issues.values())
+        issues += [] if self._consumers is None else self._consumers.issues()
+        for connection in self._connections or ():
+            seconds = connection.blocked_seconds
+            if seconds is not None and seconds > limits.BLOCKED_ISSUE_SECONDS:
+                issues.append(
+                    f"{connection.name}: the broker has read no publishes for {seconds:.0f} s (resource alarm)"
+                )
+        return issues
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        if self._is_stopped:
+            work.close()
+            raise BrokerUnavailable("the broker is stopped")
+        task = self._spawn_with(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _aggregate(states: Sequence[ConnectionState]) -> ConnectionState:
+    """Return the state of the whole: connected while one connection of each purpose is."""
+    for state in (ConnectionState.FAILED, ConnectionState.DISCONNECTED, ConnectionState.CONNECTING):
+        if state in states:
+            return state
+    return ConnectionState.CONNECTED

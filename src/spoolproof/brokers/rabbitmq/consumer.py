@@ -1,0 +1,222 @@
+"""Subscriptions on the consume connection: each on a channel of its own, each back after every loss.
+
+A subscription is lost with its connection, when the broker closes its channel (consumer timeout, queue missing) or
+cancels the consumer (queue deleted, node gone). Then the queue is looked for first: one that vanished is reported
+before it is declared again, never silently. The old channel stays until what was delivered on it is settled.
+
+After `basic_cancel` pika itself sends back what still arrives before Cancel-Ok; each costs a delivery count, so a
+cancel is only for draining.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from spoolproof import limits
+from spoolproof.brokers.rabbitmq.delivery import ConsumeChannel, RabbitMQDelivery
+from spoolproof.brokers.rabbitmq.pika_internals import Connection, UnreadableProperties
+from spoolproof.brokers.rabbitmq.properties import Received, from_properties, unreadable
+from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
+from spoolproof.brokers.rabbitmq.topology import Declarer
+from spoolproof.clock import Clock
+from spoolproof.errors import BrokerUnavailable
+from spoolproof.ports.broker import OnDelivery, Spawn
+
+logger = logging.getLogger("spoolproof.broker")
+
+
+class RabbitMQSubscription:
+    """See ports.broker.Subscription."""
+
+    def __init__(self, queue: str, prefetch: int, on_delivery: OnDelivery, clock: Clock, declarer: Declarer) -> None:
+        self.queue = queue
+        self.is_cancelled = False
+        self.last_error: str | None = None
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._clock = clock
+        self._declarer = declarer
+        self._rpc: RpcChannel | None = None
+        self._channel: ConsumeChannel | None = None
+        self._consumer_tag = ""
+        self.on_lost: Callable[[RabbitMQSubscription], None] = lambda _: None
+
+    @property
+    def is_active(self) -> bool:
+        return self._channel is not None
+
+    async def open(self, connection: Connection) -> None:
+        """Begin to consume. Raises ChannelClosed or BrokerUnavailable."""
+        rpc = await RpcChannel.open(connection)
+        channel = ConsumeChannel(rpc.pika)
+        rpc.pika.add_on_cancel_callback(guarded(partial(self._on_broker_cancel, channel)))
+        rpc.pika.add_on_close_callback(guarded(partial(self._on_close, channel)))
+        await rpc.call("basic_qos", prefetch_count=self._prefetch, global_qos=False)
+        if self.is_cancelled:
+            rpc.close()
+            return
+        # deliveries may come in the same read as Consume-Ok, so the channel is ours before the question is asked
+        self._rpc, self._channel = rpc, channel
+        self._consumer_tag = f"{self.queue[:200]}.{rpc.pika.channel_number}"
+        try:
+            await rpc.call(
+                "basic_consume",
+                queue=self.queue,
+                on_message_callback=guarded(partial(self._deliver, channel)),
+                consumer_tag=self._consumer_tag,
+            )
+        except (ChannelClosed, BrokerUnavailable):
+            self._channel = None
+            raise
+        self.last_error = None
+
+    async def cancel(self) -> None:
+        self.is_cancelled = True
+        rpc, channel = self._rpc, self._channel
+        self._rpc = self._channel = None
+        if rpc is None or channel is None:
+            return
+        try:
+            await rpc.call("basic_cancel", timeout_seconds=limits.CLOSE_SECONDS, consumer_tag=self._consumer_tag)
+        except (ChannelClosed, BrokerUnavailable) as error:
+            # without Cancel-Ok nothing more may arrive either: pika sends back what does
+            logger.warning('consumer.cancel_unanswered queue=%s error="%s"', self.queue, error)
+        channel.retire()
+
+    def lost(self) -> None:
+        """The connection is gone, and every channel with it."""
+        self._rpc = self._channel = None
+
+    def _deliver(self, channel: ConsumeChannel, _pika: Any, method: Any, properties: Any, body: bytes) -> None:
+        received = self._read(method, properties, body)
+        can_reject = self.queue not in self._declarer.as_is
+        delivery = RabbitMQDelivery(received, self.queue, channel, method.delivery_tag, can_reject=can_reject)
+        try:
+            self._on_delivery(delivery)
+        except Exception:
+            logger.exception("consumer.callback_failed queue=%s id=%s", self.queue, received.message.id)
+            delivery.nack()
+
+    def _read(self, method: Any, properties: Any, body: bytes) -> Received:
+        now = self._clock.now()
+        is_redelivered = bool(method.redelivered)
+        if isinstance(properties, UnreadableProperties):
+            return unreadable(properties.raw, properties.reason, body, is_redelivered=is_redelivered, now=now)
+        try:
+            return from_properties(properties, body, is_redelivered=is_redelivered, now=now)
+        except Exception as error:  # what foreign bytes still manage to break is that message's fault alone
+            reason = f"its properties cannot be read: {type(error).__name__}: {error}"
+            return unreadable(repr(properties).encode(), reason, body, is_redelivered=is_redelivered, now=now)
+
+    def _on_broker_cancel(self, channel: ConsumeChannel, _frame: Any) -> None:
+        if self._channel is channel:
+            self._end(channel, "the broker cancelled the consumer")
+            channel.retire()
+
+    def _on_close(self, channel: ConsumeChannel, _pika: Any, reason: BaseException) -> None:
+        if self._channel is channel:
+            self._end(channel, str(closed_by(reason)))
+
+    def _end(self, channel: ConsumeChannel, reason: str) -> None:
+        self._rpc = self._channel = None
+        self.last_error = reason
+        is_connected = channel.pika.connection.is_open
+        if is_connected and not self.is_cancelled:
+            logger.error('consumer.lost queue=%s error="%s"', self.queue, reason)
+            self.on_lost(self)
+
+
+class Consumers:
+    """The user of the consume connection: declares the topology, then opens every subscription."""
+
+    def __init__(
+        self,
+        declarer: Declarer,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        abort: Callable[[str], None],
+        declared: Callable[[], None],
+    ) -> None:
+        """abort: gives up the connection. declared: called whenever the topology was declared."""
+        self._declarer = declarer
+        self._clock = clock
+        self._spawn = spawn
+        self._abort = abort
+        self._declared = declared
+        self._connection: Connection | None = None
+        self._subscriptions: list[RabbitMQSubscription] = []
+
+    async def opened(self, connection: Connection) -> None:
+        await self._declarer.apply(connection)
+        self._declared()
+        self._connection = connection
+        for subscription in list(self._subscriptions):
+            if not subscription.is_active and not subscription.is_cancelled:
+                await self._open(subscription, connection)
+
+    def lost(self, reason: str) -> None:
+        self._connection = None
+        for subscription in self._subscriptions:
+            subscription.lost()
+
+    def blocked(self, is_blocked: bool) -> None:
+        """Never a matter here: an alarm stops only connections that publish."""
+
+    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> RabbitMQSubscription:
+        self._subscriptions = [one for one in self._subscriptions if not one.is_cancelled]
+        subscription = RabbitMQSubscription(queue, prefetch, on_delivery, self._clock, self._declarer)
+        subscription.on_lost = self._reopen
+        self._subscriptions.append(subscription)
+        if self._connection is not None:
+            await self._open(subscription, self._connection)
+        return subscription
+
+    def issues(self) -> list[str]:
+        """Return a sentence for every subscription the broker does not serve although it is connected."""
+        if self._connection is None:
+            return []
+        return [
+            f"queue {one.queue} is not consumed: {one.last_error}"
+            for one in self._subscriptions
+            if not one.is_active and not one.is_cancelled and one.last_error
+        ]
+
+    async def _open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
+        """Open now, or keep trying in the background when the broker refuses this one queue."""
+        try:
+            await subscription.open(connection)
+        except ChannelClosed as refusal:
+            subscription.last_error = str(refusal)
+            if connection.is_open:
+                logger.error('consumer.refused queue=%s error="%s"', subscription.queue, refusal)
+                self._reopen(subscription)
+        except BrokerUnavailable as error:
+            subscription.last_error = str(error)
+            if connection is self._connection:
+                self._abort(str(error))
+
+    def _reopen(self, subscription: RabbitMQSubscription) -> None:
+        if self._connection is not None:
+            self._spawn(
+                self._reopen_until_open(subscription, self._connection), f"rabbitmq.reopen.{subscription.queue}"
+            )
+
+    async def _reopen_until_open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
+        """Look for the queue, declare it again if it vanished, and consume; a new connection takes over from here."""
+        pause = 0.0
+        while connection is self._connection and not subscription.is_cancelled and not subscription.is_active:
+            await self._clock.sleep(pause)
+            pause = min(limits.RESUBSCRIBE_MAX_SECONDS, max(limits.RESUBSCRIBE_FIRST_SECONDS, 2 * pause))
+            try:
+                await self._declarer.restore(connection, subscription.queue)
+                await subscription.open(connection)
+            except ChannelClosed as refusal:
+                subscription.last_error = str(refusal)
+            except BrokerUnavailable as error:
+                if connection is self._connection:
+                    self._abort(str(error))
+                return

@@ -1,0 +1,98 @@
+"""One delivery and the channel it must be settled on.
+
+A delivery keeps its channel object, never a number: after a channel closes its number is used again at once and tags
+restart at 1, so an old tag would settle somebody else's message. pika raises on the old object; that is "stale".
+
+An ack is only a hint to the broker: on a dying connection it is dropped without an error, and the inbox absorbs what
+is then delivered again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spoolproof.brokers.rabbitmq.failure import WRONG_STATE_ERRORS
+from spoolproof.brokers.rabbitmq.properties import Received
+from spoolproof.message import Message
+
+
+class ConsumeChannel:
+    """A pika channel and how many of its deliveries are unsettled; closed with the last one once retired."""
+
+    __slots__ = ("_is_retired", "pika", "unsettled")
+
+    def __init__(self, pika: Any) -> None:
+        self.pika = pika
+        self.unsettled = 0
+        self._is_retired = False
+
+    def retire(self) -> None:
+        """Nothing arrives here any more: close as soon as everything is settled."""
+        self._is_retired = True
+        self._close_if_done()
+
+    def settled(self) -> None:
+        self.unsettled -= 1
+        if self._is_retired:
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.unsettled == 0 and self.pika.is_open and self.pika.connection.is_open:
+            self.pika.close()
+
+
+class RabbitMQDelivery:
+    """See ports.broker.Delivery."""
+
+    __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "queue")
+
+    def __init__(self, received: Received, queue: str, channel: ConsumeChannel, tag: int, *, can_reject: bool) -> None:
+        """can_reject: False for a queue we did not declare: a reject could drop the message; it goes back."""
+        self.queue = queue
+        self._received = received
+        self._channel = channel
+        self._tag = tag
+        self._can_reject = can_reject
+        self._is_settled = False
+        channel.unsettled += 1
+
+    @property
+    def message(self) -> Message:
+        return self._received.message
+
+    @property
+    def delivery_count(self) -> int:
+        return self._received.delivery_count
+
+    @property
+    def fault(self) -> str | None:
+        return self._received.fault
+
+    @property
+    def dead_reason(self) -> str | None:
+        return self._received.dead_reason
+
+    def ack(self) -> bool:
+        return self._settle("basic_ack")
+
+    def nack(self) -> bool:
+        return self._settle("basic_nack")
+
+    def reject(self) -> bool:
+        return self._settle("basic_reject" if self._can_reject else "basic_nack")
+
+    def _settle(self, method: str) -> bool:
+        if self._is_settled:
+            return False
+        self._is_settled = True
+        try:
+            if method == "basic_ack":
+                self._channel.pika.basic_ack(self._tag)
+            elif method == "basic_nack":
+                self._channel.pika.basic_nack(self._tag, requeue=True)
+            else:
+                self._channel.pika.basic_reject(self._tag, requeue=False)
+        except WRONG_STATE_ERRORS:
+            return False
+        self._channel.settled()
+        return True

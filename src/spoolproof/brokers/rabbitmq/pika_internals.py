@@ -1,0 +1,59 @@
+"""The only private names of pika in this package: `_read_frame` with its `_frame_buffer`, and `_terminate_stream`.
+
+`_read_frame`: pika lets a content header it cannot decode (a timestamp in milliseconds, an unknown field type) tear
+down the connection; the message is delivered again and does it again, for ever, taking every consumer along. Here such
+a header becomes properties that carry the raw bytes and the reason, so the delivery reaches its queue's consumer.
+
+`_terminate_stream`: pika has no public abort, and `close()` waits for an answer that a dead peer never sends.
+
+A test compares them with the installed pika; a release that changes them must change this file.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from pika import exceptions, frame, spec
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+_FRAME_HEAD = struct.Struct(">BHL")
+_CONTENT_HEAD = struct.Struct(">HHQ")
+
+
+class UnreadableProperties:
+    """Stands for properties that could not be decoded. raw: the property flags and list as they arrived."""
+
+    def __init__(self, raw: bytes, reason: str) -> None:
+        self.raw = raw
+        self.reason = reason
+        self.message_id: str | None = None  # read by whoever matches returns; a return carries what we encoded
+
+
+class Connection(AsyncioConnection):  # type: ignore[misc]
+    """pika's connection, surviving content headers it cannot decode."""
+
+    def _read_frame(self) -> tuple[int, Any]:
+        try:
+            read: tuple[int, Any] = super()._read_frame()
+        except Exception as error:  # decoding foreign bytes raises anything: KeyError, OverflowError, struct.error …
+            return _unreadable(self._frame_buffer, error)
+        return read
+
+
+def _unreadable(data: bytes, error: Exception) -> tuple[int, Any]:
+    """Return the content header frame at the head of `data`, undecoded; anything else fails as pika would."""
+    kind, channel, size = _FRAME_HEAD.unpack_from(data)
+    if kind != spec.FRAME_HEADER or isinstance(error, exceptions.InvalidFrameError):
+        raise error
+    payload = data[_FRAME_HEAD.size : _FRAME_HEAD.size + size]
+    _, _, body_bytes = _CONTENT_HEAD.unpack_from(payload)
+    reason = f"its properties cannot be decoded: {type(error).__name__}: {error}"
+    header = frame.Header(channel, body_bytes, UnreadableProperties(payload[_CONTENT_HEAD.size :], reason))
+    return _FRAME_HEAD.size + size + 1, header
+
+
+def abort(connection: Connection, error: Exception) -> None:
+    """Drop the connection at once; its close callback gets `error` on a later turn of the loop. Safe to repeat."""
+    if not connection.is_closed:
+        connection._terminate_stream(error)

@@ -1,0 +1,287 @@
+"""Publishes on one channel with confirms, as fast as the window allows, and answers each exactly once.
+
+A fresh channel carries one publish at a time until it has confirmed one: after a reconnect during an alarm the broker
+says "blocked" only once something was published. After the broker closed a channel over some message the publishes
+that were on their way go one at a time, so that the message at fault is alone when it closes the channel again; its
+neighbours are unknown, never blamed.
+
+Blocked: the window is kept and its timers stand still, because the broker confirms what it has read once it goes on.
+
+Must never happen: a publish before Select-Ok; an answer from anything but a confirm frame, a closed channel or a time
+limit; a sink called from within submit(), or twice for one publish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from pika import spec
+
+from spoolproof import limits
+from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, WRONG_STATE_ERRORS, one_line
+from spoolproof.brokers.rabbitmq.pika_internals import Connection
+from spoolproof.brokers.rabbitmq.properties import to_properties
+from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
+from spoolproof.brokers.rabbitmq.topology import route_of
+from spoolproof.brokers.rabbitmq.window import Entry, Window, answer_of, by_sink
+from spoolproof.clock import Clock
+from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError, WindowFull
+from spoolproof.message import Outgoing
+from spoolproof.ports.broker import PublishOutcome, Refused, Returned, Sink, Spawn, Unknown
+
+logger = logging.getLogger("spoolproof.broker")
+
+_NOT_FOUND = 404
+_CULPRIT_CODES = frozenset({403, _NOT_FOUND, 406})
+"""What a broker closes a channel with because of one message: access, no such exchange, precondition."""
+
+
+class Publisher:
+    """The user of the publish connection."""
+
+    def __init__(
+        self,
+        *,
+        exchange: str,
+        service: str,
+        clock: Clock,
+        spawn: Spawn,
+        abort: Callable[[str], None],
+    ) -> None:
+        """abort: gives up the connection."""
+        self._route = route_of(service, exchange)
+        self._clock = clock
+        self._abort = abort
+        self._spawn = spawn
+        self._connection: Connection | None = None
+        self._channel: Any = None  # usable: open and confirming
+        self._window = Window()
+        self._waiting: dict[str, deque[Entry]] = {}  # behind an unanswered publish of the same id; bounded by room()
+        self._waiting_count = 0
+        self._singly = 1  # confirms to see before the window opens
+        self._is_allowed = False
+        self._is_blocked = False
+        self._frames_seen = -1
+        self._frame_at = 0.0
+        self._changed = asyncio.Event()
+
+    # --- the port's half ---------------------------------------------------------------------------------------------
+
+    def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
+        """Write one publish. See ports.broker."""
+        if self._channel is None or not self._is_allowed:
+            raise BrokerUnavailable("not connected to the broker")
+        if self._is_blocked:
+            raise BrokerBlocked("the broker has stopped reading publishes (memory or disk alarm)")
+        if self.room() <= 0:
+            count = len(self._window) + self._waiting_count
+            raise WindowFull(count, self._limit(), "wait for room()")
+        entry = Entry(outgoing, token, sink, self._clock.monotonic())
+        if entry.id in self._window:
+            self._waiting.setdefault(entry.id, deque()).append(entry)
+            self._waiting_count += 1
+        else:
+            self._write(entry)
+
+    def room(self) -> int:
+        """Return how many submits would be taken now."""
+        if self._channel is None or self._is_blocked or not self._is_allowed:
+            return 0
+        if self._window.size_bytes >= limits.PUBLISH_WINDOW_BYTES_MAX:
+            return 0
+        return max(0, self._limit() - len(self._window) - self._waiting_count)
+
+    async def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Return True as soon as room() is above 0, or False after the time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self.room() <= 0:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return self.room() > 0
+        return True
+
+    def allow(self) -> None:
+        """Begin to take publishes: the topology they go to was declared."""
+        self._is_allowed = True
+        self._changed.set()
+
+    # --- the connection's half ---------------------------------------------------------------------------------------
+
+    async def opened(self, connection: Connection) -> None:
+        """Open a channel. Raises ChannelClosed or BrokerUnavailable."""
+        self._connection = connection
+        self._frames_seen = -1
+        await self._open_channel(connection)
+
+    def lost(self, reason: str) -> None:
+        """Answer everything on its way as unknown."""
+        self._connection = None
+        self._is_blocked = False
+        self._end_channel(reason)
+
+    def blocked(self, is_blocked: bool) -> None:
+        """Stop or go on; what is on its way stays."""
+        self._is_blocked = is_blocked
+        if not is_blocked:
+            self._frame_at = self._clock.monotonic()
+            self._window.restart_timers(self._frame_at)
+            self._changed.set()
+
+    def tick(self) -> None:
+        """Look after time limits; called every second."""
+        if self._connection is None or self._channel is None or self._is_blocked:
+            return
+        now = self._clock.monotonic()
+        if self._connection.frames_received != self._frames_seen:
+            self._frames_seen = self._connection.frames_received
+            self._frame_at = now
+        oldest = self._window.oldest_since()
+        if oldest is not None and now - max(oldest, self._frame_at) >= limits.CONFIRM_SECONDS:
+            self._abort(f"publishes unanswered and no frame from the broker for {limits.CONFIRM_SECONDS:g} s")
+            return
+        self._expire(now - limits.CONFIRM_SECONDS)
+
+    # --- channels ----------------------------------------------------------------------------------------------------
+
+    async def _open_channel(self, connection: Connection) -> None:
+        """Open a confirming channel; nothing is published before Select-Ok."""
+        channel = await RpcChannel.open(connection)
+        pika = channel.pika
+        # bound to its channel: a confirm that still arrives on a replaced one must not settle tags of the next
+        pika.add_on_return_callback(guarded(self._on_return))
+        await channel.call("confirm_delivery", ack_nack_callback=guarded(partial(self._on_confirm, pika)))
+        pika.add_on_close_callback(guarded(self._on_channel_close))
+        if connection is self._connection:
+            self._singly = max(1, self._singly)
+            self._channel = pika
+            self._changed.set()
+
+    async def _reopen_channel(self, connection: Connection) -> None:
+        try:
+            await self._open_channel(connection)
+        except (BrokerUnavailable, ChannelClosed) as error:
+            if connection is self._connection:
+                self._abort(f"no new channel: {error}")
+
+    def _replace_channel(self, reason: str, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
+        channel, connection = self._channel, self._connection
+        self._end_channel(reason, blame)
+        if channel.is_open:
+            channel.close()
+        if connection is not None and connection.is_open:
+            self._spawn(self._reopen_channel(connection), "rabbitmq.publish_channel")
+
+    # --- write -------------------------------------------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        return 1 if self._singly else limits.PUBLISH_WINDOW
+
+    def _write(self, entry: Entry) -> None:
+        """Hand an entry to pika, which encodes before it writes: an encode error takes no tag."""
+        outgoing = entry.outgoing
+        try:
+            exchange, routing_key = self._route(outgoing)
+            self._channel.basic_publish(
+                exchange, routing_key, outgoing.message.body, to_properties(outgoing.message), True
+            )
+        except WRONG_STATE_ERRORS as error:
+            raise BrokerUnavailable(f"not connected to the broker: {one_line(error)}") from error
+        except ENCODE_ERRORS as error:
+            raise EncodeError(f"message {entry.id!r} does not fit AMQP: {one_line(error)}") from error
+        self._window.add(entry)
+
+    def _write_next(self, message_id: str, answers: list[tuple[Entry, PublishOutcome]]) -> None:
+        """Send the publish that waited for the answer to another one of its id."""
+        waiting = self._waiting.get(message_id)
+        if waiting is None:
+            return
+        entry = waiting.popleft()
+        self._waiting_count -= 1
+        if not waiting:
+            del self._waiting[message_id]
+        try:
+            self._write(entry)
+        except (BrokerUnavailable, EncodeError) as error:
+            # submit() has returned long ago; unknown is safe: tried again, an encode error then reaches its caller
+            answers.append((entry, Unknown(str(error))))
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _on_confirm(self, channel: Any, frame: Any) -> None:
+        if channel is not self._channel:
+            return
+        method = frame.method
+        is_ack = isinstance(method, spec.Basic.Ack)
+        settled = self._window.settle(method.delivery_tag, method.multiple)
+        if self._singly:
+            self._singly = max(0, self._singly - len(settled))
+        answers = [(entry, answer_of(entry, is_ack)) for entry in settled if not entry.is_late]
+        if self._waiting:
+            for entry in settled:
+                self._write_next(entry.id, answers)
+        self._answer(answers)
+
+    def _on_return(self, channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        if channel is not self._channel:
+            return
+        detail = f"{method.reply_code} {method.reply_text}: exchange={method.exchange!r} key={method.routing_key!r}"
+        if not self._window.mark_returned(properties.message_id or "", detail):
+            self._abort("the broker returned a message that is not on its way")
+
+    def _on_channel_close(self, channel: Any, reason: BaseException) -> None:
+        if channel is not self._channel:
+            return
+        closed = closed_by(reason)
+        unanswered = self._window.unanswered()
+        culprit = unanswered[0] if closed.code in _CULPRIT_CODES and len(unanswered) == 1 else None
+        if closed.code:
+            logger.warning('broker.channel.closed purpose=publish unanswered=%d error="%s"', len(unanswered), closed)
+            self._singly = max(self._singly, len(unanswered))
+        self._replace_channel(str(closed), None if culprit is None else (culprit, _blame(closed)))
+
+    def _expire(self, before: float) -> None:
+        detail = f"no confirm within {limits.CONFIRM_SECONDS:g} s"
+        expired = self._window.expire(before)
+        for message_id, waiting in list(self._waiting.items()):
+            while waiting and waiting[0].since < before:
+                expired.append(waiting.popleft())  # never written: it is simply let go
+                self._waiting_count -= 1
+            if not waiting:
+                del self._waiting[message_id]
+        self._answer([(entry, Unknown(detail)) for entry in expired])
+        if self._window.late >= limits.LATE_CONFIRMS_MAX:
+            logger.warning("broker.channel.replaced unanswered=%d", self._window.late)
+            self._replace_channel("its confirms came too late; the channel was replaced")
+
+    def _end_channel(self, detail: str, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
+        """Answer everything of this channel; from here submit() refuses until a new one is there."""
+        self._channel = None
+        unanswered = self._window.unanswered()
+        for waiting in self._waiting.values():
+            unanswered.extend(waiting)
+        self._window = Window()
+        self._waiting.clear()
+        self._waiting_count = 0
+        unknown = Unknown(detail)
+        culprit, verdict = blame or (None, unknown)
+        self._answer([(entry, verdict if entry is culprit else unknown) for entry in unanswered])
+
+    def _answer(self, answers: Iterable[tuple[Entry, PublishOutcome]]) -> None:
+        for sink, results in by_sink(answers).items():
+            try:
+                sink(results)
+            except Exception:
+                logger.exception("broker.sink_failed results=%d", len(results))
+        self._changed.set()
+
+
+def _blame(closed: ChannelClosed) -> PublishOutcome:
+    """Return the outcome of the one message that was on its way when the broker closed the channel."""
+    return Returned(str(closed)) if closed.code == _NOT_FOUND else Refused(closed.code, str(closed))

@@ -1,0 +1,237 @@
+"""What must exist in the broker, as a pure plan, and how it comes to exist.
+
+::
+
+    <exchange> ──type──▶ <queue> ──rejected, limit passed──▶ <queue>.dead       (through the default exchange)
+    <service>.delay.<t> (fanout ▶ queue with a TTL) ──▶ <service>.retry ──queue name──▶ <queue>
+                                                              └─ no such queue ──▶ <service>.unrouted
+
+Every queue is a quorum queue that refuses publishes when full and dead-letters at least once. One fixed TTL per delay
+queue: nothing waits behind a longer delay. `<service>.retry` has an alternate exchange because a copy without a queue
+would otherwise stop its whole tier.
+
+Nothing is deleted, and arguments are never changed: a queue that exists with others is used as it is and listed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spoolproof import limits
+from spoolproof.brokers.rabbitmq.pika_internals import Connection
+from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel
+from spoolproof.message import EVENTS, Outgoing
+from spoolproof.ports.broker import QueueSpec, Topology
+
+logger = logging.getLogger("spoolproof.broker")
+
+_NOT_FOUND = 404
+_RELIABLE: dict[str, Any] = {
+    "x-queue-type": "quorum",
+    "x-overflow": "reject-publish",
+    "x-dead-letter-strategy": "at-least-once",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangePlan:
+    name: str
+    kind: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlan:
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BindingPlan:
+    queue: str
+    exchange: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """In the order of declaration. queues: each after the queues it dead-letters to."""
+
+    exchanges: tuple[ExchangePlan, ...]
+    queues: tuple[QueuePlan, ...]
+    bindings: tuple[BindingPlan, ...]
+
+
+def plan_of(topology: Topology) -> Plan:
+    """Return everything a topology needs."""
+    service = topology.service
+    retry, unrouted = f"{service}.retry", f"{service}.unrouted"
+    tiers = {tier_name(service, seconds): seconds for seconds in topology.tiers_seconds}
+    return Plan(
+        exchanges=(
+            ExchangePlan(topology.exchange, "topic"),
+            ExchangePlan(unrouted, "fanout"),
+            ExchangePlan(retry, "direct", {"alternate-exchange": unrouted}),
+            *(ExchangePlan(name, "fanout") for name in tiers),
+        ),
+        queues=(
+            QueuePlan(unrouted, {"x-queue-type": "quorum"}),
+            *(plan for queue in topology.queues for plan in _queue_plans(queue)),
+            *(
+                QueuePlan(name, {**_RELIABLE, "x-dead-letter-exchange": retry, "x-message-ttl": seconds * 1000})
+                for name, seconds in tiers.items()
+            ),
+        ),
+        bindings=(
+            BindingPlan(unrouted, unrouted, ""),
+            *(BindingPlan(queue.name, topology.exchange, type) for queue in topology.queues for type in queue.types),
+            *(BindingPlan(queue.name, retry, queue.name) for queue in topology.queues),
+            *(BindingPlan(name, name, "") for name in tiers),
+        ),
+    )
+
+
+def _queue_plans(queue: QueueSpec) -> tuple[QueuePlan, QueuePlan]:
+    dead = f"{queue.name}.dead"
+    arguments = {
+        **_RELIABLE,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead,
+        "x-delivery-limit": queue.delivery_limit,
+    }
+    return QueuePlan(dead, {"x-queue-type": "quorum"}), QueuePlan(queue.name, arguments)
+
+
+def tier_name(service: str, seconds: int) -> str:
+    """Return the name of a tier's exchange and queue: `shop.delay.5m`."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"{service}.delay.{seconds // length}{unit}"
+    return f"{service}.delay.{seconds}s"
+
+
+def route_of(service: str, exchange: str) -> Callable[[Outgoing], tuple[str, str]]:
+    """Return the function from an outgoing message to its exchange and routing key.
+
+    It raises ValueError for a destination this broker does not know.
+    """
+
+    def route(outgoing: Outgoing) -> tuple[str, str]:
+        destination = outgoing.destination
+        key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
+        if destination == EVENTS:
+            return exchange, key
+        kind, _, name = destination.partition(":")
+        if kind == "queue" and name:
+            return "", name
+        if kind == "exchange" and name:
+            return name, key
+        if kind == "delay" and name.isdigit():
+            return tier_name(service, int(name)), key
+        raise ValueError(f"destination={destination!r}; use events, exchange:NAME, queue:NAME or delay:SECONDS")
+
+    return route
+
+
+class Declarer:
+    """Brings a plan into being on a connection and remembers what was not as it should be."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._plan = plan_of(topology)
+        self._has_declared = False
+        self.issues: dict[str, str] = {}
+        self.as_is: set[str] = set()
+        """Queues that exist with other arguments than ours."""
+
+    async def apply(self, connection: Connection) -> None:
+        """Declare everything; after a reconnect, first look which queues have vanished. Raises BrokerUnavailable."""
+        declaring = _Declaring(connection)
+        if self._has_declared:
+            self.issues = {}
+            for queue in self._plan.queues:
+                await self._look(declaring, queue.name)
+        for exchange in self._plan.exchanges:
+            await self._declare_exchange(declaring, exchange)
+        for queue in self._plan.queues:
+            await self._declare_queue(declaring, queue)
+        for binding in self._plan.bindings:
+            await self._bind(declaring, binding)
+        declaring.close()
+        self._has_declared = True
+
+    async def restore(self, connection: Connection, queue: str) -> None:
+        """Look whether one queue exists; if it vanished, say so and declare it again. Raises BrokerUnavailable."""
+        declaring = _Declaring(connection)
+        if not await self._look(declaring, queue):
+            for plan in self._plan.queues:
+                if plan.name == queue:
+                    await self._declare_queue(declaring, plan)
+            for binding in self._plan.bindings:
+                if binding.queue == queue:
+                    await self._bind(declaring, binding)
+        declaring.close()
+
+    async def _look(self, declaring: _Declaring, queue: str) -> bool:
+        refusal = await declaring.ask("queue_declare", queue=queue, passive=True)
+        if refusal is None or refusal.code != _NOT_FOUND:
+            return True
+        self.issues[queue] = f"queue {queue} had vanished; what was in it is lost; it was declared again"
+        logger.error("topology.queue_missing queue=%s", queue)
+        return False
+
+    async def _declare_exchange(self, declaring: _Declaring, plan: ExchangePlan) -> None:
+        refusal = await declaring.ask(
+            "exchange_declare",
+            exchange=plan.name,
+            exchange_type=plan.kind,
+            durable=True,
+            arguments=plan.arguments or None,
+        )
+        self._note(f"exchange {plan.name}", refusal)
+
+    async def _declare_queue(self, declaring: _Declaring, plan: QueuePlan) -> None:
+        refusal = await declaring.ask("queue_declare", queue=plan.name, durable=True, arguments=plan.arguments)
+        self._note(f"queue {plan.name}", refusal)
+        if refusal is not None:
+            self.as_is.add(plan.name)
+        else:
+            self.as_is.discard(plan.name)
+
+    async def _bind(self, declaring: _Declaring, plan: BindingPlan) -> None:
+        refusal = await declaring.ask("queue_bind", queue=plan.queue, exchange=plan.exchange, routing_key=plan.key)
+        self._note(f"binding of {plan.queue} to {plan.exchange} by {plan.key!r}", refusal)
+
+    def _note(self, what: str, refusal: ChannelClosed | None) -> None:
+        if refusal is None:
+            self.issues.pop(what, None)
+        elif what not in self.issues:
+            self.issues[what] = f"{what} is used as it is: {refusal}"
+            logger.warning('topology.drifted what="%s" error="%s"', what, refusal)
+
+
+class _Declaring:
+    """Throw-away channels: the broker answers a question it refuses by closing the channel."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: RpcChannel | None = None
+
+    async def ask(self, method: str, **arguments: Any) -> ChannelClosed | None:
+        """Ask; return None when the broker agreed, else its refusal. Raises BrokerUnavailable when it is gone."""
+        try:
+            if self._channel is None:
+                self._channel = await RpcChannel.open(self._connection)
+            await self._channel.call(method, timeout_seconds=limits.DECLARE_SECONDS, **arguments)
+        except ChannelClosed as refusal:
+            self._channel = None
+            if refusal.code == 0:
+                raise
+            return refusal
+        return None
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
