@@ -53,10 +53,16 @@ PROCESS_EXPIRES_SECONDS = LEASE_SECONDS
 
 # --- SQLite ------------------------------------------------------------------------------------------------------
 WRITER_REQUESTS_MAX = 10_000
+WRITER_BYTES_MAX = 64 * 1024 * 1024
+"""Bodies kept in memory while they wait for the writer."""
+WRITER_LOCK_POLL_SECONDS = 0.0005
+"""How often a process looks whether another one has stopped writing; well under one fsync."""
 WRITER_BATCH_MAX = 256
 """Requests that share one COMMIT: the fsync is then 1/256 of each, and the first waits for at most 256 inserts."""
 CHECKPOINT_PAGES = 1000
 CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_BUSY_SECONDS = 0.25
+"""How long a checkpoint waits for readers of the old log; every writer waits with it."""
 USER_TRANSACTION_SECONDS_MAX = 5.0
 """SQLite has one writer; whoever keeps it stops everybody."""
 EMBEDDED_QUEUE_ROWS_MAX = 1_000_000
@@ -113,6 +119,12 @@ DELIVERY_LIMIT = 50
 CLAIM_SECONDS = 30.0
 CLAIM_RENEW_SECONDS = 10.0
 """Embedded broker: a delivery is claimed for 30 s and renewed every 10 s by its process."""
+EMBEDDED_POLL_SECONDS = 0.05
+"""How late a message of another process is noticed; one read of a counter each time."""
+RESCUE_SECONDS = 0.5
+"""How often the locks of peers are tried: the messages of a killed process go on within a second."""
+RELEASE_ROWS_MAX = 1000
+"""Delayed messages sent on in one commit; it bounds how long the writer is held."""
 
 # --- consumer ----------------------------------------------------------------------------------------------------
 ATTEMPTS = 8

@@ -1,0 +1,174 @@
+"""Connections to the server, lent one at a time, each with a limit on every wait.
+
+Not asyncpg's pool: that resets a connection with a round trip after every use, closes in tasks of its own, and waits
+for a peer that will not answer. Here a connection whose state is in doubt (an answer that did not come, a cancelled
+call) is dropped at once and without a word to the server; a fresh one costs a few milliseconds. When one turns out
+dead, the idle ones are dropped with it: they led to the same server, and a restarted server is used again at the
+first call after its return.
+
+Must never happen: a connection lent again while its last statement may still run; a wait without a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+
+from spoolproof import limits
+from spoolproof.errors import StoreUnavailable
+from spoolproof.stores.postgres.faults import is_own_trouble, unavailable
+
+Connection = Any  #: asyncpg.Connection; asyncpg ships no types
+
+_SETTINGS: Mapping[str, str] = {
+    "application_name": "spoolproof",
+    # what a Receipt or an ack rests on must be on disk, whatever the database's default is
+    "synchronous_commit": "on",
+}
+
+
+async def connect(url: str, name: str, settings: Mapping[str, str]) -> Connection:
+    """Open a connection. Raises StoreUnavailable, also when the server refuses the log-in."""
+    try:
+        async with asyncio.timeout(limits.POSTGRES_CONNECT_SECONDS):
+            return await asyncpg.connect(url, server_settings={**_SETTINGS, **settings})
+    except (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise unavailable(name, error) from error
+
+
+class Pool:
+    """Connections for one purpose, opened as needed and kept."""
+
+    def __init__(self, url: str, name: str, *, size_max: int, settings: Mapping[str, str] | None = None) -> None:
+        self._url = url
+        self.name = name
+        self._size_max = size_max
+        self._settings = settings or {}
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._slots = asyncio.Semaphore(size_max)
+        self._is_open = False
+
+    def open(self) -> None:
+        """Begin to lend."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Lend no more; take leave of the server within CLOSE_SECONDS and drop what is still lent. Idempotent."""
+        self._is_open = False
+        idle, self._idle = self._idle, []
+        leaves = (connection.close(timeout=limits.CLOSE_SECONDS) for connection in idle)
+        await asyncio.gather(*leaves, return_exceptions=True)
+        for connection in self._open:
+            connection.terminate()
+        self._open.clear()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection for a block. Raises StoreUnavailable when there is none within STATEMENT_SECONDS."""
+        connection = await self._take()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def answers(self, connection: Connection) -> _Answers:
+        """Return a block for statements of ours: their trouble is StoreUnavailable, and a doubtful connection goes."""
+        return _Answers(self, connection)
+
+    async def fetch(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> list[Any]:
+        """Run a statement of ours in a transaction of its own; returns its rows. Raises StoreUnavailable."""
+        async with self.connection() as connection:
+            with _Answers(self, connection):
+                rows: list[Any] = await connection.fetch(sql, *args, timeout=seconds)
+                return rows
+
+    async def fetch_value(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> Any:
+        """Run a statement of ours; returns the first column of its first row, or None."""
+        async with self.connection() as connection:
+            with _Answers(self, connection):
+                return await connection.fetchval(sql, *args, timeout=seconds)
+
+    async def execute(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> int:
+        """Run a statement of ours; returns how many rows it changed."""
+        async with self.connection() as connection:
+            with _Answers(self, connection):
+                return changed_rows(await connection.execute(sql, *args, timeout=seconds))
+
+    def drop_idle(self) -> None:
+        """Forget every connection that is not lent."""
+        for connection in self._idle:
+            self._open.discard(connection)
+            connection.terminate()
+        self._idle.clear()
+
+    async def _take(self) -> Connection:
+        if not self._is_open:
+            raise StoreUnavailable(f"{self.name}: the store is not started, or was stopped")
+        try:
+            async with asyncio.timeout(limits.STATEMENT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            text = f"all {self._size_max} connections are in use for {limits.STATEMENT_SECONDS:g} s"
+            raise StoreUnavailable(f"{self.name}: {text}; run fewer handlers at once or more processes") from error
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+                self._open.discard(connection)
+                connection.terminate()
+            connection = await connect(self._url, self.name, self._settings)
+            if not self._is_open:
+                connection.terminate()
+                raise StoreUnavailable(f"{self.name}: the store was stopped")
+            self._open.add(connection)
+            return connection
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _give_back(self, connection: Connection) -> None:
+        self._slots.release()
+        if connection.is_closed() or not self._is_open or connection.is_in_transaction():
+            self._open.discard(connection)
+            connection.terminate()
+        else:
+            self._idle.append(connection)
+
+
+class _Answers:
+    """Maps what a statement of ours raises; a plain object, since it is on the way of every statement."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Pool, connection: Connection) -> None:
+        self._pool = pool
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        is_trouble = is_own_trouble(error, is_closed=self._connection.is_closed())
+        if is_trouble or not isinstance(error, Exception):
+            # a cancelled or unanswered statement may still run: nobody may be lent this connection again
+            self._connection.terminate()
+        if is_trouble:
+            self._pool.drop_idle()
+            raise unavailable(self._pool.name, error) from error
+
+
+def changed_rows(status: str) -> int:
+    """Return the count in a command tag such as `UPDATE 3`; 0 where there is none."""
+    count = status.rpartition(" ")[2]
+    return int(count) if count.isdigit() else 0

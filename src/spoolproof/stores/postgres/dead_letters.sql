@@ -1,0 +1,74 @@
+-- name: add
+-- Guarantees: one row per (consumer, message id), open afterwards; nothing is written when the inbox says handled.
+with kept as (
+  insert into spoolproof.dead_letter as d (
+    id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
+  select $1, $2::text, $3::text, $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17
+  where not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id = $3)
+  on conflict (consumer, message_id) do update
+  set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
+    error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
+    last_failed_at = excluded.last_failed_at, note = null
+  returning d.id),
+audit as (
+  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
+  select id, 'spoolproof', 'recorded', $10 from kept)
+select id from kept;
+
+-- name: get
+-- Guarantees: one row or none.
+select * from spoolproof.dead_letter where id = $1;
+
+-- name: audit_of
+-- Guarantees: oldest first.
+select at, actor, verb, detail from spoolproof.dead_letter_audit where dead_letter_id = $1 order by id;
+
+-- name: search
+-- Guarantees: every given field matches; oldest failure first; at most $6 rows.
+select * from spoolproof.dead_letter
+where ($1::text is null or state = $1) and ($2::text is null or consumer = $2) and ($3::text is null or reason = $3)
+  and ($4::text is null or type = $4) and ($5::text is null or message_id = $5)
+order by first_failed_at, id limit $6;
+
+-- name: counts
+-- Guarantees: bounded work; each count stops at $2.
+select s.state, (select count(*) from (
+  select 1 from spoolproof.dead_letter d where d.state = s.state limit $2) c) as count
+from unnest($1::text[]) s(state);
+
+-- name: replay
+-- Guarantees: open → replaying and the copy in the outbox, both or neither; of two at once, one moves it.
+with moved as (
+  update spoolproof.dead_letter set state = 'replaying', replays = replays + 1
+  where id = $1 and state = 'open'
+  returning *),
+copy as (
+  insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
+  select $2, message_id, destination, type, routing_key, ordering_key,
+    jsonb_set(headers, '{headers}', coalesce(headers->'headers', '{}')
+      || jsonb_build_object($5::text, id::text, $6::text, replays)), body
+  from moved),
+audit as (
+  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail) select id, $3, 'replayed', $4 from moved)
+select id from moved;
+
+-- name: discard
+-- Guarantees: only from open or replaying; the content stays.
+with moved as (
+  update spoolproof.dead_letter set state = 'discarded', closed_at = clock_timestamp(), note = $3
+  where id = $1 and state in ('open', 'replaying')
+  returning id),
+audit as (
+  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail) select id, $2, 'discarded', $3 from moved)
+select id from moved;
+
+-- name: resolve
+-- Guarantees: resolved if and only if the transaction of the success commits.
+with moved as (
+  update spoolproof.dead_letter set state = 'resolved', closed_at = clock_timestamp()
+  where consumer = $1 and message_id = $2 and state in ('open', 'replaying')
+  returning id),
+audit as (
+  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb) select id, 'spoolproof', 'resolved' from moved)
+select id from moved;

@@ -1,0 +1,22 @@
+"""The inbox on PostgreSQL."""
+
+from __future__ import annotations
+
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.stores.postgres.connections import Pool
+from spoolproof.stores.postgres.statements import statements
+
+_SQL = statements("inbox.sql")
+
+
+class PostgresInbox:
+    def __init__(self, upkeep: Pool) -> None:
+        self._upkeep = upkeep
+
+    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        # no time limit of its own: it waits as long as the other delivery of the same message runs; a server that
+        # stops answering ends it through the watch on the transaction
+        return await tx.execute(_SQL["record"], consumer, message_id) == 1
+
+    async def contains(self, consumer: str, message_id: str) -> bool:
+        return bool(await self._upkeep.fetch_value(_SQL["contains"], consumer, message_id))

@@ -1,0 +1,72 @@
+"""The way to the newest schema: each step and its version number in one transaction, under one advisory lock.
+
+Processes that start together queue on the lock and find the work done. What holds it is the transaction, so a process
+that dies leaves neither lock nor half a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from spoolproof import limits
+from spoolproof.ports.store import Migration
+from spoolproof.stores.migrations import applied, load, script
+from spoolproof.stores.postgres.connections import Connection, Pool
+
+_LOCK = 0x73706F6F6C  #: "spool": the advisory lock's number, the same in every release
+_HAS_VERSIONS = "select to_regclass('spoolproof.schema_version') is not null"
+_FOUND = "select coalesce(max(version), 0) from spoolproof.schema_version"
+
+
+class PostgresMigrations:
+    """after_apply: awaited when steps were run, so that the store reads what they made."""
+
+    def __init__(self, upkeep: Pool, after_apply: Callable[[], Awaitable[None]]) -> None:
+        self._upkeep = upkeep
+        self._after_apply = after_apply
+        self._steps = load(__package__)
+
+    @property
+    def needed(self) -> int:
+        return self._steps[-1].version
+
+    async def found(self) -> int:
+        async with self._upkeep.connection() as connection:
+            with self._upkeep.answers(connection):
+                return await _found(connection)
+
+    async def apply(self) -> list[str]:
+        names = []
+        for step in self._steps:
+            if await self._run(step):
+                names.append(applied(step))
+        if names:
+            await self._after_apply()
+        return names
+
+    def sql(self, above: int = 0) -> str:
+        steps = tuple(replace(step, sql=f"begin;\n{step.sql}\n{_noting(step)};\ncommit;\n") for step in self._steps)
+        return script(steps, above)
+
+    async def _run(self, step: Migration) -> bool:
+        seconds = limits.MAINTENANCE_STATEMENT_SECONDS
+        async with self._upkeep.connection() as connection:
+            with self._upkeep.answers(connection):
+                async with connection.transaction():
+                    await connection.execute(f"select pg_advisory_xact_lock({_LOCK})", timeout=seconds)
+                    if step.version <= await _found(connection):
+                        return False
+                    await connection.execute(step.sql, timeout=seconds)
+                    await connection.execute(_noting(step), timeout=seconds)
+                    return True
+
+
+async def _found(connection: Connection) -> int:
+    if not await connection.fetchval(_HAS_VERSIONS, timeout=limits.STATEMENT_SECONDS):
+        return 0
+    return int(await connection.fetchval(_FOUND, timeout=limits.STATEMENT_SECONDS))
+
+
+def _noting(step: Migration) -> str:
+    return f"insert into spoolproof.schema_version (version, name) values ({step.version}, '{step.name}')"

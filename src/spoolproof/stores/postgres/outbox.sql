@@ -1,0 +1,100 @@
+-- name: append_one
+-- Guarantees: the row exists if and only if the transaction around it commits.
+insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
+values ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: append_many
+-- Guarantees: as append_one, for all rows or none; ids rise in the order of the arrays.
+insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
+select r.shard, r.message_id, r.destination, r.type, r.routing_key, r.ordering_key, r.headers, r.body
+from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::bytea[])
+  with ordinality r(shard, message_id, destination, type, routing_key, ordering_key, headers, body, position)
+order by r.position;
+
+-- name: append_json
+-- Guarantees: as append_many, with one text parameter that every driver can pass; bodies are base64.
+insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
+select (r.item->>0)::smallint, r.item->>1, r.item->>2, r.item->>3, r.item->>4, r.item->>5, (r.item->6)::jsonb,
+  decode(r.item->>7, 'base64')
+from json_array_elements(cast($1 as json)) with ordinality r(item, position)
+order by r.position;
+
+-- name: fetch
+-- Guarantees: ready rows only, in id order per shard; no row whose key and destination has a deferred row before it.
+-- Reads the primary key from the cursor on, whatever the size of the table; the connection's settings see to that.
+select o.shard, o.id, o.message_id, o.destination, o.type, o.routing_key, o.ordering_key, o.headers, o.body, o.attempts
+from unnest($1::smallint[], $2::bigint[]) s(shard, after)
+cross join lateral (
+  select * from spoolproof.outbox c
+  where c.shard = s.shard and c.state = 0 and c.id > s.after
+    and c.destination <> all ($3::text[]) and c.destination || ' ' || c.type <> all ($3::text[])
+    and c.id <> all ($5::bigint[])
+    and not exists (
+      select 1 from spoolproof.outbox h
+      where h.shard = c.shard and h.destination = c.destination and h.ordering_key = c.ordering_key
+        and h.state <> 0 and h.id < c.id)
+  order by c.id limit $4) o;
+
+-- name: remove
+-- Guarantees: exactly these rows are gone. No fence: a confirmed row may always go.
+delete from spoolproof.outbox o using unnest($1::smallint[], $2::bigint[]) r(shard, id)
+where o.shard = r.shard and o.id = r.id;
+
+-- name: defer
+-- Guarantees: nothing is written under a stale fence; the lease row is locked, so no take-over happens in between.
+with fence as materialized (
+  select 1 from spoolproof.lease where kind = $5 and name = $6 and owner = $7 and epoch = $8 for share)
+update spoolproof.outbox o
+set state = 1, attempts = o.attempts + 1, available_at = clock_timestamp() + $3::float8 * interval '1 s', last_error = $4
+where o.shard = $1 and o.id = $2 and exists (select 1 from fence);
+
+-- name: promote_due
+-- Guarantees: rows become ready no earlier than their time. now(), not clock_timestamp(): only that can use the index.
+update spoolproof.outbox o set state = 0, available_at = null
+from unnest($1::smallint[]) s(shard)
+cross join lateral (
+  select d.shard, d.id from spoolproof.outbox d
+  where d.shard = s.shard and d.state = 1 and d.available_at <= now() limit $2) due
+where o.shard = due.shard and o.id = due.id and o.state = 1
+returning o.shard, o.id;
+
+-- name: give_up
+-- Guarantees: the message is in exactly one of outbox and dead_letter, also after a crash. No row back: the fence is
+-- stale or the row was confirmed meanwhile, and nothing is written.
+with fence as materialized (
+  select 1 from spoolproof.lease where kind = $3 and name = $4 and owner = $5 and epoch = $6 for share),
+given_up as (
+  delete from spoolproof.outbox o
+  where o.shard = $1 and o.id = $2 and exists (select 1 from fence)
+  returning o.message_id, o.ordering_key, o.type, o.headers, o.body),
+kept as (
+  insert into spoolproof.dead_letter as d (
+    id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
+  select $7, $8, message_id, $9, $10, ordering_key, type, headers, body,
+    $11, $12, $13, $14, $15, $16::jsonb, $17, $18
+  from given_up
+  on conflict (consumer, message_id) do update
+  set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
+    error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
+    last_failed_at = excluded.last_failed_at, note = null
+  returning d.id),
+audit as (
+  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
+  select id, 'spoolproof', 'recorded', $11 from kept)
+select id from kept;
+
+-- name: backlog
+-- Guarantees: bounded work; each count stops at $1. The oldest row of a shard is the one with its lowest id.
+select
+  (select count(*) from (select 1 from spoolproof.outbox limit $1) r) as rows,
+  (select count(*) from (select 1 from spoolproof.outbox where state = 1 limit $1) d) as deferred,
+  (select min(f.created_at) from generate_series(0, $2::int - 1) s(shard)
+   cross join lateral (
+     select o.created_at from spoolproof.outbox o where o.shard = s.shard order by o.id limit 1) f) as oldest_at;
+
+-- name: estimate
+-- Guarantees: exact up to $1 rows; above, the statistics' figure, which autovacuum and every commit keep near.
+select case when counted.rows < $1 then counted.rows
+  else greatest(counted.rows, pg_stat_get_live_tuples('spoolproof.outbox'::regclass)) end
+from (select count(*) as rows from (select 1 from spoolproof.outbox limit $1) r) counted;

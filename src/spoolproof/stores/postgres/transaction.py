@@ -1,0 +1,73 @@
+"""A transaction on an asyncpg connection, ours or the user's.
+
+The user's own errors pass as they are. A connection that ends under a statement is StoreUnavailable: the message that
+was being handled is not to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spoolproof import limits
+from spoolproof.errors import OutboxMissing
+from spoolproof.ports.transaction import Row
+from spoolproof.stores.postgres.connections import Connection, changed_rows
+from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, unavailable
+
+
+class PostgresTransaction:
+    """Implements `StoreTransaction`."""
+
+    __slots__ = ("_connection", "_name", "has_failed", "is_exposed")
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self.has_failed = False  #: a statement failed; the server may have aborted the transaction
+        self.is_exposed = False  #: the user ran statements; session settings may have changed
+
+    @property
+    def raw(self) -> object:
+        # from here on anything may be done to it unseen
+        self.is_exposed = self.has_failed = True
+        return self._connection
+
+    async def execute(self, sql: str, *args: object) -> int:
+        self.is_exposed = True
+        try:
+            return changed_rows(await self._connection.execute(sql, *args))
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        self.is_exposed = True
+        try:
+            rows: Sequence[Row] = await self._connection.fetch(sql, *args)
+            return rows
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    async def write(self, sql: str, *args: object) -> int:
+        """Run a statement of ours, within STATEMENT_SECONDS. Raises StoreUnavailable, OutboxMissing."""
+        try:
+            return changed_rows(await self._connection.execute(sql, *args, timeout=limits.STATEMENT_SECONDS))
+        except Exception as error:
+            self.has_failed = True
+            if is_own_trouble(error, is_closed=self._connection.is_closed()):
+                raise unavailable(self._name, error) from error
+            if is_table_missing(error):
+                raise outbox_missing(self._name) from error
+            raise
+
+    def _failed(self, error: BaseException) -> None:
+        self.has_failed = True
+        if is_away(error, is_closed=self._connection.is_closed()):
+            raise unavailable(self._name, error) from error
+
+
+def outbox_missing(store: str) -> OutboxMissing:
+    """Return the error for a database without our tables."""
+    text = "the database of this transaction has no table spoolproof.outbox"
+    return OutboxMissing(f"{text}; the store is {store}: pass a transaction of it, or run: spoolproof migrate")

@@ -1,0 +1,78 @@
+"""The PostgreSQL store keeps the contract of every store port, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from spoolproof.ports.store import Store
+from spoolproof.stores.postgres import PostgresStore
+from spoolproof.testing.conformance import (
+    DeadLettersConformance,
+    InboxConformance,
+    LeasesConformance,
+    MigrationsConformance,
+    OutboxConformance,
+    RetentionConformance,
+    TransactionConformance,
+    WakeUpConformance,
+)
+from spoolproof.testing.stores import postgres_store
+
+pytestmark = pytest.mark.servers
+
+
+class OnPostgres:
+    @pytest.fixture
+    async def store(self, postgres_url: str) -> AsyncIterator[PostgresStore]:
+        async with postgres_store(postgres_url) as store:
+            yield store
+
+
+class TestOutbox(OnPostgres, OutboxConformance):
+    @pytest.fixture
+    async def small_store(self, postgres_url: str) -> AsyncIterator[PostgresStore]:
+        async with postgres_store(postgres_url, outbox_rows_max=3) as store:
+            yield store
+
+
+class TestInbox(OnPostgres, InboxConformance):
+    pass
+
+
+class TestDeadLetters(OnPostgres, DeadLettersConformance):
+    pass
+
+
+class TestLeases(OnPostgres, LeasesConformance):
+    pass
+
+
+class TestTransaction(OnPostgres, TransactionConformance):
+    @asynccontextmanager
+    async def user_transaction(self, store: Store) -> AsyncIterator[object]:
+        assert isinstance(store, PostgresStore)
+        connection = await asyncpg.connect(store._work._url)
+        try:
+            async with connection.transaction():
+                yield connection
+        finally:
+            await connection.close()
+
+
+class TestMigrations(OnPostgres, MigrationsConformance):
+    @pytest.fixture
+    async def blank_store(self, postgres_url: str) -> AsyncIterator[PostgresStore]:
+        async with postgres_store(postgres_url, migrate=False) as store:
+            yield store
+
+
+class TestRetention(OnPostgres, RetentionConformance):
+    pass
+
+
+class TestWakeUp(OnPostgres, WakeUpConformance):
+    pass
