@@ -1,0 +1,121 @@
+"""A claimed message in the hands of a consumer, and the consumer's subscription.
+
+Never here: the database. What a delivery's end means for its row is collected by the session and written in batches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
+from spoolproof.message import Message, unpack_message
+from spoolproof.ports.broker import OnDelivery
+
+logger = logging.getLogger("spoolproof.broker")
+
+Settle = Callable[[Claim, Verb], bool]
+"""Takes the end of a claim; False when the claim may be somebody else's by now."""
+
+
+class EmbeddedDelivery:
+    """One message, unsettled until the first of ack, nack and reject."""
+
+    __slots__ = ("_subscription", "claim", "dead_reason", "delivery_count", "fault", "message", "queue")
+
+    def __init__(self, subscription: EmbeddedSubscription, claimed: Claimed) -> None:
+        self.message, self.fault = _message_of(claimed)
+        self.queue = subscription.queue
+        self.delivery_count = claimed.claim.number - 1
+        self.dead_reason = claimed.dead_reason
+        self.claim = claimed.claim
+        self._subscription = subscription
+
+    def ack(self) -> bool:
+        return self._subscription.settle(self, Verb.ACK)
+
+    def nack(self) -> bool:
+        return self._subscription.settle(self, Verb.NACK)
+
+    def reject(self) -> bool:
+        return self._subscription.settle(self, Verb.REJECT)
+
+
+class EmbeddedSubscription:
+    """One consumer of one queue, across outages of the file."""
+
+    def __init__(
+        self, queue: str, prefetch: int, on_delivery: OnDelivery, settle: Settle, is_connected: Callable[[], bool]
+    ) -> None:
+        self.queue = queue
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._settle = settle
+        self._is_connected = is_connected
+        self._is_cancelled = False
+        self._unsettled: set[EmbeddedDelivery] = set()
+
+    @property
+    def is_active(self) -> bool:
+        return self._is_connected() and not self._is_cancelled
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries it takes now."""
+        return 0 if self._is_cancelled else self._prefetch - len(self._unsettled)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is cancelled and holds nothing."""
+        return self._is_cancelled and not self._unsettled
+
+    async def cancel(self) -> None:
+        self._is_cancelled = True
+
+    def deliver(self, claimed: Claimed) -> None:
+        """Hand a message to the consumer, or back to its queue if it was cancelled while the claim was under way."""
+        if self._is_cancelled:
+            self._settle(claimed.claim, Verb.UNSEEN)
+            return
+        delivery = EmbeddedDelivery(self, claimed)
+        self._unsettled.add(delivery)
+        try:
+            self._on_delivery(delivery)
+        except Exception:  # a receiver's mistake must not stop the other consumers; the delivery stays unsettled
+            logger.exception("broker.receiver_failed queue=%s", self.queue)
+
+    def settle(self, delivery: EmbeddedDelivery, verb: Verb) -> bool:
+        """End a delivery. False when it was settled before or its claim is lost."""
+        if delivery not in self._unsettled:
+            return False
+        self._unsettled.discard(delivery)
+        return self._settle(delivery.claim, verb)
+
+    def forget_all(self) -> None:
+        """Make every delivery stale."""
+        self._unsettled.clear()
+
+
+def _message_of(claimed: Claimed) -> tuple[Message, str | None]:
+    try:
+        message = unpack_message(
+            message_id=claimed.message_id,
+            type=claimed.type,
+            key=claimed.ordering_key,
+            meta=claimed.headers,
+            body=claimed.body,
+        )
+    except msgspec.MsgspecError as error:  # a row of another release: a dead letter shows what is readable of it
+        message = Message(
+            id=claimed.message_id,
+            type=claimed.type,
+            source="",
+            time=datetime.fromtimestamp(0, UTC),
+            body=claimed.body,
+            key=claimed.ordering_key,
+        )
+        return message, f"the stored headers cannot be read: {error}"
+    return message, None

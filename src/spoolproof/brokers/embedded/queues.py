@@ -1,0 +1,299 @@
+"""What the embedded broker does to its database: each function is one step inside an open write transaction.
+
+A message is ready (no owner, no time), claimed (an owner), or delayed (a time). The moves:
+
+    publish → ready ⇄ claimed → gone (ack)          publish → delayed → ready (a new row, at the end of its queue)
+                       claimed → ready of `.dead` (reject, or handed out more often than the queue's limit allows)
+
+A claim is (id, owner, claims). Whatever ends one names all three, so a process that was frozen past its lease, and
+whose messages were rescued and claimed again, changes nothing with its late answers: `claims` has risen.
+
+Must never happen here: a message removed by anything but the ack of its current claim.
+Must change together: this file, `schema.sql`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from spoolproof.brokers.topics import topic_matches
+from spoolproof.errors import EncodeError
+from spoolproof.message import EVENTS, Outgoing, pack_meta
+from spoolproof.ports.broker import CONFIRMED, NACKED, PublishOutcome, Returned, Topology
+from spoolproof.sqlite import NOW
+
+_ROUTES_MAX = 10_000
+
+
+class Verb(StrEnum):
+    """How a claim ends."""
+
+    ACK = "ack"
+    NACK = "nack"
+    REJECT = "reject"
+    UNSEEN = "unseen"  #: nobody has seen the delivery: it goes back uncounted
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message handed to an owner; `number` is its fencing token."""
+
+    id: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim and the stored message."""
+
+    claim: Claim
+    message_id: str
+    type: str
+    ordering_key: str | None
+    dead_reason: str | None
+    headers: str
+    body: bytes
+
+
+Settlement = tuple[Claim, Verb]
+
+
+def declare(db: sqlite3.Connection, topology: Topology) -> None:
+    """Make the queues and bindings that are missing; the rest stays as it is, but for a changed delivery limit."""
+    unrouted = f"{topology.service}.unrouted"
+    queues: list[tuple[object, ...]] = [(unrouted, None, None, None, None)]
+    queues += [
+        (delay_queue(topology.service, seconds), None, None, seconds, unrouted) for seconds in topology.tiers_seconds
+    ]
+    for spec in topology.queues:
+        queues.append((spec.name, spec.delivery_limit, f"{spec.name}.dead", None, None))
+        queues.append((f"{spec.name}.dead", None, None, None, None))
+    before = db.total_changes
+    db.executemany(
+        "insert into queue (name, delivery_limit, dead_queue, delay_seconds, unrouted_queue) values (?, ?, ?, ?, ?)"
+        " on conflict (name) do update set delivery_limit = excluded.delivery_limit"
+        " where delivery_limit is not excluded.delivery_limit",
+        queues,
+    )
+    db.executemany(
+        "insert or ignore into binding (exchange, pattern, queue) values (?, ?, ?)",
+        [(topology.exchange, pattern, spec.name) for spec in topology.queues for pattern in spec.types],
+    )
+    if db.total_changes > before:
+        db.execute("update topology set version = version + 1")
+
+
+def delay_queue(service: str, seconds: int | str) -> str:
+    """Return the name of a service's delay queue."""
+    return f"{service}.delay.{seconds}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message on its way into queues: its route, and the values of its row."""
+
+    kind: str  #: exchange or queue
+    name: str
+    routing_key: str  #: empty for a queue
+    return_queue: str | None
+    values: tuple[object, ...]
+    body_bytes: int
+
+
+def parcel_of(outgoing: Outgoing, service: str, exchange: str) -> Parcel:
+    """Return what `enqueue` takes. Raises EncodeError for text that is not valid Unicode."""
+    message = outgoing.message
+    routing_key = message.type if outgoing.routing_key is None else outgoing.routing_key
+    try:
+        for text in (message.id, message.type, message.key or "", routing_key, outgoing.destination):
+            text.encode()
+        values = (message.id, message.type, message.key, pack_meta(message), message.body)
+    except ValueError as error:
+        raise EncodeError(f"message {message.id!r} cannot be stored: {error}") from error
+    kind, _, name = outgoing.destination.partition(":")
+    if kind == "delay":
+        return Parcel("queue", delay_queue(service, name), "", routing_key, values, len(message.body))
+    if kind == "queue":
+        return Parcel("queue", name, "", None, values, len(message.body))
+    return Parcel("exchange", exchange if kind == EVENTS else name, routing_key, None, values, len(message.body))
+
+
+class Router:
+    """Finds the queues of a message. Remembers routes until the topology's version changes; one per connection."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._routes: dict[tuple[str, str, str], tuple[str, ...]] = {}
+
+    def refresh(self, db: sqlite3.Connection) -> None:
+        """Forget every route if the topology has changed. Called once per transaction."""
+        (version,) = db.execute("select version from topology").fetchone()
+        if version != self._version or len(self._routes) > _ROUTES_MAX:
+            self._version = version
+            self._routes.clear()
+
+    def queues_for(self, db: sqlite3.Connection, parcel: Parcel) -> tuple[str, ...]:
+        """Return the queues the message belongs in; perhaps none."""
+        route = (parcel.kind, parcel.name, parcel.routing_key)
+        found = self._routes.get(route)
+        if found is None:
+            found = self._routes[route] = self._look_up(db, *route)
+        return found
+
+    @staticmethod
+    def _look_up(db: sqlite3.Connection, kind: str, name: str, routing_key: str) -> tuple[str, ...]:
+        if kind == "queue":
+            return tuple(queue for (queue,) in db.execute("select name from queue where name = ?", (name,)))
+        bindings = db.execute("select pattern, queue from binding where exchange = ?", (name,))
+        return tuple(sorted({queue for pattern, queue in bindings if topic_matches(pattern, routing_key)}))
+
+
+def enqueue(db: sqlite3.Connection, router: Router, batch: Sequence[Parcel], rows_max: int) -> list[PublishOutcome]:
+    """Put messages into every queue they belong in; returns their outcomes, true once this transaction commits.
+
+    A message that does not fit into one of its queues goes into none.
+    """
+    router.refresh(db)
+    free: dict[str, int] = {}
+    outcomes: list[PublishOutcome] = []
+    rows: list[tuple[object, ...]] = []
+    for parcel in batch:
+        queues = router.queues_for(db, parcel)
+        for queue in queues:
+            if queue not in free:
+                (taken,) = db.execute("select rows from queue where name = ?", (queue,)).fetchone()
+                free[queue] = rows_max - taken
+        if not queues:
+            outcomes.append(Returned(f"no queue for {parcel.kind}:{parcel.name} with key {parcel.routing_key!r}"))
+        elif min(free[queue] for queue in queues) < 1:
+            outcomes.append(NACKED)
+        else:
+            for queue in queues:
+                free[queue] -= 1
+                rows.append((queue, parcel.return_queue, *parcel.values))
+            outcomes.append(CONFIRMED)
+    db.executemany(
+        "insert into message (queue, available_at, return_queue, message_id, type, ordering_key, headers, body)"
+        f" values (?1, {NOW} + (select delay_seconds from queue where name = ?1), ?2, ?3, ?4, ?5, ?6, ?7)",
+        rows,
+    )
+    return outcomes
+
+
+def release_due(db: sqlite3.Connection, limit: int) -> int:
+    """Send delayed messages whose time has passed to the end of their queue, or to unrouted if it is gone."""
+    due = db.execute(
+        f"select id from message where available_at <= {NOW} order by available_at, id limit ?", (limit,)
+    ).fetchall()
+    db.executemany(
+        "insert into message (queue, message_id, type, ordering_key, headers, body)"
+        " select coalesce((select name from queue where name = m.return_queue), d.unrouted_queue),"
+        "   m.message_id, m.type, m.ordering_key, m.headers, m.body"
+        " from message m join queue d on d.name = m.queue where m.id = ?",
+        due,
+    )
+    db.executemany("delete from message where id = ?", due)
+    return len(due)
+
+
+def has_ready(db: sqlite3.Connection, queues: Iterable[str]) -> bool:
+    """Tell whether one of these queues has a ready message. Reads only."""
+    ready = "select 1 from message where queue = ? and owner is null and available_at is null limit 1"
+    return any(db.execute(ready, (queue,)).fetchone() is not None for queue in queues)
+
+
+def seconds_until_due(db: sqlite3.Connection) -> float | None:
+    """Return when the next delayed message is due, 0 or less for now; None when none waits. Reads only."""
+    # without the condition on null the partial index would not serve
+    found = db.execute(f"select min(available_at) - {NOW} from message where available_at is not null").fetchone()[0]
+    return None if found is None else float(found)
+
+
+def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int) -> list[Claimed]:
+    """Hand the oldest ready messages of a queue to an owner, in order."""
+    rows = db.execute(
+        "update message set owner = ?, claims = claims + 1 where id in ("
+        "  select id from message where queue = ? and owner is null and available_at is null order by id limit ?)"
+        " returning id, claims, message_id, type, ordering_key, dead_reason, headers, body",
+        (owner, queue, limit),
+    ).fetchall()
+    rows.sort()  # RETURNING promises no order; ids are unique, so nothing else is compared
+    return [Claimed(Claim(id, number), *rest) for id, number, *rest in rows]
+
+
+def settle(db: sqlite3.Connection, owner: int, settlements: Sequence[Settlement]) -> None:
+    """End claims of an owner. One that is no longer its own is left alone."""
+    ended = [(claim.id, owner, claim.number, verb) for claim, verb in settlements]
+    db.executemany(
+        "delete from message where id = ? and owner = ? and claims = ?",
+        [fence for *fence, verb in ended if verb is Verb.ACK],
+    )
+    for id, _, number, verb in ended:
+        if verb is Verb.ACK:
+            continue
+        mine = db.execute("select 1 from message where id = ? and owner = ? and claims = ?", (id, owner, number))
+        if mine.fetchone() is None:
+            continue
+        if verb is Verb.REJECT:
+            _bury(db, "rejected", "id = ?", id)
+        elif verb is Verb.UNSEEN:
+            db.execute("update message set claims = claims - 1 where id = ?", (id,))
+        _put_back(db, "id = ?", id)
+
+
+def _put_back(db: sqlite3.Connection, which: str, value: int) -> None:
+    """Make messages ready again at their old place; those handed out too often move to their dead queue."""
+    limit = "(select delivery_limit from queue where name = message.queue)"
+    _bury(db, "delivery_limit", f"{which} and claims > {limit}", value)
+    db.execute(f"update message set owner = null where {which}", (value,))
+
+
+def _bury(db: sqlite3.Connection, reason: str, which: str, value: int) -> None:
+    """Move messages to their dead queue, ready; one whose queue has none stays where it is."""
+    dead = "(select dead_queue from queue where name = message.queue)"
+    db.execute(
+        f"update message set queue = {dead}, owner = null, claims = 0, dead_reason = ?"
+        f" where {which} and {dead} is not null",
+        (reason, value),
+    )
+
+
+def add_owner(db: sqlite3.Connection, uuid: str, lease_seconds: float) -> int:
+    """Register an owner; returns its id, which was never used before."""
+    row = db.execute(f"insert into owner (uuid, expires_at) values (?, {NOW} + ?)", (uuid, lease_seconds))
+    assert row.lastrowid is not None
+    return row.lastrowid
+
+
+def renew_owner(db: sqlite3.Connection, owner: int, lease_seconds: float) -> bool:
+    """Extend an owner's lease on all its claims. False if it was rescued: none of its claims is its own any more."""
+    changed = db.execute(f"update owner set expires_at = {NOW} + ? where id = ?", (lease_seconds, owner))
+    return changed.rowcount == 1
+
+
+def other_owners(db: sqlite3.Connection, owner: int) -> list[tuple[int, str, bool]]:
+    """Return (id, uuid, whether its lease has run out) of every other owner."""
+    found = db.execute(f"select id, uuid, expires_at <= {NOW} from owner where id <> ?", (owner,))
+    return [(id, uuid, bool(has_expired)) for id, uuid, has_expired in found]
+
+
+def rescue(db: sqlite3.Connection, owner: int, *, is_dead: bool) -> int:
+    """Give everything an owner holds back to its queues, counted as delivered; returns how many messages that were.
+
+    is_dead: known from its lock; else its lease must still be over, for it may have renewed since we looked.
+    """
+    gone = db.execute(f"delete from owner where id = ? and (? or expires_at <= {NOW})", (owner, is_dead))
+    if gone.rowcount == 0:
+        return 0
+    (held,) = db.execute("select count(*) from message where owner = ?", (owner,)).fetchone()
+    _put_back(db, "owner = ?", owner)
+    return int(held)
+
+
+def depths(db: sqlite3.Connection) -> Counter[str]:
+    """Return how many messages are in each queue, claimed ones included."""
+    return Counter(dict(db.execute("select name, rows from queue")))
