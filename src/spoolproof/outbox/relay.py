@@ -59,6 +59,7 @@ class Relay:
         self._ids = ids
         self._pauses = Pauses()
         self._cursors: dict[int, int] = {}
+        self._paused: frozenset[str] = frozenset()
         self._known: set[RowRef] = set()
         self._buffer: deque[OutboxRow] = deque()  # bounded: a read happens only when it is half empty
         self._followers: dict[Key, deque[OutboxRow]] = {}
@@ -118,14 +119,17 @@ class Relay:
         generation = self._generation
         for ref in await self._store.outbox.promote_due(held):
             self._cursors[ref.shard] = min(self._cursors.get(ref.shard, 0), ref.id - 1)
-        is_full_scan = started >= self._scan_at
+        paused = frozenset(self._pauses.paused(started))
+        # a destination that is open again has rows below the cursor, which go before those above it
+        is_full_scan = started >= self._scan_at or not self._paused <= paused
         cursors = {shard: 0 if is_full_scan else self._cursors.get(shard, 0) for shard in held}
         skip = [ref.id for ref in self._known] if is_full_scan else ()
         per_shard = -(-self._fetch_rows // len(held))
-        rows = await self._store.outbox.fetch(cursors, self._pauses.paused(started), per_shard, skip)
+        rows = await self._store.outbox.fetch(cursors, paused, per_shard, skip)
         if generation != self._generation:
             return True  # a row before these failed, or its shard went, while they were read
         failpoint("relay.after_fetch")
+        self._paused = paused
         if is_full_scan:
             # behind a large paused backlog a scan may be slow: it gets at most a tenth of the loop
             took = self._clock.monotonic() - started
@@ -167,7 +171,9 @@ class Relay:
             elif shard_name(row.ref.shard) not in trusted or not self._pauses.admit(
                 outgoing.destination, outgoing.message.type, now
             ):
-                self._known.discard(row.ref)  # not ours now, or paused: a later read finds it again
+                self._known.discard(row.ref)
+                self._forget_unsent()  # its followers must not overtake it when it may be sent again
+                break
             elif self._submit(row, key):
                 sent += 1
             else:
@@ -284,6 +290,7 @@ class Relay:
     def _forget_unsent(self) -> None:
         """Drop every row that is not in flight and read again from the start: their order may have changed."""
         self._generation += 1
+        self._cursors.clear()
         self._scan_at = 0.0
         self._known.difference_update(row.ref for row in self._buffer)
         for followers in self._followers.values():
@@ -292,7 +299,6 @@ class Relay:
         self._followers.clear()
 
     def _shards_changed(self) -> None:
-        self._cursors.clear()
         self._forget_unsent()
         self._store.wakeup.notify()
 
