@@ -61,7 +61,7 @@ def failure_of(error: BaseException) -> Failure:
             return Failure("timeout", text, was_reached=False)
         case ConnectionRefusedError():
             return Failure("refused", text, was_reached=False)
-        case OSError() if not isinstance(error, exceptions.StreamLostError):
+        case OSError():
             return Failure("unreachable", text, was_reached=False)  # no route, no such host, reset while connecting
         case exceptions.IncompatibleProtocolError() | exceptions.ProtocolVersionMismatch():
             return Failure("protocol_refused", text, needs_operator=True)

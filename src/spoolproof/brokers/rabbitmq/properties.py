@@ -257,7 +257,7 @@ def _inflate(body: bytes) -> tuple[bytes, str | None]:
 class _Structured(msgspec.Struct):
     """A CloudEvents JSON document (CloudEvents 1.0.2, JSON format, section 3)."""
 
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
     data_base64: str | None = None
 
 
@@ -275,7 +275,7 @@ def _unwrap(
         elif is_text and "json" not in data_type:
             data = document["data"].encode()
         else:
-            data = bytes(parts.data) if parts.data is not None else b""
+            data = bytes(parts.data)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         return body, content_type, f"content_type={_STRUCTURED!r}, but the body is not: {error}"
     for name, value in document.items():
