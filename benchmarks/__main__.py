@@ -1,0 +1,47 @@
+"""`python -m benchmarks [p1 p4 …] [--rounds 5] [--quick]`: run, print a table each, write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from benchmarks import report
+from benchmarks.contest import Benchmark, Result, hold
+from benchmarks.stage import Stage
+
+MODULES = {
+    "p1": "p1_publish",
+    "p2": "p2_consume",
+    "p4": "p4_relay",
+    "p7": "p7_publish_sqlite",
+    "p8": "p8_insert",
+    "p17": "p17_memory",
+}
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line, all of them by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}; default all")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender; default 5")
+    parser.add_argument("--quick", action="store_true", help="a fraction of the work, for developing; no RESULTS.md")
+    arguments = parser.parse_args()
+    names = [name.lower() for name in arguments.names] or list(MODULES)
+    unknown = [name for name in names if name not in MODULES]
+    if unknown or arguments.rounds < 1:
+        parser.error(
+            f"{' '.join(unknown) or '--rounds'}: name benchmarks of {', '.join(MODULES)}, and 1 or more rounds"
+        )
+    results: list[Result] = []
+    with Stage(quick=arguments.quick) as stage:
+        for name in names:
+            benchmark: Benchmark = importlib.import_module(f"benchmarks.{MODULES[name]}").BENCHMARK
+            result = hold(benchmark, stage, arguments.rounds)
+            results.append(result)
+            print(report.text_of(result), flush=True)
+        if not arguments.quick:
+            report.write(results, stage, rounds=arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
