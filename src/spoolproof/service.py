@@ -202,7 +202,7 @@ class Service:
 
     @property
     def health(self) -> Health:
-        """The health endpoint as an ASGI application, usable before the start; `app.mount("/health", service.health)`."""
+        """The health endpoint as an ASGI application, usable before the start: `app.mount("/", service.health)`."""
         return self._health
 
     async def start(self, *, only: Sequence[str] = ROLES, health: Address | None = None) -> None:

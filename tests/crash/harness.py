@@ -6,6 +6,7 @@ are placed again under the same id, as a real client would.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -94,10 +95,8 @@ class Node:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # what was not flushed had nobody left to read it
                     pipe.close()
-                except BrokenPipeError:
-                    pass  # what was not flushed had nobody left to read it
         self._stderr.close()
 
     def tail(self) -> str:

@@ -16,7 +16,7 @@ import pytest
 from spoolproof.failpoints import FAILPOINTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import CLEAN, Scenario, verdict  # type: ignore[import-not-found]  # noqa: E402
+from harness import CLEAN, Scenario, verdict  # type: ignore[import-not-found]
 
 DOSE = os.environ.get("SPOOLPROOF_DOSE", "test")
 
@@ -73,9 +73,7 @@ def test_killed_on_sqlite_and_the_embedded_broker(name: str, tmp_path: Path) -> 
     "name",
     sorted(set(FAILPOINTS) - set(UNREACHABLE["servers"])) if DOSE != "test" else SERVERS_IN_TEST,
 )
-def test_killed_on_postgresql_and_rabbitmq(
-    name: str, tmp_path: Path, postgres_url: str, rabbitmq_url: str
-) -> None:
+def test_killed_on_postgresql_and_rabbitmq(name: str, tmp_path: Path, postgres_url: str, rabbitmq_url: str) -> None:
     """S1–S4, S10, S11 where the commit and the confirm come from servers."""
     run(tmp_path, server_environment(postgres_url, rabbitmq_url), name)
 
@@ -105,4 +103,3 @@ def test_the_harness_sees_a_planted_loss_and_a_planted_double(tmp_path: Path) ->
 
     assert [2] == found["lost"]
     assert [1] == found["doubled"]
-

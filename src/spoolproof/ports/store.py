@@ -55,13 +55,21 @@ class Retention(Protocol):
 class Store(Protocol):
     """The parts of one database."""
 
-    outbox: Outbox
-    inbox: Inbox
-    dead_letters: DeadLetters
-    leases: Leases
-    retention: Retention
-    migrations: Migrations
-    wakeup: WakeUp
+    # properties, so that an adapter may say which class of its own each part is
+    @property
+    def outbox(self) -> Outbox: ...  # noqa: D102
+    @property
+    def inbox(self) -> Inbox: ...  # noqa: D102
+    @property
+    def dead_letters(self) -> DeadLetters: ...  # noqa: D102
+    @property
+    def leases(self) -> Leases: ...  # noqa: D102
+    @property
+    def retention(self) -> Retention: ...  # noqa: D102
+    @property
+    def migrations(self) -> Migrations: ...  # noqa: D102
+    @property
+    def wakeup(self) -> WakeUp: ...  # noqa: D102
 
     @property
     def name(self) -> str:
