@@ -270,6 +270,8 @@ def _unwrap(
         parts = msgspec.json.decode(body, type=_Structured)
         is_text = isinstance(document.get("data"), str)
         data_type = document.get("datacontenttype") or "application/json"
+        if not isinstance(data_type, str):
+            raise TypeError(f"datacontenttype={data_type!r} is not text")
         if parts.data_base64 is not None:
             data = base64.b64decode(parts.data_base64, validate=True)
         elif is_text and "json" not in data_type:
@@ -283,4 +285,4 @@ def _unwrap(
             attributes.setdefault(name, value)
         elif name not in ("data", "data_base64") and not _is_the_brokers(name):
             headers.setdefault(_clean(name), _header_value(value))
-    return data, str(data_type), None
+    return data, data_type, None

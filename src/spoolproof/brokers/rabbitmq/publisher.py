@@ -144,7 +144,7 @@ class Publisher:
             self._frame_at = now
         oldest = self._window.oldest_since()
         if oldest is not None and now - max(oldest, self._frame_at) >= limits.CONFIRM_SECONDS:
-            self._abort(f"publishes unanswered and no frame from the broker for {limits.CONFIRM_SECONDS:g} s")
+            self._give_up(f"publishes unanswered and no frame from the broker for {limits.CONFIRM_SECONDS:g} s")
             return
         self._expire(now - limits.CONFIRM_SECONDS)
 
@@ -233,7 +233,7 @@ class Publisher:
             return
         detail = f"{method.reply_code} {method.reply_text}: exchange={method.exchange!r} key={method.routing_key!r}"
         if not self._window.mark_returned(properties.message_id or "", detail):
-            self._abort("the broker returned a message that is not on its way")
+            self._give_up("the broker returned a message that is not on its way")
 
     def _on_channel_close(self, channel: Any, reason: BaseException) -> None:
         if channel is not self._channel:
@@ -272,6 +272,11 @@ class Publisher:
         unknown = Unknown(detail)
         culprit, verdict = blame or (None, unknown)
         self._answer([(entry, verdict if entry is culprit else unknown) for entry in unanswered])
+
+    def _give_up(self, reason: str) -> None:
+        """Abort the connection. Frames already read are still handed to us: nothing may be believed from here on."""
+        self._end_channel(reason)
+        self._abort(reason)
 
     def _answer(self, answers: Iterable[tuple[Entry, PublishOutcome]]) -> None:
         for sink, results in by_sink(answers).items():

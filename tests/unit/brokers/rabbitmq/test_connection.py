@@ -1,0 +1,150 @@
+"""Connecting, giving up, waiting: against a scripted broker and ports nobody listens on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from spoolproof import limits
+from spoolproof.clock import SystemClock
+from spoolproof.errors import BrokerTooOld, BrokerUnavailable
+from spoolproof.ports.broker import ConnectionState
+from spoolproof.testing.clock import ManualClock
+from spoolproof.testing.conformance import eventually
+from spoolproof.testing.conformance._broker import Outcomes, make_topology
+from spoolproof.testing.conformance._messages import make_outgoing
+from spoolproof.testing.servers.ports import free_port, release_port
+
+
+@pytest.fixture
+def dead_url() -> Any:
+    port = free_port()
+    yield f"amqp://shop:secret@127.0.0.1:{port}/v?heartbeat=7"
+    release_port(port)
+
+
+async def test_a_missing_broker_does_not_stop_the_start_and_each_attempt_is_logged(
+    dead_url: str, make_broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A1: the service starts at once; the log says what it does, without the password."""
+    caplog.set_level(logging.INFO, "spoolproof.broker")
+    broker = make_broker(dead_url, clock=SystemClock())
+
+    await broker.start(make_topology())
+    await eventually(lambda: len(caplog.records) >= 4)
+
+    status = broker.status()
+    assert status.state in (ConnectionState.DISCONNECTED, ConnectionState.CONNECTING)
+    assert {"publish", "consume"} == {one.purpose for one in status.connections}
+    assert all("refused" in str(one.last_error).lower() for one in status.connections)
+    line = caplog.records[0].getMessage()
+    assert line.startswith("broker.connection.attempt connection=")
+    for part in ("url=amqp://shop:***@127.0.0.1:", "/v attempt=1 round=1 outcome=refused error=", "retry_in_seconds="):
+        assert part in line
+    assert "secret" not in caplog.text
+    assert "heartbeat" not in caplog.text
+    with pytest.raises(BrokerUnavailable):
+        broker.submit(make_outgoing(), 1, Outcomes())
+
+
+async def test_a_required_broker_that_stays_away_fails_the_start(dead_url: str, make_broker: Any) -> None:
+    """B1: after the configured rounds, with the setting to change."""
+    broker = make_broker(dead_url, clock=SystemClock(), is_required=True, rounds_max=2)
+
+    with pytest.raises(BrokerUnavailable) as caught:
+        await broker.start(make_topology())
+
+    for part in (
+        "amqp://shop:***@127.0.0.1",
+        "2 rounds",
+        "SPOOLPROOF_BROKER_MAX_RETRIES",
+        "SPOOLPROOF_BROKER_REQUIRED",
+    ):
+        assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_required_broker_is_waited_for(server: Any, dead_url: str, make_broker: Any) -> None:
+    """The first URL is dead, the second answers: the round goes on without waiting."""
+    broker = make_broker(dead_url, server.url, clock=SystemClock(), is_required=True, rounds_max=1)
+
+    await broker.start(make_topology())
+
+    status = broker.status()
+    assert ConnectionState.CONNECTED == status.state
+    assert {server.url.replace("guest:guest", "guest:***")} == {one.url for one in status.connections}
+
+
+async def test_a_broker_that_is_too_old_is_not_used(server: Any, make_broker: Any) -> None:
+    """Before 3.10 there is no at-least-once dead-lettering: copies would be lost silently."""
+    server.version = "3.9.29"
+    broker = make_broker(server.url, clock=SystemClock(), is_required=True, rounds_max=1)
+
+    with pytest.raises(BrokerTooOld, match=r"3\.9\.29"):
+        await broker.start(make_topology())
+
+    assert [] == server.published
+
+
+async def test_rounds_back_off_to_a_minute_and_a_refused_service_is_failed_later(
+    dead_url: str, server: Any, make_broker: Any
+) -> None:
+    """B2: once up, a required broker that stays away is `failed`, and is still asked once a minute."""
+    clock = ManualClock()
+    broker = make_broker(server.url, clock=clock, is_required=True, rounds_max=3, retry_first_seconds=1.0)
+    await broker.start(make_topology())
+    await server.stop()
+
+    states = set()
+    for _ in range(2000):
+        await clock.advance(0.5)
+        await asyncio.sleep(0)
+        states = {one.state for one in broker.status().connections}
+        if states == {ConnectionState.FAILED}:
+            break
+
+    assert {ConnectionState.FAILED} == states
+    for one in broker.status().connections:
+        assert one.retry_at is not None
+        assert 0 < (one.retry_at - one.since).total_seconds() <= limits.CONNECT_ROUND_CAP_SECONDS
+        assert one.attempt >= 3
+    await server.start()  # for the fixture's own stop
+
+
+async def test_an_attempt_against_a_peer_that_says_nothing_ends(make_broker: Any) -> None:
+    """A black hole accepts the connection and never speaks; the next URL must get its turn."""
+    peers: list[asyncio.StreamWriter] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer)
+        await reader.read()
+
+    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    url = f"amqp://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    broker = make_broker(url, clock=SystemClock())
+    await broker.start(make_topology())
+
+    await eventually(
+        lambda: all(one.last_error == "TimeoutError: TimeoutError()" for one in broker.status().connections),
+        limits.CONNECT_SECONDS + 3,
+    )
+
+    await broker.stop()
+    silent.close()
+    for writer in peers:
+        writer.transport.abort()
+    await silent.wait_closed()
+
+
+async def test_stop_in_the_middle_of_an_attempt_leaves_nothing(make_broker: Any, server: Any) -> None:
+    """The leak check of the test run is the assertion: no task, no socket, no timer."""
+    broker = make_broker(server.url, clock=SystemClock())
+    await broker.start(make_topology())
+    await asyncio.sleep(0)
+
+    await broker.stop()
+
+    assert ConnectionState.DISCONNECTED == broker.status().state

@@ -1,0 +1,228 @@
+"""Publishing against a scripted broker: late, silent, blocked, lying."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pika import spec
+
+from spoolproof import limits
+from spoolproof.brokers.rabbitmq import RabbitMQBroker
+from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError
+from spoolproof.ports.broker import Confirmed, Refused, Returned, Unknown
+from spoolproof.testing.clock import ManualClock
+from spoolproof.testing.conformance import eventually
+from spoolproof.testing.conformance._broker import Outcomes, make_topology
+from spoolproof.testing.conformance._messages import make_outgoing
+
+
+async def open_window(server: Any, broker: RabbitMQBroker) -> int:
+    """Confirm a first publish, after which the whole window is open; return the next delivery tag."""
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), "first", outcomes)
+    await eventually(lambda: len(server.published) == 1)
+    server.ack(1)
+    await eventually(lambda: outcomes.pairs == [("first", Confirmed())])
+    return 2
+
+
+async def test_a_fresh_channel_carries_one_publish_until_it_has_confirmed_one(
+    server: Any, broker: RabbitMQBroker
+) -> None:
+    """During an alarm the broker says "blocked" only after the first publish; the rest would be stuck behind it."""
+    assert 1 == broker.room()
+    await open_window(server, broker)
+    assert limits.PUBLISH_WINDOW == broker.room()
+
+
+async def test_nothing_is_published_before_select_ok(server: Any, clock: ManualClock, make_broker: Any) -> None:
+    """L24: what is written before it gets no confirm, ever."""
+    server.held.add(spec.Confirm.Select)
+    broker = make_broker(server.url, clock=clock)
+    await broker.start(make_topology())
+    await eventually(lambda: server.channels_opened == 1)
+
+    with pytest.raises(BrokerUnavailable):
+        broker.submit(make_outgoing(), 1, Outcomes())
+
+    assert 0 == broker.room()
+    assert [] == server.published
+    server.drop_connections()  # or stop() would wait for an answer that does not come
+
+
+async def test_a_confirm_that_comes_too_late_is_unknown_once_and_blocks_nobody(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """The row stays and is sent again, but never while the first may still be answered: returns go by id."""
+    await open_window(server, broker)
+    late, other, outcomes = make_outgoing(), make_outgoing(), Outcomes()
+    broker.submit(late, "late", outcomes)
+    await clock.advance(limits.CONFIRM_SECONDS - 2)
+    server.heartbeat()
+    await eventually(lambda: len(server.published) == 2)
+    await clock.advance(4)
+    assert ["late"] == [token for token, _ in outcomes.pairs]
+    assert isinstance(outcomes.pairs[0][1], Unknown)
+
+    broker.submit(late, "again", outcomes)
+    broker.submit(other, "other", outcomes)
+    await eventually(lambda: len(server.published) == 3)
+    assert late.message.id not in server.published[2:]
+    server.ack(3)
+    await eventually(lambda: ("other", Confirmed()) in outcomes.pairs)
+    server.ack(2)
+    await eventually(lambda: len(server.published) == 4)
+    server.ack(4)
+
+    await eventually(lambda: ("again", Confirmed()) in outcomes.pairs)
+    assert [late.message.id, other.message.id, late.message.id] == server.published[1:]
+    assert 3 == len(outcomes.by_token())
+
+
+async def test_a_silent_broker_is_left_before_its_heartbeat_fails(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """Unconfirmed work and not one byte for 10 s: the connection is dead whatever TCP believes."""
+    await open_window(server, broker)
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), 1, outcomes)
+    await clock.advance(limits.CONFIRM_SECONDS + 2)
+
+    await eventually(lambda: len(outcomes.pairs) == 1)
+    assert isinstance(outcomes.pairs[0][1], Unknown)
+    while server.connections < 3:  # one to publish, one to consume, and the new one
+        await clock.advance(1)
+    assert await broker.wait_for_room(5.0)
+
+
+async def test_while_blocked_nothing_is_taken_and_nothing_given_up(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """L28: what was read is confirmed on unblock; giving it up would make duplicates."""
+    tag = await open_window(server, broker)
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), 1, outcomes)
+    server.block(True)
+    await eventually(lambda: broker.status().is_blocked)
+
+    with pytest.raises(BrokerBlocked):
+        broker.submit(make_outgoing(), 2, outcomes)
+    await clock.advance(limits.BLOCKED_ISSUE_SECONDS + 1)
+    assert [] == outcomes.pairs
+    assert "publish-0" in broker.status().issues[0]
+    server.block(False)
+    await eventually(lambda: not broker.status().is_blocked)
+    await clock.advance(limits.CONFIRM_SECONDS - 2)
+    assert [] == outcomes.pairs
+    server.ack(tag)
+
+    await eventually(lambda: outcomes.pairs == [(1, Confirmed())])
+    assert () == broker.status().issues
+
+
+async def test_too_many_late_confirms_replace_the_channel(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """A channel that answers nothing any more is let go, on the same connection."""
+    await open_window(server, broker)
+    outcomes = Outcomes()
+    for token in range(limits.LATE_CONFIRMS_MAX):
+        broker.submit(make_outgoing(), token, outcomes)
+    await clock.advance(limits.CONFIRM_SECONDS - 2)
+    server.heartbeat()
+    await eventually(lambda: len(server.published) == limits.LATE_CONFIRMS_MAX + 1)
+    connections = server.connections
+    await clock.advance(4)
+
+    await eventually(lambda: server.channels_opened == 2)
+    assert limits.LATE_CONFIRMS_MAX == len(outcomes.by_token())
+    assert await broker.wait_for_room(5.0)
+    assert connections == server.connections
+
+
+@pytest.mark.parametrize(("code", "expected"), [(403, Refused), (406, Refused), (404, Returned), (541, Unknown)])
+async def test_the_only_publish_on_its_way_is_blamed_for_a_closed_channel(
+    server: Any, broker: RabbitMQBroker, code: int, expected: type
+) -> None:
+    """It was alone, so it was it; unless the code says that the broker itself failed."""
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), 1, outcomes)
+    await eventually(lambda: len(server.published) == 1)
+
+    server.close_channel(code, "because")
+
+    await eventually(lambda: len(outcomes.pairs) == 1)
+    assert expected is type(outcomes.pairs[0][1])
+    assert await broker.wait_for_room(5.0)
+
+
+async def test_of_several_publishes_on_their_way_none_is_blamed_and_they_go_singly(
+    server: Any, broker: RabbitMQBroker
+) -> None:
+    """L25: one bad message must not make dead letters of its neighbours."""
+    await open_window(server, broker)
+    outcomes = Outcomes()
+    for token in range(3):
+        broker.submit(make_outgoing(), token, outcomes)
+    await eventually(lambda: len(server.published) == 4)
+
+    server.close_channel(406, "PRECONDITION_FAILED")
+    await eventually(lambda: len(outcomes.pairs) == 3)
+
+    assert {Unknown} == {type(outcome) for outcome in outcomes.by_token().values()}
+    assert await broker.wait_for_room(5.0)
+    again = Outcomes()
+    for tag in (1, 2, 3):
+        assert 1 == broker.room()
+        broker.submit(make_outgoing(), tag, again)
+        await eventually(lambda tag=tag: len(server.published) == 4 + tag)
+        server.ack(tag)
+        await eventually(lambda tag=tag: len(again.pairs) == tag)
+    assert limits.PUBLISH_WINDOW == broker.room()
+
+
+async def test_a_return_of_what_nobody_sent_ends_the_connection(server: Any, broker: RabbitMQBroker) -> None:
+    """L24: some publish came back and we do not know which; then no confirm of this channel can be believed."""
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), 1, outcomes)
+    await eventually(lambda: len(server.published) == 1)
+
+    server.return_("never-sent")
+    server.ack(1)
+
+    await eventually(lambda: len(outcomes.pairs) == 1)
+    assert isinstance(outcomes.pairs[0][1], Unknown)
+
+
+async def test_what_amqp_cannot_carry_is_refused_and_takes_no_tag(server: Any, broker: RabbitMQBroker) -> None:
+    """pika encodes before it writes; a tag counted here would shift every later confirm by one."""
+    tag = await open_window(server, broker)
+    outcomes = Outcomes()
+
+    with pytest.raises(EncodeError, match="does not fit AMQP"):
+        broker.submit(make_outgoing(id="x" * 256), 1, outcomes)
+    with pytest.raises(EncodeError, match="destination='nowhere'"):
+        broker.submit(make_outgoing(destination="nowhere"), 1, outcomes)
+    broker.submit(make_outgoing(), 2, outcomes)
+    await eventually(lambda: len(server.published) == 2)
+    server.ack(tag)
+
+    await eventually(lambda: outcomes.pairs == [(2, Confirmed())])
+
+
+async def test_a_sink_that_raises_harms_no_other(server: Any, broker: RabbitMQBroker) -> None:
+    """An exception inside pika would take the connection, and with it every consumer of it."""
+    tag = await open_window(server, broker)
+    outcomes = Outcomes()
+
+    def broken(_: object) -> None:
+        raise RuntimeError("broken")
+
+    broker.submit(make_outgoing(), 1, broken)
+    broker.submit(make_outgoing(), 2, outcomes)
+    await eventually(lambda: len(server.published) == 3)
+    server.ack(tag + 1, multiple=True)
+
+    await eventually(lambda: outcomes.pairs == [(2, Confirmed())])
+    assert limits.PUBLISH_WINDOW == broker.room()
