@@ -155,9 +155,11 @@ class MemoryBrokerServer:
             self.put(queue, entry)
 
     def bury(self, queue: _Queue, entry: _Entry, reason: str) -> None:
-        """Move an entry to the dead queue."""
+        """Move an entry to the dead queue; in a queue that has none it stays, for nothing ends silently."""
         dead = self.queues.get(f"{queue.name}.dead")
-        if dead is not None:
+        if dead is None:
+            self.put(queue, entry)
+        else:
             self.put(dead, _Entry(next(self._places), entry.message, dead_reason=reason))
 
     def hand_out_soon(self, queue: _Queue) -> None:

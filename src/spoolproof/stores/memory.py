@@ -25,13 +25,7 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import (
-    NotInTransaction,
-    OutboxFull,
-    StoreUnavailable,
-    UnsupportedTransaction,
-    WrongDatabase,
-)
+from spoolproof.errors import NotInTransaction, OutboxFull, StoreUnavailable, UnsupportedTransaction, WrongDatabase
 from spoolproof.ids import Ids
 from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, shard_of
 from spoolproof.ports.dead_letters import (
@@ -402,9 +396,7 @@ class MemoryLeases:
     async def acquire(self, kind: str, owner: UUID, limit: int, lease_seconds: float) -> Sequence[Fence]:
         async with self._store.transaction() as tx:
             free = [
-                (name, lease)
-                for (lease_kind, name), lease in tx.state.leases.items()
-                if lease_kind == kind and self._is_free(lease)
+                (name, lease) for (of, name), lease in tx.state.leases.items() if of == kind and self._is_free(lease)
             ]
             taken = []
             for name, lease in free[:limit]:

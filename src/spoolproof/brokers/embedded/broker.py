@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -83,6 +83,7 @@ class EmbeddedBroker:
         self._state = ConnectionState.DISCONNECTED
         self._since: datetime = clock.now()
         self._attempt = 0
+        self._retry_at: datetime | None = None
         self._trouble: BaseException | None = None  # met by a write; the task deals with it in its next turn
         self._last_error: str | None = None
         self._bell = asyncio.Event()
@@ -134,7 +135,7 @@ class EmbeddedBroker:
                 since=self._since,
                 attempt=self._attempt,
                 last_error=self._last_error,
-                retry_at=None,
+                retry_at=self._retry_at if self._state is ConnectionState.DISCONNECTED else None,
             )
             for purpose in ("publish", "consume")
         )
@@ -146,6 +147,7 @@ class EmbeddedBroker:
 
     async def stop(self) -> None:
         self._topology = None
+        self._retry_at = None
         self._set_state(ConnectionState.DISCONNECTED)
         self._window.give_up_waiting("the broker was stopped before it was written")
         for subscription in self._subscriptions:
@@ -181,11 +183,14 @@ class EmbeddedBroker:
                 wait_seconds = limits.STORE_PING_FIRST_SECONDS
                 while True:
                     await self._turn()
-            except (SpoolproofError, sqlite3.Error, OSError) as error:
+            except Exception as error:  # whatever it is: a broker that no longer turns must not look connected
                 self._last_error = f"{type(error).__name__}: {error}"
                 self._set_state(ConnectionState.DISCONNECTED)
-                logger.warning("broker.away path=%s attempt=%d error=%s", self._path, self._attempt, error)
+                is_bug = not isinstance(error, SpoolproofError | OSError)
+                logger.warning("broker.away path=%s error=%s", self._path, self._last_error, exc_info=is_bug)
+            self._retry_at = self._clock.now() + timedelta(seconds=wait_seconds)
             await self._clock.sleep(wait_seconds)
+            self._retry_at = None
             wait_seconds = min(2 * wait_seconds, limits.STORE_PING_MAX_SECONDS)
 
     async def _connect(self, topology: Topology) -> None:
@@ -200,12 +205,12 @@ class EmbeddedBroker:
         if self._ownership is None:
             self._ownership = await self._become_owner(self._database)
         elif not await self._ownership.renew():
-            self._lose_claims()
-            self._ownership = await self._become_owner(self._database)
+            await self._start_over(self._database)
         self._attempt = 0
         self._may_have_work = True
         self._set_state(ConnectionState.CONNECTED)
-        self._ownership.flush()
+        if self._ownership is not None:
+            self._ownership.flush()
 
     async def _become_owner(self, database: Database) -> Ownership:
         ownership = Ownership(
@@ -224,14 +229,16 @@ class EmbeddedBroker:
             raise
         return ownership
 
-    def _lose_claims(self) -> None:
-        """Forget everything claimed: peers have rescued it."""
+    async def _start_over(self, database: Database) -> None:
+        """Forget everything claimed, for peers have rescued it, and go on as a new owner."""
         logger.warning("broker.claims_lost path=%s", self._path)
         if self._ownership is not None:
             self._ownership.abandon(is_row_gone=True)
             self._ownership = None
         for subscription in self._subscriptions:
             subscription.forget_all()
+        self._may_have_work = True
+        self._ownership = await self._become_owner(database)
 
     async def _turn(self) -> None:
         """Do what is due, claim what is ready, wait for a bell or a poll."""
@@ -242,8 +249,8 @@ class EmbeddedBroker:
         if self._trouble is not None:
             raise BrokerUnavailable(str(self._trouble)) from self._trouble
         if self._clock.monotonic() >= ownership.renew_at and not await ownership.renew():
-            self._lose_claims()
-            self._ownership = ownership = await self._become_owner(database)
+            await self._start_over(database)
+            return
         if self._clock.monotonic() >= self._rescue_at:
             await self._rescue(database, ownership.owner)
         if await self._has_work(database):
@@ -293,11 +300,16 @@ class EmbeddedBroker:
         self._subscriptions = [one for one in self._subscriptions if not one.is_over]
         wanted = [(one, one.room) for one in self._subscriptions if one.room > 0]
 
-        def work(db: sqlite3.Connection) -> list[list[Claimed]]:
+        def work(db: sqlite3.Connection) -> list[list[Claimed]] | None:
             queues.release_due(db, limits.RELEASE_ROWS_MAX)
+            if not queues.is_owner(db, ownership.owner):
+                return None
             return [queues.claim(db, ownership.owner, one.queue, room) for one, room in wanted]
 
         claimed = await database.write(work)
+        if claimed is None:
+            await self._start_over(database)
+            return
         if any(claimed):
             failpoint("embedded.after_claim")
         self._may_have_work = True  # more may wait than was taken; the next turn looks

@@ -275,6 +275,11 @@ def renew_owner(db: sqlite3.Connection, owner: int, lease_seconds: float) -> boo
     return changed.rowcount == 1
 
 
+def is_owner(db: sqlite3.Connection, owner: int) -> bool:
+    """Tell whether an owner was not rescued. A claim of one that was would never be rescued again: nobody knows it."""
+    return db.execute("select 1 from owner where id = ?", (owner,)).fetchone() is not None
+
+
 def other_owners(db: sqlite3.Connection, owner: int) -> list[tuple[int, str, bool]]:
     """Return (id, uuid, whether its lease has run out) of every other owner."""
     found = db.execute(f"select id, uuid, expires_at <= {NOW} from owner where id <> ?", (owner,))
