@@ -72,7 +72,7 @@ class Node:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return dict(json.loads(line))
 
-    def ask(self, **command: Any) -> dict[str, Any]:
+    def ask(self, seconds: float = ANSWER_SECONDS, **command: Any) -> dict[str, Any]:
         """Send a command and return its answer."""
         assert self.process.stdin is not None
         try:
@@ -81,7 +81,7 @@ class Node:
         except BrokenPipeError as error:
             self.process.wait()
             raise NodeDied(self.process.returncode) from error
-        return self.read()
+        return self.read(seconds)
 
     def terminate(self, seconds: float = ANSWER_SECONDS) -> int:
         """Ask it to end and return its exit code."""
@@ -146,36 +146,49 @@ class Scenario:
             self.node.close()
         self.node = Node(self._folder, self._environment, failpoints)
         self.node.read(30.0)
-        for n in ORDERS:
-            self._place("place", n, self.accepted)
-        self._place("nowhere", 1, self.accepted_nowhere)
-        self._place("dead", 1001, self.accepted_dead)
-        self._until(self._is_settled, "every order to be booked or dead-lettered")
+        self.place_all()
+        self.until_settled()
         (self._folder / "repaired").touch()
         self.node.ask(do="replay")
-        self._until(self._is_repaired, "the replayed orders to be booked")
-        report = self.node.ask(do="report")
+        report = self.until_repaired()
         self.exit_code = self.node.terminate()
         if self.exit_code != 0:
             raise NodeDied(self.exit_code)
         return report
 
-    def _place(self, verb: str, n: int, ledger: set[int]) -> None:
+    def place_all(self) -> None:
+        """Place everything that has not been accepted yet."""
+        for n in ORDERS:
+            self.place("place", n, self.accepted)
+        self.place("nowhere", 1, self.accepted_nowhere)
+        self.place("dead", 1001, self.accepted_dead)
+
+    def place(self, verb: str, n: int, ledger: set[int], seconds: float = ANSWER_SECONDS) -> None:
+        """Place one order unless it was accepted; it is in the ledger once the answer was read."""
         assert self.node is not None
         if n not in ledger:
-            answer = self.node.ask(do=verb, n=n)
+            answer = self.node.ask(seconds, do=verb, n=n)
             assert answer == {"accepted": n}, answer
             ledger.add(n)
 
-    def _until(self, condition: Any, what: str) -> None:
+    def until_settled(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        """Wait until every order is booked or dead-lettered."""
+        return self._until(self._is_settled, "every order to be booked or dead-lettered", seconds)
+
+    def until_repaired(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+        """Wait until the replayed orders are booked too."""
+        return self._until(self._is_repaired, "the replayed orders to be booked", seconds)
+
+    def _until(self, condition: Any, what: str, seconds: float) -> dict[str, Any]:
         assert self.node is not None
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         report = self.node.ask(do="report")
         while not condition(report):
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {PATIENCE_SECONDS} s for {what}: {report}\n{self.node.tail()}")
+                raise AssertionError(f"waited {seconds} s for {what}: {report}\n{self.node.tail()}")
             time.sleep(0.05)
             report = self.node.ask(do="report")
+        return report
 
     def _is_settled(self, report: dict[str, Any]) -> bool:
         booked = {n for queue, n in report["effects"] if queue == "book"}
