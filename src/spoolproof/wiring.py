@@ -65,3 +65,10 @@ def build_broker(
 
         return MemoryBroker(service=service, clock=clock, spawn=spawn)
     raise SettingsError([f"SPOOLPROOF_BROKER: {redact_url(urls[0])!r} names no broker this release knows"])
+
+
+async def visit_broker(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
+    """Return the version of the RabbitMQ node at a URL, declaring nothing. Raises BrokerUnavailable, MissingExtra."""
+    from spoolproof.brokers.rabbitmq.visit import visit
+
+    return await visit(url, clock=clock, random=random, spawn=spawn)

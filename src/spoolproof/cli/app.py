@@ -1,0 +1,113 @@
+"""The command tree, and the one place where a command's error becomes text, a document and an exit code.
+
+Commands import what they need when they run: `--help` loads no driver. A noun is accepted in singular and plural, and
+`list` for `ls`; help shows one form.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from spoolproof.cli import demo, dlq, doctor, migrate, outbox, run, version
+from spoolproof.cli.exits import FAILED, FINE, USAGE, Failure, failure_of
+from spoolproof.cli.output import complain, emit, plain
+
+ALIASES: Mapping[str, str] = {
+    "outboxes": "outbox",
+    "dlqs": "dlq",
+    "migrations": "migrate",
+    "demos": "demo",
+    "doctors": "doctor",
+    "versions": "version",
+    "list": "ls",
+}
+_INTERRUPTED = 130  #: 128 + SIGINT, as shells have it
+
+
+class Nouns(TyperGroup):
+    """A group that knows its commands by their other names too."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by one of its names."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+
+def build() -> typer.Typer:
+    """Return the whole command tree."""
+    app = typer.Typer(
+        name="spoolproof",
+        cls=Nouns,
+        help="Run and operate services that lose nothing.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.command("run")(run.run)
+    app.command("migrate")(migrate.migrate)
+    app.command("doctor")(doctor.doctor)
+    app.command("demo")(demo.demo)
+    app.command("version")(version.version)
+    outboxes = typer.Typer(cls=Nouns, help="Events that wait for the broker.", no_args_is_help=True)
+    outboxes.command("status")(outbox.status)
+    app.add_typer(outboxes, name="outbox")
+    letters = typer.Typer(cls=Nouns, help="Messages given up on: see, replay, discard.", no_args_is_help=True)
+    letters.command("ls")(dlq.ls)
+    letters.command("show")(dlq.show)
+    letters.command("replay")(dlq.replay)
+    letters.command("discard")(dlq.discard)
+    app.add_typer(letters, name="dlq")
+    return app
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        ended: object = build()(list(arguments), standalone_mode=False, prog_name="spoolproof")
+        return ended if isinstance(ended, int) else FINE
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us has gone; the interpreter would complain about it at exit
+        return FAILED
+    except Exception as error:
+        failure = _failure_of(error)
+        if failure is None:
+            return USAGE
+        _report(arguments, failure)
+        return failure.exit_code
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """Return what a command line calls, as `dlq.replay`; as far as it is known when it is wrong."""
+    words = [ALIASES.get(word, word) for word in arguments if not word.startswith("-")]
+    tree: Mapping[str, Sequence[str]] = {
+        "outbox": ("status",),
+        "dlq": ("ls", "show", "replay", "discard"),
+    } | dict.fromkeys(("run", "migrate", "doctor", "demo", "version"), ())
+    if not words or words[0] not in tree:
+        return "usage"
+    return ".".join(words[:2]) if len(words) > 1 and words[1] in tree[words[0]] else words[0]
+
+
+def _failure_of(error: Exception) -> Failure | None:
+    """Return what to report; None when help was printed in the error's place."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        complain(error.format_message())  # type: ignore[attr-defined]
+        return None
+    explain = getattr(error, "format_message", None)  # the parser's own errors; its classes move between releases
+    if explain is None:
+        return failure_of(error)
+    context = getattr(error, "ctx", None)
+    path = "spoolproof" if context is None else context.command_path
+    return Failure(getattr(error, "exit_code", USAGE), "usage", explain(), f"{path} --help")
+
+
+def _report(arguments: Sequence[str], failure: Failure) -> None:
+    if "--json" in arguments:
+        emit(command_of(arguments), {"error": failure.document()})
+    complain(plain(f"error: {failure.message}" + (f"\nhint: {failure.hint}" if failure.hint else "")))

@@ -1,0 +1,65 @@
+"""What a command shows: one JSON document, or text for people.
+
+Text of messages and errors comes from strangers: control characters, which a terminal would obey, are made visible.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+PIPE_COLUMNS = 200
+"""Width when nobody looks: wide enough that no id is ever cut."""
+
+
+def emit(command: str, fields: Mapping[str, Any]) -> None:
+    """Write a command's JSON document to standard output. command: like `dlq.ls`."""
+    document = {"schema": f"spoolproof.{command}/1", **fields}
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Write lines for people to standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Write lines for people to standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table to standard output; its first column is never cut or wrapped."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, emoji=False, markup=False, highlight=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        shown.add_column(column, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(plain(cell)) for cell in row))
+    console.print(shown)
+
+
+def plain(value: object) -> str:
+    """Return a value as text without control characters but line breaks and tabs; a time in UTC, None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return "".join(_visible(character) for character in str(value))
+
+
+def _visible(character: str) -> str:
+    is_control = character < " " or "\x7f" <= character <= "\x9f"
+    return f"\\x{ord(character):02x}" if is_control and character not in "\n\t" else character

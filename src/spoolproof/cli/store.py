@@ -1,0 +1,77 @@
+"""The store of the settings, opened for one command.
+
+A command never makes a store by looking: a file that is not there is reported, not created. A store in memory belongs
+to another process and cannot be reached at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from spoolproof.backoff import system_random
+from spoolproof.cli.exits import Refused
+from spoolproof.clock import SystemClock
+from spoolproof.errors import SchemaOutdated, StoreUnavailable
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.ports.store import Store
+from spoolproof.settings import Settings, load_settings, path_of
+from spoolproof.wiring import build_store
+
+T = TypeVar("T")
+
+
+def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
+    """Run `work` on the store of the settings, whose schema is the one this release needs.
+
+    Raises SettingsError, MissingExtra, StoreUnavailable, SchemaOutdated, and Refused for a store in memory.
+    """
+
+    async def run() -> T:
+        async with opened(load_settings()) as store:
+            found = await store.migrations.found()
+            if found != store.migrations.needed:
+                raise SchemaOutdated(found, store.migrations.needed, store.name)
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+def is_missing(settings: Settings) -> bool:
+    """Tell whether the store is a SQLite file that nobody has made yet."""
+    url = settings.store_url
+    return url.startswith("sqlite://") and not path_of(url).exists()
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, may_create: bool = False) -> AsyncIterator[Store]:
+    """Open the store of some settings, whatever its schema. may_create: a missing SQLite file is made."""
+    if not may_create and is_missing(settings):
+        raise StoreUnavailable(
+            f"there is no store at {path_of(settings.store_url).resolve()}; start the service in its own directory, or name the file "
+            "in SPOOLPROOF_STORE"
+        )
+    async with unopened(settings) as store:
+        await store.start()
+        yield store
+
+
+@asynccontextmanager
+async def unopened(settings: Settings) -> AsyncIterator[Store]:
+    """Make the store of some settings without connecting to it, for what can be known of it so."""
+    if settings.store_url.startswith("memory://"):
+        raise Refused(
+            "SPOOLPROOF_STORE=memory:// lives inside its service's process; no command can reach it",
+            "set SPOOLPROOF_STORE to sqlite:///PATH or postgresql://…",
+        )
+    clock = SystemClock()
+    supervisor = Supervisor(clock, system_random())
+    store = build_store(settings, clock=clock, ids=Ids(clock), spawn=supervisor.spawn)
+    try:
+        yield store
+    finally:
+        await store.stop()
+        await supervisor.stop()

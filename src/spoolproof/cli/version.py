@@ -1,0 +1,34 @@
+"""`spoolproof version`: what runs here."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from importlib import metadata
+
+import spoolproof
+from spoolproof.cli.options import AsJson
+from spoolproof.cli.output import emit, say
+
+DRIVERS = ("pika", "asyncpg", "sqlalchemy", "uvloop")
+
+
+def version(as_json: AsJson = False) -> None:
+    """Print the versions of Spoolproof and of what it runs on."""
+    versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **_drivers()}
+    if as_json:
+        emit("version", {"version": spoolproof.__version__, "with": versions})
+        return
+    say(f"spoolproof {spoolproof.__version__}")
+    for name, value in versions.items():
+        say(f"  {name} {value or 'not installed'}")
+
+
+def _drivers() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in DRIVERS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
