@@ -118,11 +118,10 @@ class Database:
         try:
             await tx.begin()
             yield tx
+            await tx.commit()
         except BaseException:
             await tx.rollback()
             raise
-        else:
-            await tx.commit()
         finally:
             self._transactions.discard(tx)
 

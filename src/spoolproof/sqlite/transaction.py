@@ -57,7 +57,9 @@ class Transaction:
 
         def job() -> T:
             self._check_in_transaction()
-            return work(self._writer.connection)
+            result = work(self._writer.connection)
+            self._check_in_transaction()
+            return result
 
         return await self._answer(self._writer.call(job))
 
@@ -119,6 +121,7 @@ class Transaction:
         except StoreUnavailable as error:
             if isinstance(self._refusal, TransactionTooLong):  # the statement was interrupted for it
                 raise self._refusal from error
+            self._refusal = self._refusal or error  # SQLite may have rolled back, and nothing after this may commit
             raise
 
     def _check_open(self) -> None:
@@ -127,4 +130,6 @@ class Transaction:
 
     def _check_in_transaction(self) -> None:
         if not self._writer.connection.in_transaction:
-            raise StoreUnavailable(f"sqlite:///{self._writer.name}: the transaction was rolled back before this step")
+            raise NotInTransaction(
+                "the transaction ended before its block did, by a COMMIT or ROLLBACK in it; leave both to the block"
+            )

@@ -1,0 +1,51 @@
+-- name: keep
+-- Guarantees: one row per (consumer, message id), open afterwards.
+insert into spoolproof_dead_letter (
+  id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
+  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+on conflict (consumer, message_id) do update
+set state = 'open', closed_at = null, note = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
+  error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
+  last_failed_at = excluded.last_failed_at
+returning id;
+
+-- name: note
+-- Guarantees: none; always in the transaction of its verb.
+insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb, detail) values (?1, ?2, ?3, ?4);
+
+-- name: select
+-- Guarantees: every column of the record.
+select id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
+  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at,
+  state, replays, note, closed_at
+from spoolproof_dead_letter
+
+-- name: audit_of
+-- Guarantees: oldest first.
+select at, actor, verb, detail from spoolproof_dead_letter_audit where dead_letter_id = ?1 order by id;
+
+-- name: count
+-- Guarantees: bounded work; the count stops at ?2.
+select count(*) from (
+  select 1 from spoolproof_dead_letter indexed by spoolproof_dead_letter_age where state = ?1 limit ?2);
+
+-- name: start_replay
+-- Guarantees: open → replaying; of two at once, one moves it.
+update spoolproof_dead_letter set state = 'replaying', replays = replays + 1 where id = ?1 and state = 'open';
+
+-- name: discard
+-- Guarantees: only from open or replaying; the content stays.
+update spoolproof_dead_letter set state = 'discarded', closed_at = {now}, note = ?2
+where id = ?1 and state in ('open', 'replaying');
+
+-- name: note_resolved
+-- Guarantees: an audit row if and only if `resolve`, which follows in the same transaction, changes the row.
+insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb)
+select id, 'spoolproof', 'resolved' from spoolproof_dead_letter
+where consumer = $1 and message_id = $2 and state in ('open', 'replaying');
+
+-- name: resolve
+-- Guarantees: resolved if and only if the transaction of the success commits.
+update spoolproof_dead_letter set state = 'resolved', closed_at = {now}
+where consumer = $1 and message_id = $2 and state in ('open', 'replaying');

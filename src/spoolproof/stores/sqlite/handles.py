@@ -1,0 +1,112 @@
+"""The user's own open transaction, as the store writes through it.
+
+A plain `sqlite3.Connection` is used on the thread that called us, its own: the event loop's. So a statement of ours
+must never wait for SQLite's lock inside SQLite. The holder of that lock may be a transaction of this very process that
+needs the loop to go on; both would stand still until the busy timeout. The busy timeout is therefore 0 for our
+statements, and we wait on the loop.
+
+Never here: commit, rollback, close.
+Must change together: what is set here and in `sqlite.connection`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import NotInTransaction, OutboxMissing, StoreUnavailable, UnsupportedTransaction, WrongDatabase
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.sqlite.errors import translated
+from spoolproof.stores import sqlalchemy_handles
+from spoolproof.stores.sqlite.transaction import SqliteTransaction
+
+T = TypeVar("T")
+
+_SUPPORTED = ("sqlite3.Connection", *sqlalchemy_handles.SUPPORTED)
+_LOCK_POLL_SECONDS = 0.005
+_PLACE = """
+select (select count(*) from sqlite_schema where type = 'table' and name = 'spoolproof_outbox') as has_outbox,
+  (select file from pragma_database_list where name = 'main') as file"""
+
+
+async def adopt(handle: object, path: Path, clock: Clock) -> StoreTransaction:
+    """Wrap a user's transaction on the store's file. Raises as `ports.store.Store.adopt`."""
+    if isinstance(handle, sqlite3.Connection):
+        return await _adopt_connection(handle, path, clock)
+    adopted = await sqlalchemy_handles.adopt(handle, dialect="sqlite")
+    if adopted is None:
+        raise UnsupportedTransaction(handle, _SUPPORTED)
+    if not adopted.is_known(str(path)):
+        await _check_place(adopted, path)
+        adopted.mark_known(str(path))
+    return adopted
+
+
+async def _adopt_connection(connection: sqlite3.Connection, path: Path, clock: Clock) -> SqliteTransaction:
+    if not connection.in_transaction:
+        raise NotInTransaction(
+            "transaction=sqlite3.Connection has no open transaction; publish after "
+            "connection.execute('BEGIN IMMEDIATE') and before connection.commit()"
+        )
+
+    async def run(work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(str(path)):
+            return await _without_blocking(connection, work, clock)
+
+    tx = SqliteTransaction(run, connection)
+    await _check_place(tx, path)
+    await tx.execute("pragma wal_autocheckpoint = 0")  # only our writer's thread checkpoints
+    return tx
+
+
+async def _without_blocking(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], clock: Clock) -> T:
+    deadline = clock.monotonic() + limits.STATEMENT_SECONDS
+    while True:
+        busy_milliseconds = _pragma(connection, "pragma busy_timeout")
+        _pragma(connection, "pragma busy_timeout = 0")
+        try:
+            return work(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT:
+                raise StoreUnavailable(
+                    "the transaction has read before others wrote, so SQLite will not let it write; "
+                    "open it with BEGIN IMMEDIATE and run it again"
+                ) from error
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock.monotonic() >= deadline:
+                raise
+        finally:
+            _pragma(connection, f"pragma busy_timeout = {busy_milliseconds}")
+        await clock.sleep(_LOCK_POLL_SECONDS)
+
+
+def _pragma(connection: sqlite3.Connection, sql: str) -> Any:
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return cursor.execute(sql).fetchone()[0]
+
+
+async def _check_place(tx: StoreTransaction, path: Path) -> None:
+    """Refuse a transaction of another file. By the file itself: a copy of it would know any id kept inside."""
+    (place,) = await tx.fetch(_PLACE)
+    if not place["has_outbox"]:
+        raise OutboxMissing(
+            f"the database of this transaction ({place['file'] or 'in memory'}) has no outbox; pass a transaction on "
+            f"{path}, or run: spoolproof migrate"
+        )
+    if not _is_same(place["file"], path):
+        raise WrongDatabase(
+            f"transaction= is on {place['file'] or 'a database in memory'}, the service's store is {path}; pass a "
+            "transaction on that file, or point SPOOLPROOF_STORE at yours"
+        )
+
+
+def _is_same(file: str, path: Path) -> bool:
+    try:
+        return os.path.samefile(file, path)
+    except OSError:  # in memory, or deleted
+        return False

@@ -1,0 +1,27 @@
+"""The inbox on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.sqlite import Database, load_statements
+
+_SQL = load_statements(__package__, "inbox.sql")
+
+
+class SqliteInbox:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+        return await tx.execute(_SQL["record"], consumer, message_id) == 1
+
+    async def contains(self, consumer: str, message_id: str) -> bool:
+        return await self._database.read(lambda connection: has_handled(connection, consumer, message_id))
+
+
+def has_handled(connection: sqlite3.Connection, consumer: str, message_id: str) -> bool:
+    """Tell whether the inbox, as this connection sees it, has the message."""
+    (is_there,) = connection.execute(_SQL["contains"], (consumer, message_id)).fetchone()
+    return bool(is_there)

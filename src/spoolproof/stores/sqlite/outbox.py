@@ -1,0 +1,204 @@
+"""The outbox on SQLite: one shard, because there is one writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import OutboxFull, StoreUnavailable
+from spoolproof.message import Outgoing, pack_meta, shard_of, unpack_outgoing
+from spoolproof.ports.dead_letters import DeadLetterRecord
+from spoolproof.ports.leases import Fence
+from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.sqlite import Database, load_statements
+from spoolproof.stores.sqlite.dead_letters import keep, storable
+from spoolproof.stores.sqlite.times import instant_of
+from spoolproof.stores.sqlite.transaction import SqliteTransaction
+
+_SQL = load_statements(__package__, "outbox.sql")
+
+_COLUMNS = ("shard", "message_id", "destination", "type", "routing_key", "ordering_key", "headers", "body")
+_INSERT = f"insert into spoolproof_outbox ({', '.join(_COLUMNS)}) values "
+_INSERT_ONE = f"{_INSERT}({', '.join('?' * len(_COLUMNS))})"
+_ROWS_PER_STATEMENT = 100  #: of 8 parameters each; SQLite takes 32 766
+_EXACT_FROM = 0.9  #: how full the outbox may look before its rows are counted
+
+
+class SqliteOutbox:
+    shards = limits.SHARDS_SQLITE
+
+    def __init__(self, database: Database, *, rows_max: int, clock: Clock) -> None:
+        self._database = database
+        self._room = _Room(database, rows_max, clock)
+
+    async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
+        if not records:
+            return
+        await self._room.take(len(records))
+        rows = [columns_of(outgoing) for outgoing in records]
+        if tx is None:
+            body_bytes = sum(len(outgoing.message.body) for outgoing in records)
+            await self._database.write(lambda connection: insert(connection, rows), body_bytes=body_bytes)
+        elif isinstance(tx, SqliteTransaction):
+            await tx.run(lambda connection: insert(connection, rows))
+        else:
+            for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+                chunk = rows[start : start + _ROWS_PER_STATEMENT]
+                await tx.execute(_insert_numbered(len(chunk)), *(value for row in chunk for value in row))
+
+    async def fetch(
+        self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
+    ) -> Sequence[OutboxRow]:
+        if not shards:
+            return []
+        paused_json, skip_json = _json(paused), _json(skip)
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, list[tuple[Any, ...]]]]:
+            return [
+                (shard, connection.execute(_SQL["fetch"], (shard, after, paused_json, skip_json, limit)).fetchall())
+                for shard, after in shards.items()
+            ]
+
+        return [_outbox_row(shard, row) for shard, rows in await self._database.read(work) for row in rows]
+
+    async def remove(self, refs: Sequence[RowRef]) -> int:
+        if not refs:
+            return 0
+        ids = _json([ref.id for ref in refs])
+        removed = await self._database.write(lambda connection: connection.execute(_SQL["remove"], (ids,)).rowcount)
+        self._room.give_back(removed)
+        return removed
+
+    async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
+        values = (ref.shard, ref.id, seconds, storable(error), *_fence_values(fence))
+        return await self._database.write(lambda connection: connection.execute(_SQL["defer"], values).rowcount == 1)
+
+    async def promote_due(self, shards: Collection[int]) -> Sequence[RowRef]:
+        shards_json = _json(shards)
+        (has_due,) = await self._database.read(lambda db: db.execute(_SQL["has_due"], (shards_json,)).fetchone())
+        if not has_due:
+            return []
+        values = (shards_json, limits.PROMOTE_ROWS_MAX)
+        rows = await self._database.write(lambda db: db.execute(_SQL["promote_due"], values).fetchall())
+        return [RowRef(shard, id) for shard, id in rows]
+
+    async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            if not connection.execute(_SQL["take_out"], (ref.shard, ref.id, *_fence_values(fence))).rowcount:
+                return False
+            keep(connection, dead_letter)
+            return True
+
+        return await self._database.write(work)
+
+    async def backlog(self) -> Backlog:
+        most = limits.ROWS_COUNTED_MAX
+        ready, deferred, oldest = await self._database.read(lambda db: db.execute(_SQL["backlog"], (most,)).fetchone())
+        return Backlog(
+            rows=min(ready + deferred, most),
+            deferred=deferred,
+            oldest_at=None if oldest is None else instant_of(oldest),
+        )
+
+
+class _Room:
+    """How many rows the outbox takes, judged from a look every 5 s and what this process wrote since.
+
+    Rows that were rolled back count until the next look: the limit errs on the careful side.
+    """
+
+    def __init__(self, database: Database, rows_max: int, clock: Clock) -> None:
+        self._database = database
+        self._rows_max = rows_max
+        self._clock = clock
+        self._rows = 0
+        self._look_at = float("-inf")
+
+    async def take(self, count: int) -> None:
+        """Count `count` rows in. Raises OutboxFull."""
+        now = self._clock.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + limits.OUTBOX_ESTIMATE_SECONDS  # first: others go on with the old figure meanwhile
+            await self._look()
+        if self._rows + count > self._rows_max:
+            remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
+            raise OutboxFull(self._rows, self._rows_max, remedy)
+        self._rows += count
+
+    def give_back(self, count: int) -> None:
+        """Count removed rows out."""
+        self._rows = max(0, self._rows - count)
+
+    async def _look(self) -> None:
+        try:
+            self._rows = await self._database.read(self._estimate)
+        except StoreUnavailable:
+            return  # the append itself will say so
+
+    def _estimate(self, connection: sqlite3.Connection) -> int:
+        (span,) = connection.execute(_SQL["span"]).fetchone()
+        if span <= _EXACT_FROM * self._rows_max:
+            return int(span)
+        # one old row that waits makes the span long; only a count tells whether the outbox is full
+        ready, deferred, _ = connection.execute(_SQL["backlog"], (self._rows_max + 1,)).fetchone()
+        return int(ready + deferred)
+
+
+def columns_of(outgoing: Outgoing) -> tuple[object, ...]:
+    """Return the values of `_COLUMNS` for one message."""
+    message = outgoing.message
+    return (
+        shard_of(message, limits.SHARDS_SQLITE),
+        message.id,
+        outgoing.destination,
+        message.type,
+        outgoing.routing_key,
+        message.key,
+        pack_meta(message, may_be_unrouted=outgoing.may_be_unrouted),
+        message.body,
+    )
+
+
+def insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    """Add rows to the outbox in the open transaction of a connection."""
+    if len(rows) == 1:
+        connection.execute(_INSERT_ONE, rows[0])
+    else:
+        connection.executemany(_INSERT_ONE, rows)
+
+
+@lru_cache(maxsize=_ROWS_PER_STATEMENT)
+def _insert_numbered(count: int) -> str:
+    """Return the INSERT of `count` rows with `$1`, `$2` …, for a transaction that takes SQL and not work."""
+    width = len(_COLUMNS)
+    rows = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(count))
+    return _INSERT + ", ".join(f"({row})" for row in rows)
+
+
+def _outbox_row(shard: int, row: tuple[Any, ...]) -> OutboxRow:
+    id, message_id, destination, type, routing_key, key, meta, body, attempts = row
+    outgoing = unpack_outgoing(
+        message_id=message_id,
+        type=type,
+        key=key,
+        meta=meta,
+        body=body,
+        destination=destination,
+        routing_key=routing_key,
+    )
+    return OutboxRow(RowRef(shard, id), outgoing, attempts)
+
+
+def _fence_values(fence: Fence) -> tuple[str, str, str, int]:
+    return (fence.kind, fence.name, str(fence.owner), fence.epoch)
+
+
+def _json(values: Collection[Any]) -> str:
+    return msgspec.json.encode(list(values)).decode()

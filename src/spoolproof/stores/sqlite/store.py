@@ -1,0 +1,65 @@
+"""The SQLite store: its parts on one Database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from spoolproof.clock import Clock
+from spoolproof.ids import Ids
+from spoolproof.message import Outgoing
+from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.sqlite import Database
+from spoolproof.stores.sqlite import handles
+from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
+from spoolproof.stores.sqlite.inbox import SqliteInbox
+from spoolproof.stores.sqlite.leases import SqliteLeases
+from spoolproof.stores.sqlite.migrations import SqliteMigrations
+from spoolproof.stores.sqlite.outbox import SqliteOutbox, columns_of, insert
+from spoolproof.stores.sqlite.retention import SqliteRetention
+from spoolproof.stores.sqlite.transaction import SqliteTransaction
+from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
+
+
+class SqliteStore:
+    """Implements `ports.store.Store`. path: made with its directory if missing; not on a network file system."""
+
+    def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
+        self._path = path
+        self._clock = clock
+        self._database = database = Database(path, clock=clock)
+        self.outbox = SqliteOutbox(database, rows_max=outbox_rows_max, clock=clock)
+        self.inbox = SqliteInbox(database)
+        self.dead_letters = SqliteDeadLetters(database, _copy_out)
+        self.leases = SqliteLeases(database)
+        self.retention = SqliteRetention(database)
+        self.migrations = SqliteMigrations(database, clock=clock, ids=ids)
+        self.wakeup = SqliteWakeUp(database)
+
+    @property
+    def name(self) -> str:
+        return f"sqlite:///{self._path}"
+
+    async def start(self) -> None:
+        await self._database.start()
+
+    async def stop(self) -> None:
+        await self._database.stop()
+
+    async def ping(self) -> None:
+        # a read: it does not wait behind a transaction that holds the writer
+        await self._database.read(lambda connection: connection.execute("select 1 from sqlite_schema").fetchone())
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        async with self._database.transaction() as tx:
+            yield SqliteTransaction(tx.run, tx)
+
+    async def adopt(self, handle: object) -> StoreTransaction:
+        return await handles.adopt(handle, self._path, self._clock)
+
+
+def _copy_out(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
+    insert(connection, [columns_of(outgoing)])

@@ -1,0 +1,64 @@
+"""A transaction on an sqlite3 connection, ours or the user's; who runs the work, and on which thread, is passed in.
+
+`$1`, `$2` … are SQLite's named parameters `1`, `2` …; `?` works too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from spoolproof.ports.transaction import Row
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Runs work on the connection of an open transaction."""
+
+    async def __call__(self, work: Callable[[sqlite3.Connection], T]) -> T: ...
+
+
+class SqliteTransaction:
+    """Implements `StoreTransaction`."""
+
+    __slots__ = ("_raw", "run")
+
+    def __init__(self, run: Run, raw: object) -> None:
+        self.run = run
+        self._raw = raw
+
+    @property
+    def raw(self) -> object:
+        """Of our own transaction, a `spoolproof.sqlite.Transaction`: `await tx.raw.run(lambda connection: …)`; of the
+        user's, what they handed in."""
+        return self._raw
+
+    async def execute(self, sql: str, *args: object) -> int:
+        return await self.run(lambda connection: changed_rows(_execute(connection, sql, args)))
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        return await self.run(lambda connection: _rows(_execute(connection, sql, args)))
+
+
+def _execute(connection: sqlite3.Connection, sql: str, args: Sequence[object]) -> sqlite3.Cursor:
+    cursor = connection.cursor()
+    cursor.row_factory = None  # a user's own connection may make other rows
+    return cursor.execute(sql, _parameters(sql, args))
+
+
+def _parameters(sql: str, args: Sequence[object]) -> Mapping[str, Any] | Sequence[Any]:
+    return {str(number): value for number, value in enumerate(args, 1)} if "$1" in sql else args
+
+
+def changed_rows(cursor: sqlite3.Cursor) -> int:
+    """Return how many rows a statement changed; 0 for one that changes none."""
+    if cursor.description is not None:
+        cursor.fetchall()  # RETURNING has done all its work, and is counted, after the last row
+    return max(0, cursor.rowcount)
+
+
+def _rows(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
