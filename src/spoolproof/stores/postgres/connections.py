@@ -21,7 +21,7 @@ import asyncpg
 
 from spoolproof import limits
 from spoolproof.errors import StoreUnavailable
-from spoolproof.stores.postgres.faults import is_own_trouble, unavailable
+from spoolproof.stores.postgres.faults import is_own_trouble, is_table_missing, outbox_missing, unavailable
 
 Connection = Any  #: asyncpg.Connection; asyncpg ships no types
 
@@ -166,6 +166,8 @@ class _Answers:
         if is_trouble:
             self._pool.drop_idle()
             raise unavailable(self._pool.name, error) from error
+        if is_table_missing(error):
+            raise outbox_missing(self._pool.name) from error
 
 
 def changed_rows(status: str) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from spoolproof.errors import StoreUnavailable
+from spoolproof.errors import OutboxMissing, StoreUnavailable
 
 _AWAY_CLASSES = frozenset({"08", "53", "57", "58"})
 """Connection exception, insufficient resources, operator intervention, system error."""
@@ -52,3 +52,9 @@ def unavailable(store: str, error: BaseException) -> StoreUnavailable:
     """Return our error for one of theirs."""
     text = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return StoreUnavailable(f"{store}: {text}")
+
+
+def outbox_missing(store: str) -> OutboxMissing:
+    """Return the error for a database without our tables."""
+    text = "the database has no table spoolproof.outbox"
+    return OutboxMissing(f"{text}; the store is {store}: pass a transaction of it, or run: spoolproof migrate")

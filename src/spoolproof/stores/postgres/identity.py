@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from spoolproof import limits
-from spoolproof.errors import OutboxMissing
 from spoolproof.stores.postgres.connections import Pool
+from spoolproof.stores.postgres.faults import outbox_missing
 from spoolproof.stores.postgres.statements import statements
 
 SQL = statements("identity.sql")
@@ -33,5 +33,5 @@ class Identity:
         if self._store_id is None:
             await self.read()
         if self._store_id is None:
-            raise OutboxMissing(f"{self._upkeep.name} has no table spoolproof.outbox; run: spoolproof migrate")
+            raise outbox_missing(self._upkeep.name)
         return self._store_id

@@ -27,14 +27,14 @@ from spoolproof.settings import redact_url
 from spoolproof.stores import sqlalchemy_handles
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
-from spoolproof.stores.postgres.faults import is_away, unavailable
+from spoolproof.stores.postgres.faults import is_away, outbox_missing, unavailable
 from spoolproof.stores.postgres.identity import SQL, Identity
 from spoolproof.stores.postgres.inbox import PostgresInbox
 from spoolproof.stores.postgres.leases import PostgresLeases
 from spoolproof.stores.postgres.migrations import PostgresMigrations
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, PostgresOutbox
 from spoolproof.stores.postgres.retention import PostgresRetention
-from spoolproof.stores.postgres.transaction import PostgresTransaction, outbox_missing
+from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
 
 _SUPPORTED = ("asyncpg.Connection", *sqlalchemy_handles.SUPPORTED)
@@ -91,7 +91,8 @@ class PostgresStore:
             watch = _Watch(connection, self)
             try:
                 yield tx
-                await _check_commits(tx, connection)
+                with self._work.answers(connection):
+                    await _check_commits(tx, connection)
             except BaseException as error:
                 is_lost = connection.is_closed()
                 await _roll_back(transaction, connection)
@@ -132,11 +133,14 @@ class PostgresStore:
     async def _check_database(self, tx: StoreTransaction) -> None:
         """Refuse a transaction of another database. Once per connection, and without failing a statement in it."""
         store_id = await self._identity.store_id()
-        async with asyncio.timeout(limits.STATEMENT_SECONDS):
-            (answer,) = await tx.fetch(SQL["has_outbox"])
-            if not answer["has_outbox"]:
-                raise outbox_missing(self._name)
-            (meta,) = await tx.fetch(SQL["meta"])
+        try:
+            async with asyncio.timeout(limits.STATEMENT_SECONDS):
+                (answer,) = await tx.fetch(SQL["has_outbox"])
+                if not answer["has_outbox"]:
+                    raise outbox_missing(self._name)
+                (meta,) = await tx.fetch(SQL["meta"])
+        except TimeoutError as error:
+            raise unavailable(self._name, error) from error
         if meta["store_id"] != store_id:
             raise WrongDatabase(
                 f"transaction= is on a database whose store_id is {meta['store_id']}, the service's store {self._name} "

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spoolproof import limits
-from spoolproof.errors import OutboxMissing
 from spoolproof.ports.transaction import Row
 from spoolproof.stores.postgres.connections import Connection, changed_rows
-from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, unavailable
+from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, outbox_missing, unavailable
 
 
 class PostgresTransaction:
@@ -65,9 +64,3 @@ class PostgresTransaction:
         self.has_failed = True
         if is_away(error, is_closed=self._connection.is_closed()):
             raise unavailable(self._name, error) from error
-
-
-def outbox_missing(store: str) -> OutboxMissing:
-    """Return the error for a database without our tables."""
-    text = "the database of this transaction has no table spoolproof.outbox"
-    return OutboxMissing(f"{text}; the store is {store}: pass a transaction of it, or run: spoolproof migrate")

@@ -1,0 +1,378 @@
+"""What the PostgreSQL store promises beside its ports: outages, limits, plans; on a server that is really broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+
+from spoolproof import limits
+from spoolproof.clock import SystemClock
+from spoolproof.errors import NotInTransaction, StoreUnavailable
+from spoolproof.message import pack_meta
+from spoolproof.stores.postgres import PostgresStore
+from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, SQL
+from spoolproof.testing.conformance import eventually, holds_for
+from spoolproof.testing.conformance._messages import make_message, make_outgoing
+from spoolproof.testing.servers import PostgresServer
+from spoolproof.testing.stores import postgres_store
+
+pytestmark = [pytest.mark.integration, pytest.mark.servers]
+
+RECOVERY_SECONDS = 2.0  #: of the server's return
+PACE_SECONDS = 0.01
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    async with postgres_store(postgres_url) as store:
+        yield store
+
+
+@pytest.fixture
+async def connection(postgres_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+class Appender:
+    """Appends one message after the other, through whatever happens, and remembers what was acknowledged."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+        self.acknowledged: list[str] = []
+        self.refusals = 0
+        self.longest_gap_seconds = 0.0
+
+    async def run(self, is_over: asyncio.Event) -> None:
+        last = CLOCK.monotonic()
+        while not is_over.is_set():
+            outgoing = make_outgoing()
+            try:
+                await self._store.outbox.append([outgoing], None)
+            except StoreUnavailable:
+                self.refusals += 1
+                await CLOCK.sleep(PACE_SECONDS)
+                continue
+            self.acknowledged.append(outgoing.message.id)
+            now = CLOCK.monotonic()
+            self.longest_gap_seconds = max(self.longest_gap_seconds, now - last)
+            last = now
+
+
+async def _restart_immediate(server: PostgresServer) -> None:
+    await asyncio.to_thread(server.restart_immediate)
+
+
+async def _kill_and_start(server: PostgresServer) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.parametrize("outage", [_restart_immediate, _kill_and_start])
+async def test_what_was_acknowledged_before_a_crash_of_the_server_is_there_after_it(
+    store: PostgresStore,
+    postgres: PostgresServer,
+    connection: Any,
+    outage: Callable[[PostgresServer], Awaitable[None]],
+) -> None:
+    """Rule 1 begins with the row: an append that returned must survive, and publishing goes on by itself."""
+    appenders = [Appender(store) for _ in range(6)]
+    is_over = asyncio.Event()
+
+    async def break_it() -> float:
+        await eventually(lambda: all(len(appender.acknowledged) > 20 for appender in appenders))
+        await outage(postgres)
+        back_at = CLOCK.monotonic()
+        counts = [len(appender.acknowledged) for appender in appenders]
+        await eventually(lambda: all(len(a.acknowledged) > n for a, n in zip(appenders, counts, strict=True)))
+        recovered_at = CLOCK.monotonic()
+        is_over.set()
+        return recovered_at - back_at
+
+    recovery_seconds, *_ = await asyncio.gather(break_it(), *(appender.run(is_over) for appender in appenders))
+
+    async with store.transaction() as tx:
+        kept = {row["message_id"] for row in await tx.fetch("select message_id from spoolproof.outbox")}
+    acknowledged = {id for appender in appenders for id in appender.acknowledged}
+    assert set() == acknowledged - kept
+    assert all(appender.refusals > 0 for appender in appenders)
+    assert recovery_seconds <= RECOVERY_SECONDS
+
+
+async def test_a_store_that_is_away_at_the_start_can_be_started_later(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """The service retries start() until its database is there."""
+    await asyncio.to_thread(postgres.stop)
+    attempts: list[Exception] = []
+
+    with pytest.raises(StoreUnavailable) as raised:
+        async with postgres_store(postgres_url):
+            attempts.append(AssertionError("started without a server"))
+    await asyncio.to_thread(postgres.start)
+    async with postgres_store(postgres_url) as store:
+        await store.ping()
+
+    assert [] == attempts
+    assert "127.0.0.1" in str(raised.value)
+
+
+async def test_a_frozen_server_is_given_up_within_the_limit(store: PostgresStore, postgres: PostgresServer) -> None:
+    """Rule 6: a peer that keeps the connection open and answers nothing must not hang a handler, nor the stop."""
+    is_frozen = asyncio.Event()
+    has_begun = asyncio.Event()
+
+    async def seconds_until_unavailable(work: Callable[[], Awaitable[object]]) -> float:
+        await is_frozen.wait()
+        started = CLOCK.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await work()
+        return CLOCK.monotonic() - started
+
+    async def long_statement_of_a_user() -> None:
+        async with store.transaction() as tx:
+            has_begun.set()
+            await tx.execute("select pg_sleep(60)")
+
+    async def long_statement_past_us() -> None:
+        async with store.transaction() as tx:
+            assert isinstance(tx.raw, asyncpg.Connection)
+            await tx.raw.execute("select pg_sleep(60)")
+
+    async def surprised(work: Callable[[], Awaitable[None]]) -> float:
+        with pytest.raises(StoreUnavailable):
+            await work()
+        return CLOCK.monotonic()
+
+    async def freeze() -> float:
+        await eventually(lambda: _is_sleeping(store, 2))
+        await asyncio.to_thread(postgres.freeze)
+        is_frozen.set()
+        return CLOCK.monotonic()
+
+    try:
+        frozen_at, *ended = await asyncio.gather(
+            freeze(), surprised(long_statement_of_a_user), surprised(long_statement_past_us)
+        )
+        single = await asyncio.gather(
+            seconds_until_unavailable(lambda: store.outbox.append([make_outgoing()], None)),
+            seconds_until_unavailable(lambda: store.outbox.fetch({0: 0}, (), 1)),
+            seconds_until_unavailable(store.ping),
+        )
+        stopping_at = CLOCK.monotonic()
+        await store.stop()
+        stopped_after = CLOCK.monotonic() - stopping_at
+    finally:
+        await asyncio.to_thread(postgres.thaw)
+
+    slack = 2.0
+    assert all(at - frozen_at < 2 * limits.STATEMENT_SECONDS + limits.POSTGRES_CONNECT_SECONDS + slack for at in ended)
+    assert all(seconds < limits.STATEMENT_SECONDS + limits.POSTGRES_CONNECT_SECONDS + slack for seconds in single)
+    assert stopped_after < limits.CLOSE_SECONDS + slack
+
+
+async def _is_sleeping(store: PostgresStore, count: int) -> bool:
+    async with store.transaction() as tx:
+        sql = "select count(*) as n from pg_stat_activity where wait_event = 'PgSleep'"
+        return (await tx.fetch(sql))[0]["n"] == count
+
+
+async def test_a_long_statement_on_a_server_that_answers_is_left_alone(store: PostgresStore) -> None:
+    """The watch looks for a dead server, not for slow queries."""
+    seconds = limits.STATEMENT_SECONDS + 1.5
+
+    async with store.transaction() as tx:
+        await tx.execute("select pg_sleep($1)", seconds)
+        recorded = await store.inbox.record(tx, "orders", "m1")
+
+    assert recorded
+    assert await store.inbox.contains("orders", "m1")
+
+
+async def test_a_connection_cut_under_a_users_statement_is_an_outage_not_their_error(
+    store: PostgresStore, connection: Any
+) -> None:
+    """Rule 5: an infrastructure failure must not count as an attempt of the message in hand."""
+
+    async def cut() -> None:
+        await eventually(lambda: _is_sleeping(store, 1))
+        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
+
+    async def handle() -> None:
+        with pytest.raises(StoreUnavailable):
+            async with store.transaction() as tx:
+                await tx.execute("select pg_sleep(30)")
+
+    await asyncio.gather(handle(), cut())
+    await store.ping()
+
+
+async def test_a_users_own_mistake_passes_as_it_is(store: PostgresStore) -> None:
+    """A handler may catch UniqueViolation; wrapped, nobody could."""
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with store.transaction() as tx:
+            await tx.execute("create table item (id int primary key)")
+            await tx.execute("insert into item values (1), (1)")
+
+
+async def test_a_swallowed_error_does_not_turn_the_commit_into_a_silent_rollback(store: PostgresStore) -> None:
+    """PostgreSQL answers COMMIT in a failed transaction with ROLLBACK and no error: the ack would lose the message."""
+    with pytest.raises(asyncpg.InFailedSQLTransactionError):
+        async with store.transaction() as tx:
+            await store.inbox.record(tx, "orders", "m1")
+            with pytest.raises(asyncpg.UndefinedTableError):
+                await tx.execute("select * from nowhere")
+
+    assert not await store.inbox.contains("orders", "m1")
+
+
+async def test_a_savepoint_of_the_driver_recovers_from_an_error(store: PostgresStore) -> None:
+    """`raw` is asyncpg's own connection: its nested transactions work inside ours."""
+    async with store.transaction() as tx:
+        await store.inbox.record(tx, "orders", "m1")
+        raw = tx.raw
+        assert isinstance(raw, asyncpg.Connection)
+        with pytest.raises(asyncpg.UndefinedTableError):
+            async with raw.transaction():
+                await raw.execute("select * from nowhere")
+
+    assert await store.inbox.contains("orders", "m1")
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_block_that_ends_its_transaction_itself_is_told_so(store: PostgresStore, end: str) -> None:
+    """What it wrote afterwards would otherwise be outside any transaction, and nobody would know."""
+    with pytest.raises(NotInTransaction):
+        async with store.transaction() as tx:
+            assert isinstance(tx.raw, asyncpg.Connection)
+            await tx.raw.execute(end)
+
+
+async def test_what_a_user_sets_for_the_session_is_gone_in_the_next_transaction(store: PostgresStore) -> None:
+    """Connections are shared: one handler's search_path or lock is none of another's business."""
+    async with store.transaction() as tx:
+        await tx.execute("set search_path = elsewhere")
+        await tx.fetch("select pg_advisory_lock(1)")
+
+    async with store.transaction() as tx:
+        (row,) = await tx.fetch(
+            "select current_setting('search_path') as path, current_setting('synchronous_commit') as sync,"
+            " (select count(*) from pg_locks where locktype = 'advisory') as locks"
+        )
+
+    assert ('"$user", public', "on", 0) == (row["path"], row["sync"], row["locks"])
+
+
+async def test_busy_handlers_wait_their_turn_and_never_starve_the_leases(store: PostgresStore) -> None:
+    """Rule 6: a clear error at the limit; and a process full of work must still renew."""
+    async with AsyncExitStack() as stack:
+        for _ in range(limits.POSTGRES_CONNECTIONS_MAX):
+            await stack.enter_async_context(store.transaction())
+
+        with pytest.raises(StoreUnavailable, match=f"all {limits.POSTGRES_CONNECTIONS_MAX} connections are in use"):
+            await store.outbox.append([make_outgoing()], None)
+        await store.leases.ensure("outbox", ["00"])
+
+    await store.outbox.append([make_outgoing()], None)
+
+
+async def test_a_cancelled_caller_gives_its_connection_back(store: PostgresStore) -> None:
+    """Forty clients that hang up must not use up twenty connections."""
+    for _ in range(2 * limits.POSTGRES_CONNECTIONS_MAX):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005), store.transaction() as tx:
+                await tx.execute("select pg_sleep(10)")
+
+    await store.outbox.append([make_outgoing()], None)
+    assert 1 == (await store.outbox.backlog()).rows
+
+
+async def test_a_ring_reaches_the_other_processes_also_after_the_server_came_back(
+    store: PostgresStore, postgres: PostgresServer, postgres_url: str
+) -> None:
+    """A relay elsewhere ships within milliseconds; a lost LISTEN connection must not turn that off for good."""
+    async with postgres_store(postgres_url) as other, postgres_store(postgres_url, listen=False) as deaf:
+
+        async def is_heard() -> bool:
+            store.wakeup.notify()
+            return await other.wakeup.wait(0.2)
+
+        await eventually(is_heard)
+        await asyncio.to_thread(postgres.restart_immediate)
+        await eventually(is_heard)
+
+        store.wakeup.notify()
+        assert not await deaf.wakeup.wait(0.2)
+
+
+async def test_a_process_does_not_hear_its_own_ring_twice(store: PostgresStore) -> None:
+    """A relay alone would otherwise read an empty outbox after every publish."""
+    await eventually(lambda: _is_quiet(store))
+
+    store.wakeup.notify()
+
+    assert await store.wakeup.wait(1.0)
+    await holds_for(lambda: _is_quiet(store), seconds=3 * limits.NOTIFY_INTERVAL_SECONDS)
+
+
+async def _is_quiet(store: PostgresStore) -> bool:
+    return not await store.wakeup.wait(0.05)
+
+
+async def test_the_migration_script_does_what_migrate_does(postgres: PostgresServer, postgres_url: str) -> None:
+    """Some databases are changed by other tools only; their schema must be the same, version included."""
+    async with postgres_store(postgres_url, migrate=False) as store:
+        await asyncio.to_thread(postgres.psql, store.migrations.sql(), database=postgres_url.rpartition("/")[2])
+
+        assert store.migrations.needed == await store.migrations.found()
+        assert [] == await store.migrations.apply()
+        await store.outbox.append([make_outgoing()], None)
+
+
+async def test_reading_a_batch_costs_the_same_whatever_waits_behind_it(postgres_url: str) -> None:
+    """P5: a plan that sorts or scans the shard is fast in every test and dead after an outage of the broker."""
+    async with postgres_store(postgres_url):
+        connection = await asyncpg.connect(postgres_url, server_settings=dict(RELAY_SETTINGS))
+        try:
+            await _fill(connection, 10_000)
+            few = await _pages_of_fetch(connection)
+            await _fill(connection, 290_000)
+            many = await _pages_of_fetch(connection)
+            await connection.execute("truncate spoolproof.outbox")
+        finally:
+            await connection.close()
+
+    assert few > 0
+    assert many <= 1.5 * few
+
+
+async def _fill(connection: Any, rows: int) -> None:
+    await connection.execute(
+        "insert into spoolproof.outbox (shard, message_id, destination, type, ordering_key, headers, body)"
+        " select i % 16, i::text, 'events', 't', 'k' || i % 1000, $1::jsonb, '{}' from generate_series(1, $2::int) i",
+        pack_meta(make_message()),
+        rows,
+    )
+    await connection.execute("vacuum (analyze) spoolproof.outbox")
+
+
+async def _pages_of_fetch(connection: Any) -> int:
+    """Return the pages that fetching 100 rows of one shard touches."""
+    (text,) = [
+        row[0]
+        for row in await connection.fetch(
+            f"explain (analyze, buffers, format json) {SQL['fetch']}", [3], [0], ["queue:full"], 100, []
+        )
+    ]
+    (explained,) = json.loads(text)
+    plan = explained["Plan"]
+    assert 100 == plan["Actual Rows"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
