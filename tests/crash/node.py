@@ -28,7 +28,6 @@ limits.UNROUTABLE_DELAYS_SECONDS = (0.05, 0.05, 0.05, 0.05, 0.05)  # type: ignor
 limits.PRUNE_SECONDS = 0.2
 # a frozen process keeps its claims of the embedded broker this long
 limits.CLAIM_SECONDS = 3.0
-limits.CLAIM_RENEW_SECONDS = 1.0
 
 NAMESPACE = UUID("4a0c0b58-5f0e-4a0e-9d53-0a1f5c0b7a11")
 QUIET_REASON = "crash suite"

@@ -17,7 +17,7 @@ piece of work is a plain function of the connection: it runs on the writer's thr
 back, and may run twice (the batch is rolled back and repeated when a neighbour fails), so it changes nothing but the
 database.
 
-Rules for whoever adds to this, all of them about losing rows (messaging.md, section 7):
+Rules for whoever adds to this, all of them about losing rows:
 - only the standard library's `sqlite3`: a second copy of SQLite in the process breaks the POSIX locks of the first;
 - nothing calls `open()` on the database file, its `-wal` or its `-shm`: closing that drops the same locks;
 - `synchronous=FULL` on every connection, read back when it is opened;
