@@ -38,6 +38,10 @@ def _names(file: Path) -> list[str]:
         return list(connection.scalars(text("select name from event order by name")))
 
 
+def _session_of(handle: Any) -> object:
+    return handle() if isinstance(handle, scoped_session) else handle
+
+
 Opener = Callable[[Path], AbstractAsyncContextManager[object]]
 
 
@@ -106,10 +110,11 @@ async def test_statements_run_in_the_users_transaction_and_commit_with_it(file: 
         changed = await tx.execute("insert into event (number, name, note) values ($2, $1, $1)", ":a $1", 7)
         rows = await tx.fetch("select name, number, note, ':p1' as kept from event where number = $1", 7)
         while_open = _names(file)
+        is_theirs = tx.raw is _session_of(handle)
 
+    assert is_theirs
     assert 1 == changed
     assert [{"name": ":a $1", "number": 7, "note": ":a $1", "kept": ":p1"}] == [dict(row) for row in rows]
-    assert getattr(handle, "registry", lambda: handle)() is tx.raw
     assert [] == while_open
     assert [":a $1"] == _names(file)
 
