@@ -50,9 +50,9 @@ def is_missing(settings: Settings) -> bool:
 async def opened(settings: Settings, *, may_create: bool = False) -> AsyncIterator[Store]:
     """Open the store of some settings, whatever its schema. may_create: a missing SQLite file is made."""
     if not may_create and is_missing(settings):
+        path = path_of(settings.store_url).resolve()
         raise StoreUnavailable(
-            f"there is no store at {path_of(settings.store_url).resolve()}; start the service in its own directory, or name the file "
-            "in SPOOLPROOF_STORE"
+            f"there is no store at {path}; start the service in its own directory, or name the file in SPOOLPROOF_STORE"
         )
     async with unopened(settings) as store:
         await store.start()

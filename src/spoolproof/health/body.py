@@ -14,7 +14,6 @@ from typing import Any
 
 from spoolproof.health.snapshot import Dependency, Snapshot
 from spoolproof.health.verdict import System, count_text, instant, issues_of, stuck_reason, system_of, unready_reason
-from spoolproof.settings import redact_url
 
 LEVEL = 0
 """Full function: nothing lowers it yet, and monitors may already read it."""
@@ -114,4 +113,4 @@ def _dependency(one: Dependency, snapshot: Snapshot, is_detailed: bool) -> dict[
         return body
     if one is snapshot.broker:
         body["pending_events"] = None if snapshot.backlog is None else count_text(snapshot.backlog.rows)
-    return body | {"url": redact_url(one.url), "since": instant(one.since), "error": one.error}
+    return body | {"url": one.url, "since": instant(one.since), "error": one.error}

@@ -237,8 +237,6 @@ def _refuse(request: socket.socket) -> None:
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = limits.HEALTH_REQUEST_SECONDS
-    server_version = "spoolproof"
-    sys_version = ""
 
     def _answer(self) -> None:
         request = Request(
@@ -250,6 +248,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(respond(request, self.server.view.newest()))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
+
+    def version_string(self) -> str:
+        """Return what every caller may know of us."""
+        return "spoolproof"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Probes are not logged."""
