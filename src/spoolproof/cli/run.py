@@ -42,9 +42,9 @@ def run(
     if log_level.upper() not in LEVELS:
         raise Usage(f"--log-level {log_level!r} is no level", f"write one of {', '.join(LEVELS)}")
     roles = roles_in(only)
-    log_to_stderr(log_level)
     loaded = load_service(service)
     refuse_memory(loaded.settings, is_allowed=allow_memory)
+    log_to_stderr(log_level)
     port = loaded.settings.health_port if health_port is None else health_port
     running = Running(loaded, roles, Address(loaded.settings.health_host, port))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
