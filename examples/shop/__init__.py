@@ -1,0 +1,1 @@
+"""A shop of two services: sales takes orders over HTTP, payments takes the money."""

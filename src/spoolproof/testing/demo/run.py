@@ -1,0 +1,250 @@
+"""One run from the first process to the verdict: start, break, heal, wait until quiet, repair, replay, add up.
+
+One thread that looks around some 30 times a second; every wait ends at a condition or at its deadline, and whatever is
+to be seen meanwhile (ledger, payments, processes that died by themselves) is seen in `_look`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from spoolproof.testing.demo.accounts import Accounts, Evidence, accounts_of, settled
+from spoolproof.testing.demo.backend import PAYMENTS, SALES, Backend, DatabaseAway, Embedded, Servers
+from spoolproof.testing.demo.faults import Fault, Sign, Suffered, planned, process_faults, server_faults
+from spoolproof.testing.demo.ledger import Did, LedgerReader
+from spoolproof.testing.demo.screen import Progress, Screen
+from spoolproof.testing.demo.shop import Shop
+
+LEASE_SECONDS = 3.0  #: short, so that standing still past it is quick
+LOOK_EVERY_SECONDS = 0.03
+START_SECONDS_MAX = 60.0
+RECOVERY_SECONDS_MAX = 60.0
+QUIET_SECONDS_MAX = 90.0
+NOTICE_SECONDS_MAX = 5.0  #: a fault that nobody noticed by then is healed unnoticed
+QUIET_LOOKS = 2  #: in a row: between two of them nothing moved
+STRIKE_SHARE = (0.2, 0.6)  #: where in its slice of orders a fault strikes
+ORDERS_PER_SECOND = 60.0
+ORDERS_AFTER_FAULT = 3  #: released when a slice was over before its fault was
+PROCESS_ROUNDS = {Embedded: 3, Servers: 2}  #: how often each process is killed and frozen
+
+PAYMENTS_SQL = "select order_id, outcome from payment"
+ORDERS_SQL = "select id, status from shop_order"
+
+_FAILED_CALLS = (Did.REFUSED, Did.UNANSWERED)
+
+
+class RunFailed(RuntimeError):
+    """The run could not be brought to its end."""
+
+
+class Run:
+    """One run. `suffered` and `accounts` hold what is known so far, also after it failed."""
+
+    def __init__(self, folder: Path, backend: Backend, *, orders: int, seed: int) -> None:
+        self._backend = backend
+        self._draw = random.Random(seed)
+        self._shop = Shop(folder, backend, LEASE_SECONDS)
+        ledger_path = folder / "ledger.jsonl"
+        self._ledger = LedgerReader(ledger_path)
+        self._clients = self._shop.clients(ledger_path, seed, orders, ORDERS_PER_SECOND)
+        self._plan = self._faults()
+        self._accepted: set[str] = set()
+        self._last_accepted_at = 0.0
+        self._released = 0
+        self._orders = orders
+        self._started_at = 0.0
+        self._away: set[str] = set()  #: services that do not run because we killed them
+        self.progress = Progress(orders=orders, faults=len(self._plan))
+        self.accounts: Accounts | None = None
+
+    @property
+    def suffered(self) -> Sequence[Suffered]:
+        """The faults that were recovered from."""
+        return self.progress.suffered
+
+    def go(self, screen: Screen) -> Accounts:
+        """Bring the run to its end. Raises RunFailed, DidNotFire, ShopMissing, DatabaseAway."""
+        self._screen = screen
+        try:
+            self._start()
+            self._suffer()
+            self._heal()
+            self.accounts = accounts_of(self._evidence())
+            self._stop()
+            return self.accounts
+        finally:
+            for process in (self._clients, *self._shop.services):
+                process.end()
+            self._shop.close()
+
+    def absorbed(self) -> int:
+        """Return how many redeliveries the inboxes dropped."""
+        return self._shop.absorbed()
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _faults(self) -> list[Fault]:
+        kinds = process_faults(self._shop.payments, Sign.PAYMENT_MADE, LEASE_SECONDS)
+        kinds += process_faults(self._shop.sales, Sign.ORDER_ACCEPTED, LEASE_SECONDS)
+        plan = planned(kinds, PROCESS_ROUNDS[type(self._backend)], self._draw)
+        if isinstance(self._backend, Servers):
+            plan += planned(server_faults(self._backend, self._shop.is_away), 1, self._draw)
+            self._draw.shuffle(plan)
+        return plan
+
+    def _start(self) -> None:
+        self._shop.prepare()
+        for process in self._shop.services:
+            process.start()
+        for process in self._shop.services:
+            self._until(process.answers, START_SECONDS_MAX, f"{process.name} to start")
+        if isinstance(self._backend, Servers):
+            self._backend.rabbitmq.sync()  # a node forgets what it declared less than 2 s before its kill
+        self._clients.start()
+        self._started_at = time.monotonic()
+
+    # --- break -------------------------------------------------------------------------------------------------------
+
+    def _suffer(self) -> None:
+        for number, fault in enumerate(self._plan):
+            first = self._released
+            self._release((self._orders - first) // (len(self._plan) + 1 - number))
+            share = self._draw.uniform(*STRIKE_SHARE)
+            strike_at = first + share * (self._released - first)
+            self.progress.phase = "taking orders"
+            self._until(
+                lambda strike_at=strike_at: len(self._accepted) >= strike_at,  # type: ignore[misc]
+                RECOVERY_SECONDS_MAX,
+                f"{strike_at:.0f} orders to be accepted",
+            )
+            self.progress.suffered.append(self._suffer_one(fault))
+        self._release(self._orders - self._released)
+
+    def _suffer_one(self, fault: Fault) -> Suffered:
+        self.progress.phase = fault.kind
+        self._look()
+        self._away = {SALES, PAYMENTS} & set(fault.kind.split())
+        struck_at = time.monotonic()
+        fault.strike()
+        detected_at: float | None = None
+        while (elapsed := time.monotonic() - struck_at) < fault.hold_seconds or (
+            detected_at is None and elapsed < NOTICE_SECONDS_MAX
+        ):
+            self._look()
+            if detected_at is None and fault.is_noticed():
+                detected_at = time.monotonic()
+            time.sleep(LOOK_EVERY_SECONDS)
+        failed_at = self._first_failed_after(struck_at) if Sign.ORDER_ACCEPTED in fault.signs else None
+        detected_at = min((at for at in (detected_at, failed_at) if at is not None), default=None)
+        payments_before = self._backend.count_payments() or self.progress.payments
+        fault.heal()
+        self._away = set()
+        healed_at = time.monotonic()
+        self.progress.phase = f"recovering from {fault.kind}"
+        if len(self._accepted) >= self._released or self.progress.payments >= self._released:
+            self._release(ORDERS_AFTER_FAULT)
+
+        def has_recovered() -> bool:
+            return (Sign.ORDER_ACCEPTED not in fault.signs or self._last_accepted_at > healed_at) and (
+                Sign.PAYMENT_MADE not in fault.signs or self.progress.payments > payments_before
+            )
+
+        self._until(has_recovered, RECOVERY_SECONDS_MAX, f"recovery from {fault.kind}")
+        return Suffered(
+            kind=fault.kind,
+            struck_seconds=round(struck_at - self._started_at, 3),
+            detected_seconds=None if detected_at is None else round(detected_at - struck_at, 3),
+            recovered_seconds=round(time.monotonic() - healed_at, 3),
+        )
+
+    def _release(self, orders: int) -> None:
+        upto = min(self._orders, self._released + orders)
+        if upto > self._released:
+            self._released = upto
+            self._clients.tell(str(upto))
+
+    # --- heal --------------------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        self.progress.phase = "waiting for the last orders"
+        self._until(lambda: not self._clients.is_running, QUIET_SECONDS_MAX, "the last order to be accepted")
+        if self._clients.exit_code != 0:
+            raise RunFailed(f"the clients ended with {self._clients.exit_code}:\n{self._clients.tail()}")
+        self._wait_until_quiet("waiting until all is quiet")
+        self.progress.phase = "replaying the dead letters"
+        self._backend.repair_bank()
+        if self._backend.replay_all():
+            self._wait_until_quiet("waiting until the replayed orders are paid")
+
+    def _wait_until_quiet(self, phase: str) -> None:
+        self.progress.phase = phase
+        quiet_looks = 0
+        deadline = time.monotonic() + QUIET_SECONDS_MAX
+        while quiet_looks < QUIET_LOOKS:
+            self._look()
+            waits = self._what_waits()
+            quiet_looks = 0 if waits else quiet_looks + 1
+            if waits and time.monotonic() > deadline:
+                raise RunFailed(f"not quiet after {QUIET_SECONDS_MAX:g} s: {waits}")
+            time.sleep(5 * LOOK_EVERY_SECONDS)
+
+    def _what_waits(self) -> str:
+        try:
+            waiting, queued, evidence = self._backend.waiting(), self._backend.queued(), self._evidence()
+        except DatabaseAway as error:
+            return str(error)
+        undecided = sorted(self._accepted - settled(evidence))
+        if waiting or queued:
+            return f"{waiting} in the outboxes, {queued} in the broker, {len(undecided)} undecided {undecided[:5]}"
+        # nothing is on its way any more: what is undecided now stays so, and the accounts say it
+        return ""
+
+    def _evidence(self) -> Evidence:
+        self._ledger.read()
+        return Evidence(
+            lines=self._ledger.lines,
+            payments=[(str(id), str(outcome)) for id, outcome in self._backend.rows(PAYMENTS, PAYMENTS_SQL)],
+            orders=[(str(id), str(status)) for id, status in self._backend.rows(SALES, ORDERS_SQL)],
+            letters=self._backend.letters(),
+        )
+
+    def _stop(self) -> None:
+        self.progress.phase = "stopping the shop"
+        for process in self._shop.services:
+            process.stop()
+
+    # --- look --------------------------------------------------------------------------------------------------------
+
+    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            self._look()
+            if condition():
+                return
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {process.name}\n{process.tail()}" for process in self._shop.services)
+                raise RunFailed(f"waited {seconds:g} s in vain for {what}\n{logs}")
+            time.sleep(LOOK_EVERY_SECONDS)
+
+    def _look(self) -> None:
+        """See what happened since the last look. Raises RunFailed when a process died and nobody killed it."""
+        for line in self._ledger.read():
+            if line.did is Did.ACCEPTED:
+                self._accepted.add(line.order_id)
+                self._last_accepted_at = line.at
+        for process in self._shop.services:
+            if process.exit_code is not None and process.name not in self._away:
+                raise RunFailed(f"{process.name} ended by itself with {process.exit_code}:\n{process.tail()}")
+        self.progress.accepted = len(self._accepted)
+        if self._started_at:
+            payments = self._backend.count_payments()
+            self.progress.payments = self.progress.payments if payments is None else payments
+        self._screen.tick()
+
+    def _first_failed_after(self, at: float) -> float | None:
+        """Return when the first call after `at` was refused or given up by a customer, if one was."""
+        failed = [line.at for line in self._ledger.lines if line.at > at and line.did in _FAILED_CALLS]
+        return min(failed, default=None)
