@@ -30,8 +30,16 @@ T = TypeVar("T")
 class Database:
     """One SQLite file. Used from one event loop."""
 
-    def __init__(self, path: Path, *, clock: Clock, make_runner: Callable[[str], Runner] = ThreadRunner) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        transaction_seconds_max: float = limits.USER_TRANSACTION_SECONDS_MAX,
+        make_runner: Callable[[str], Runner] = ThreadRunner,
+    ) -> None:
         self.path = path
+        self._transaction_seconds_max = transaction_seconds_max
         self._clock = clock
         self._make_runner = make_runner
         self._parts: _Parts | None = None
@@ -111,9 +119,9 @@ class Database:
         """Hold the writer: committed when the block ends, rolled back when it raises or is cancelled.
 
         One at a time. Raises StoreUnavailable when it cannot be opened or committed (the outcome of the COMMIT is then
-        unknown), TransactionTooLong at the first step after USER_TRANSACTION_SECONDS_MAX.
+        unknown), TransactionTooLong at the first step after `transaction_seconds_max`.
         """
-        tx = Transaction(self._open_parts().writer)
+        tx = Transaction(self._open_parts().writer, self._transaction_seconds_max)
         self._transactions.add(tx)
         try:
             await tx.begin()

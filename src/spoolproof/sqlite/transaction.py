@@ -1,11 +1,11 @@
 """One exclusive transaction on the writer's connection, held by its owner across awaits.
 
-Who keeps it longer than USER_TRANSACTION_SECONDS_MAX stops every writer of the file, so it is rolled back then and the
-owner's next step raises TransactionTooLong; a statement that runs at that moment is interrupted.
+Who keeps it long (`seconds_max`) stops every writer of the file, so it is rolled back then and the owner's next step
+raises TransactionTooLong; a statement that runs at that moment is interrupted.
 
 States: open → ended (committed or rolled back by its owner) or lost (too long, stopped, or undone by SQLite itself,
-which rolls back on a full disk). Every job looks first whether the transaction is still open: on a connection
-without one, a statement would commit by itself.
+which rolls back on a full disk; whatever ailed the file, nothing after it may commit). Every job looks whether the
+transaction is still open: on a connection without one, a statement would commit by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from spoolproof import limits
 from spoolproof.errors import NotInTransaction, SpoolproofError, StoreUnavailable, TransactionTooLong
 from spoolproof.sqlite.errors import translated
 from spoolproof.sqlite.writer import Writer
@@ -27,8 +26,9 @@ T = TypeVar("T")
 class Transaction:
     """Opened by `Database.transaction`. Use it only inside its block."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, seconds_max: float) -> None:
         self._writer = writer
+        self._seconds_max = seconds_max
         self._refusal: SpoolproofError | None = None
         self._has_connection = False
         self._timer: asyncio.TimerHandle | None = None
@@ -46,7 +46,7 @@ class Transaction:
             self._end(NotInTransaction("the transaction was never opened"))
             raise
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(limits.USER_TRANSACTION_SECONDS_MAX, self._too_long)
+        self._timer = loop.call_later(self._seconds_max, self._too_long)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return the result of `work`, run on the writer's thread. It must not begin, commit or roll back.
@@ -95,10 +95,9 @@ class Transaction:
         self._end(refusal)
 
     def _too_long(self) -> None:
-        seconds = limits.USER_TRANSACTION_SECONDS_MAX
         self.lose(
             TransactionTooLong(
-                f"a transaction was open for {seconds:g} s and rolled back, because SQLite has one writer; "
+                f"a transaction was open for {self._seconds_max:g} s and rolled back, because SQLite has one writer; "
                 "do slow work (HTTP, files) before or after it"
             )
         )

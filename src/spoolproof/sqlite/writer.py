@@ -76,7 +76,7 @@ class Writer:
         if len(self._requests) >= limits.WRITER_REQUESTS_MAX:
             raise StoreBusy(len(self._requests), limits.WRITER_REQUESTS_MAX)
         if self._request_bytes + body_bytes > limits.WRITER_BYTES_MAX and self._requests:
-            raise StoreBusy(self._request_bytes, limits.WRITER_BYTES_MAX, "bytes; slow down and try again")
+            raise StoreBusy(self._request_bytes, limits.WRITER_BYTES_MAX, "bytes of bodies; slow down and try again")
         self._requests.append(Request(work, done, body_bytes))
         self._request_bytes += body_bytes
         self._schedule()

@@ -28,11 +28,13 @@ _FOUND = "select coalesce(max(version), 0) from spoolproof_schema_version"
 
 
 class SqliteMigrations:
-    def __init__(self, database: Database, *, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, database: Database, *, clock: Clock, ids: Ids, steps: tuple[Migration, ...] = load(__package__)
+    ) -> None:
         self._database = database
         self._clock = clock
         self._ids = ids
-        self._steps = load(__package__)
+        self._steps = steps
 
     @property
     def needed(self) -> int:
