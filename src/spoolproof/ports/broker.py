@@ -85,6 +85,10 @@ class Delivery(Protocol):
     def dead_reason(self) -> str | None:
         """Why the broker itself dead-lettered it (`x-first-death-reason`), on a `.dead` queue; else None."""
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether settling it would do nothing: its channel is gone, or it was settled."""
+
     def ack(self) -> bool:
         """Settled: the broker forgets it."""
 
@@ -191,7 +195,8 @@ class Broker(Protocol):
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
         """Send one message, mandatory and persistent; `sink` gets (token, outcome) exactly once, never from within
-        this call. Raises WindowFull, BrokerBlocked, BrokerUnavailable or EncodeError, and then nothing was sent."""
+        this call. A second submit of an id that is still unanswered is taken and sent after that answer. Raises
+        WindowFull, BrokerBlocked, BrokerUnavailable or EncodeError, and then nothing was sent."""
 
     def room(self) -> int:
         """Return how many submits would be taken now; 0 when not connected or blocked."""

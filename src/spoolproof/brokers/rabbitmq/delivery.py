@@ -72,6 +72,10 @@ class RabbitMQDelivery:
     def dead_reason(self) -> str | None:
         return self._received.dead_reason
 
+    @property
+    def is_stale(self) -> bool:
+        return self._is_settled or not self._channel.pika.is_open
+
     def ack(self) -> bool:
         return self._settle("basic_ack")
 

@@ -147,7 +147,10 @@ class Declarer:
         """Queues that exist with other arguments than ours."""
 
     async def apply(self, connection: Connection) -> None:
-        """Declare everything; after a reconnect, first look which queues have vanished. Raises BrokerUnavailable."""
+        """Declare everything; after a reconnect, first look which queues have vanished.
+
+        Raises BrokerUnavailable, or ChannelClosed with code 0, when the connection is gone.
+        """
         declaring = _Declaring(connection)
         if self._has_declared:
             self.issues = {}
@@ -163,7 +166,12 @@ class Declarer:
         self._has_declared = True
 
     async def restore(self, connection: Connection, queue: str) -> None:
-        """Look whether one queue exists; if it vanished, say so and declare it again. Raises BrokerUnavailable."""
+        """Look whether a queue of the plan exists; if it vanished, say so and declare it again.
+
+        Somebody else's queue is not ours to declare. Raises BrokerUnavailable, or ChannelClosed with code 0.
+        """
+        if all(plan.name != queue for plan in self._plan.queues):
+            return
         declaring = _Declaring(connection)
         if not await self._look(declaring, queue):
             for plan in self._plan.queues:

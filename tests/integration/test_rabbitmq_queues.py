@@ -1,0 +1,240 @@
+"""Messages and queues that are not as they should be: one bad one must not harm its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pika
+import pytest
+import uvloop
+
+from spoolproof.brokers.rabbitmq import RabbitMQBroker
+from spoolproof.ports.broker import Confirmed, ConnectionState, PublishOutcome, Returned, Topology, Unknown
+from spoolproof.testing.conformance import eventually
+from spoolproof.testing.conformance._broker import CONNECT_SECONDS, Arrivals, Outcomes, consume, make_topology, publish
+from spoolproof.testing.conformance._messages import make_outgoing
+from spoolproof.testing.servers import RabbitMQServer
+from spoolproof.testing.servers.ports import free_port, release_port
+
+pytestmark = [pytest.mark.integration, pytest.mark.servers]
+
+Make = Callable[..., RabbitMQBroker]
+
+
+class MillisecondHeader:
+    """Properties with one header of AMQP's timestamp type, in milliseconds, as some clients write it."""
+
+    INDEX = 60
+
+    def encode(self) -> list[bytes]:
+        table = b"\x04sent" + b"T" + struct.pack(">Q", 1_700_000_000_000)
+        return [struct.pack(">HI", 1 << 13, len(table)), table]
+
+
+def as_operator(url: str, work: Callable[[Any], Any]) -> Any:
+    """Do something on a channel of plain pika."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        return work(connection.channel())
+
+
+async def test_a_header_nobody_can_decode_stops_no_consumer(rabbitmq_url: str, make_broker: Make) -> None:
+    """L17: it would close the connection, be delivered again, and close it again, for ever."""
+    topology = make_topology()
+    queue = topology.queues[0].name
+    broker = make_broker()
+    await broker.start(topology)
+    before, after = make_outgoing(), make_outgoing()
+    await publish(broker, before)
+    await asyncio.to_thread(
+        as_operator, rabbitmq_url, lambda channel: channel.basic_publish("", queue, b"body", MillisecondHeader())
+    )
+    await publish(broker, after)
+    since = broker.status().connections[1].since
+
+    arrivals, _ = await consume(broker, queue)
+    first, bad, last = await arrivals.reach(3)
+
+    assert [before.message.id, "", after.message.id] == arrivals.ids
+    assert [None, None] == [first.fault, last.fault]
+    assert "cannot be decoded" in str(bad.fault)
+    assert (b"body", ["raw-properties"]) == (bad.message.body, list(bad.message.headers))
+    assert bad.ack()
+    assert since == broker.status().connections[1].since
+
+
+async def test_of_a_hundred_messages_only_the_one_at_fault_is_blamed(make_broker: Make) -> None:
+    """L25: the broker closes the channel over one message, and with it the confirms of all the others."""
+    topology = make_topology()
+    broker = make_broker()
+    await broker.start(topology)
+    await publish(broker, make_outgoing())  # opens the window
+    bad = make_outgoing(destination="exchange:nobody.made.this")
+    sent = {one.message.id: one for one in [*(make_outgoing() for _ in range(60)), bad]}
+    sent |= {one.message.id: one for one in (make_outgoing() for _ in range(39))}
+
+    verdicts: dict[object, PublishOutcome] = {}
+    rounds = 0
+    while open_ids := [id for id in sent if id not in verdicts]:
+        rounds += 1
+        outcomes = Outcomes()
+        for count, id in enumerate(open_ids, 1):
+            assert await broker.wait_for_room(CONNECT_SECONDS)
+            broker.submit(sent[id], id, outcomes)
+            if broker.room() == 0:
+                await eventually(lambda c=count, o=outcomes: len(o.pairs) >= c, CONNECT_SECONDS)
+        await eventually(lambda o=outcomes, ids=open_ids: len(o.pairs) >= len(ids), CONNECT_SECONDS)
+        verdicts |= {id: one for id, one in outcomes.by_token().items() if not isinstance(one, Unknown)}
+
+    assert isinstance(verdicts.pop(bad.message.id), Returned)
+    assert {Confirmed()} == set(verdicts.values())
+    assert 2 == rounds
+
+
+async def test_a_deleted_queue_is_reported_made_again_and_consumed_again(
+    rabbitmq_url: str, make_broker: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L18: the broker cancels the consumer; a process that looks healthy and consumes nothing is the worst case."""
+    topology = make_topology()
+    queue = topology.queues[0].name
+    broker = make_broker()
+    await broker.start(topology)
+    arrivals, subscription = await consume(broker, queue)
+
+    await asyncio.to_thread(as_operator, rabbitmq_url, lambda channel: channel.queue_delete(queue))
+    await eventually(lambda: any("vanished" in issue for issue in broker.status().issues), CONNECT_SECONDS)
+    await eventually(lambda: subscription.is_active, CONNECT_SECONDS)
+    outgoing = make_outgoing()
+
+    assert [Confirmed()] == await publish(broker, outgoing)
+    await arrivals.reach(1)
+    assert [outgoing.message.id] == arrivals.ids
+    assert f"topology.queue_missing queue={queue}" in caplog.text
+
+
+async def test_a_queue_that_vanished_while_we_were_away_is_reported_before_it_is_made_again(
+    rabbitmq: RabbitMQServer, rabbitmq_url: str, make_broker: Make
+) -> None:
+    """Declaring it silently would hide that everything in it is gone."""
+    topology = make_topology()
+    dead = f"{topology.queues[0].name}.dead"
+    broker = make_broker()
+    await broker.start(topology)
+
+    await asyncio.to_thread(as_operator, rabbitmq_url, lambda channel: channel.queue_delete(dead))
+    assert () == broker.status().issues
+    await asyncio.to_thread(rabbitmq.rabbitmqctl, "close_all_connections", "--global", "by the test")
+    await eventually(lambda: len(broker.status().issues) == 1, CONNECT_SECONDS)
+
+    assert dead in broker.status().issues[0]
+    await eventually(lambda: broker.status().state is ConnectionState.CONNECTED, CONNECT_SECONDS)
+    passive = await asyncio.to_thread(
+        as_operator, rabbitmq_url, lambda channel: channel.queue_declare(dead, passive=True).method.message_count
+    )
+    assert 0 == passive
+
+
+async def test_a_queue_with_other_arguments_is_used_as_it_is_and_listed(rabbitmq_url: str, make_broker: Make) -> None:
+    """Somebody else's queue: without a dead-letter exchange a reject would drop the message, so it goes back."""
+    topology = make_topology()
+    queue = topology.queues[0].name
+    await asyncio.to_thread(as_operator, rabbitmq_url, lambda channel: channel.queue_declare(queue, durable=True))
+    broker = make_broker()
+    await broker.start(topology)
+    outgoing = make_outgoing()
+    await publish(broker, outgoing)
+    arrivals, _ = await consume(broker, queue)
+
+    (first,) = await arrivals.reach(1)
+    assert first.reject()
+    _, second = await arrivals.reach(2)
+
+    assert [0, 1] == [first.delivery_count, second.delivery_count]
+    (issue,) = broker.status().issues
+    assert queue in issue
+    assert "used as it is" in issue
+
+
+async def test_a_subscription_to_a_queue_nobody_made_begins_when_it_is_there(
+    rabbitmq_url: str, make_broker: Make
+) -> None:
+    """A queue of others is not ours to declare; until it exists an issue says so, and nothing else is harmed."""
+    broker = make_broker()
+    await broker.start(make_topology())
+    arrivals = Arrivals()
+    subscription = await broker.subscribe("somebody.elses", 10, arrivals)
+    (issue,) = broker.status().issues
+    assert "somebody.elses is not consumed" in issue
+
+    def make_it(channel: Any) -> None:
+        channel.queue_declare("somebody.elses", durable=True)
+        channel.basic_publish("", "somebody.elses", b"{}")
+
+    await asyncio.to_thread(as_operator, rabbitmq_url, make_it)
+    await arrivals.reach(1)
+
+    assert subscription.is_active
+    assert (ConnectionState.CONNECTED, ()) == (broker.status().state, broker.status().issues)
+
+
+async def test_the_second_of_two_urls_is_used_when_the_first_is_dead(rabbitmq_url: str, make_broker: Make) -> None:
+    """A7: one node of two is gone; nobody waits."""
+    port = free_port()
+    try:
+        broker = make_broker(f"amqp://127.0.0.1:{port}", rabbitmq_url)
+        await broker.start(make_topology())
+
+        assert {Confirmed()} == set(await publish(broker, make_outgoing()))
+    finally:
+        release_port(port)
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [(("guest:guest", "guest:hush-hush"), "authentication_refused"), (("/test-", "/no-such-"), "vhost_refused")],
+)
+async def test_wrong_credentials_are_an_error_of_their_own(
+    rabbitmq_url: str, make_broker: Make, caplog: pytest.LogCaptureFixture, change: tuple[str, str], outcome: str
+) -> None:
+    """Trying again will not help until somebody acts; it goes on all the same, because credentials rotate."""
+    broker = make_broker(rabbitmq_url.replace(*change), is_required=False)
+
+    await broker.start(make_topology())
+    await eventually(lambda: f"outcome={outcome}" in caplog.text, CONNECT_SECONDS)
+
+    assert {logging.ERROR} == {record.levelno for record in caplog.records if record.name == "spoolproof.broker"}
+    assert "hush" not in caplog.text
+    assert all(one.retry_at for one in broker.status().connections if one.state is ConnectionState.DISCONNECTED)
+
+
+def test_it_runs_on_uvloop(rabbitmq_url: str) -> None:
+    """The fastest loop is the one many services run on."""
+
+    async def main(topology: Topology) -> tuple[list[PublishOutcome], int]:
+        from spoolproof.backoff import system_random
+        from spoolproof.clock import SystemClock
+
+        broker = RabbitMQBroker(
+            [rabbitmq_url],
+            service="uvloop",
+            clock=SystemClock(),
+            random=system_random(),
+            spawn=lambda work, name: asyncio.get_running_loop().create_task(work, name=name),
+            retry_first_seconds=1.0,
+            is_required=True,
+            rounds_max=3,
+        )
+        await broker.start(topology)
+        outcomes = await publish(broker, *(make_outgoing() for _ in range(300)))
+        arrivals, _ = await consume(broker, topology.queues[0].name, prefetch=400)
+        settled = sum(delivery.ack() for delivery in await arrivals.reach(300))
+        await broker.stop()
+        return outcomes, settled
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        outcomes, settled = runner.run(main(make_topology()))
+
+    assert ({Confirmed()}, 300) == (set(outcomes), settled)
