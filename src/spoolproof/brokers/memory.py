@@ -189,6 +189,10 @@ class MemoryDelivery:
         self._origin = queue
         self._entry = entry
 
+    @property
+    def is_stale(self) -> bool:
+        return not self._subscription.holds(self)
+
     def ack(self) -> bool:
         return self._subscription.settle(self)
 
@@ -257,6 +261,10 @@ class MemorySubscription:
             self._on_delivery(delivery)
         except Exception:  # as with a real broker: the receiver's mistake must not stop the other consumers
             logger.exception("broker.receiver_failed queue=%s", self._queue)
+
+    def holds(self, delivery: MemoryDelivery) -> bool:
+        """Whether it is unsettled."""
+        return delivery in self._unsettled
 
     def settle(self, delivery: MemoryDelivery) -> bool:
         """Forget an unsettled delivery; False if it is no longer one."""

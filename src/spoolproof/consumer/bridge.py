@@ -13,6 +13,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
 from spoolproof.errors import Unavailable
 from spoolproof.failpoints import failpoint
@@ -47,7 +48,7 @@ class Bridge:
     async def start(self) -> None:
         """Consume every source, as soon as the broker is there."""
         for source in self._sources:
-            self._subscriptions.append(await self._broker.subscribe(source, _PREFETCH, self._waiting.put_nowait))
+            self._subscriptions.append(await self._broker.subscribe(source, _PREFETCH, self._on_delivery))
 
     async def run_once(self) -> None:
         """Record one message, or wait a few seconds for one."""
@@ -74,6 +75,12 @@ class Bridge:
 
     async def stop(self) -> None:
         """Nothing to let go of: the broker closes the subscriptions."""
+
+    def _on_delivery(self, delivery: BrokerDelivery) -> None:
+        if make_room(self._waiting):
+            self._waiting.put_nowait(delivery)
+        else:
+            delivery.nack()
 
     async def _record(self, delivery: BrokerDelivery) -> None:
         message = delivery.message

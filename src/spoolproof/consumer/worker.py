@@ -1,7 +1,7 @@
 """The consumer of one queue: a subscription and as many lanes as its handlers may run at once.
 
-A lane is a supervised loop that runs one delivery at a time. Deliveries wait in a queue of `prefetch`, which is also
-what the broker is told, so it never overflows.
+A lane is a supervised loop that runs one delivery at a time. Deliveries wait in a queue with room for `prefetch`, which
+is also what the broker is told: only stale ones can fill it, and they make room.
 
 Draining: cancel the subscription, hand back what no lane has started, let running handlers end within the limit.
 """
@@ -13,6 +13,7 @@ import logging
 
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
+from spoolproof.consumer.waiting import make_room
 from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 
@@ -81,7 +82,7 @@ class Worker:
             self.in_flight -= 1
 
     def _on_delivery(self, delivery: BrokerDelivery) -> None:
-        if self._is_draining or self._waiting.full():
+        if self._is_draining or not make_room(self._waiting):
             delivery.nack()
         else:
             self._waiting.put_nowait(delivery)

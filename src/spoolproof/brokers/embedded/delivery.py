@@ -34,6 +34,10 @@ class EmbeddedDelivery:
         self.claim = claimed.claim
         self._subscription = subscription
 
+    @property
+    def is_stale(self) -> bool:
+        return not self._subscription.holds(self)
+
     def ack(self) -> bool:
         return self._subscription.settle(self, Verb.ACK)
 
@@ -86,6 +90,10 @@ class EmbeddedSubscription:
             self._on_delivery(delivery)
         except Exception:  # a receiver's mistake must not stop the other consumers; the delivery stays unsettled
             logger.exception("broker.receiver_failed queue=%s", self.queue)
+
+    def holds(self, delivery: EmbeddedDelivery) -> bool:
+        """Whether it is unsettled, as far as this process knows."""
+        return delivery in self._unsettled
 
     def settle(self, delivery: EmbeddedDelivery, verb: Verb) -> bool:
         """End a delivery. False when it was settled before or its claim is lost."""

@@ -168,10 +168,12 @@ class BrokerDeliveryConformance(BrokerSuite):
         await publish(broker, make_outgoing())
         arrivals, _ = await consume(broker, topology.queues[0].name)
         (delivery,) = await arrivals.reach(1)
+        was_stale = delivery.is_stale
 
         answers = [getattr(delivery, verb)() for verb in (first, "ack", "nack", "reject")]
 
         assert [True, False, False, False] == answers
+        assert (False, True) == (was_stale, delivery.is_stale)
 
     async def test_a_delivery_of_a_stopped_broker_cannot_be_settled(self, brokers: Brokers) -> None:
         """L11: it may be with somebody else by now."""
@@ -183,6 +185,7 @@ class BrokerDeliveryConformance(BrokerSuite):
 
         await broker.stop()
 
+        assert [True] * 3 == [delivery.is_stale for delivery in (ack, nack, reject)]
         assert (False, False, False) == (ack.ack(), nack.nack(), reject.reject())
 
     async def test_unsettled_deliveries_of_a_stopped_broker_come_back_in_order(self, brokers: Brokers) -> None:
