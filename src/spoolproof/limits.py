@@ -162,7 +162,7 @@ HEALTH_CHECK_SECONDS_MAX = 1.0
 """How long a check may take: above it a database is no use to a request either."""
 HEALTH_FAILURES = 3
 HEALTH_SUCCESSES = 2
-"""Checks in a row that turn a status: one lost packet does not take a process out, one answer does not bring it back."""
+"""Checks in a row that turn a status: one lost packet takes no process out, one answer brings none back."""
 HEALTH_STALE_SECONDS = 30.0
 """A result older than three checks says nothing."""
 READY_NEEDS_SECONDS = 30.0

@@ -148,7 +148,7 @@ def test_two_handlers_for_one_type_on_one_queue_are_refused() -> None:
     shop = service()
     shop.on(OrderPlaced, queue="orders")(only_payload)
 
-    with pytest.raises(RegistrationError, match="'orders' already has a handler for order.placed"):
+    with pytest.raises(RegistrationError, match=r"'orders' already has a handler for order\.placed"):
         shop.on(OrderPlaced, queue="orders")(everything)
 
 
