@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 _SUPPORTED = ("sqlite3.Connection", *sqlalchemy_handles.SUPPORTED)
 _LOCK_POLL_SECONDS = 0.005
-_PLACE = """
-select (select count(*) from sqlite_schema where type = 'table' and name = 'spoolproof_outbox') as has_outbox,
-  (select file from pragma_database_list where name = 'main') as file"""
+_FILES = "pragma database_list"  #: number 0 is main; as a SELECT it would open a read, and age the transaction
+_HAS_OUTBOX = "select 1 from sqlite_schema where type = 'table' and name = 'spoolproof_outbox'"
+_TAKE_WRITE_LOCK = "update spoolproof_outbox set state = 0 where 0"
 
 
 async def adopt(handle: object, path: Path, clock: Clock) -> StoreTransaction:
@@ -92,17 +92,29 @@ def _pragma(connection: sqlite3.Connection, sql: str) -> Any:
 
 async def _check_place(tx: StoreTransaction, path: Path) -> None:
     """Refuse a transaction of another file. By the file itself: a copy of it would know any id kept inside."""
-    (place,) = await tx.fetch(_PLACE)
-    if not place["has_outbox"]:
-        raise OutboxMissing(
-            f"the database of this transaction ({place['file'] or 'in memory'}) has no outbox; pass a transaction on "
-            f"{path}, or run: spoolproof migrate"
-        )
-    if not _is_same(place["file"], path):
+    file = next(row["file"] for row in await tx.fetch(_FILES) if row["seq"] == 0)
+    if not _is_same(file, path):
+        place = file or "a database in memory"
+        if not await tx.fetch(_HAS_OUTBOX):
+            raise _outbox_missing(place, path)
         raise WrongDatabase(
-            f"transaction= is on {place['file'] or 'a database in memory'}, the service's store is {path}; pass a "
-            "transaction on that file, or point SPOOLPROOF_STORE at yours"
+            f"transaction= is on {place}, the service's store is {path}; pass a transaction on that file, or point "
+            "SPOOLPROOF_STORE at yours"
         )
+    try:
+        # before anything is read: a transaction that has read may be too old to write by the time of its INSERT
+        await tx.execute(_TAKE_WRITE_LOCK)
+    except sqlite3.OperationalError as error:
+        if str(error).startswith("no such table"):
+            raise _outbox_missing(file, path) from error
+        raise
+
+
+def _outbox_missing(place: str, path: Path) -> OutboxMissing:
+    return OutboxMissing(
+        f"the database of this transaction ({place}) has no outbox; pass a transaction on {path}, or run: "
+        "spoolproof migrate"
+    )
 
 
 def _is_same(file: str, path: Path) -> bool:

@@ -71,6 +71,7 @@ class SqliteMigrations:
 
 
 def _copy(connection: sqlite3.Connection, unfinished: Path, final: Path, found: int) -> None:
+    connection.execute("pragma query_only = off")  # the reader's; it refuses a VACUUM into another file, too
     try:
         connection.execute("vacuum into ?", (str(unfinished),))
         with closing(sqlite3.connect(unfinished)) as copy:
@@ -80,6 +81,7 @@ def _copy(connection: sqlite3.Connection, unfinished: Path, final: Path, found: 
             unfinished.replace(final)
             sync_directory(final.parent)
     finally:
+        connection.execute("pragma query_only = on")
         unfinished.unlink(missing_ok=True)
 
 
