@@ -12,7 +12,7 @@ from spoolproof.cli.exits import Usage
 from spoolproof.cli.target import load_service
 
 FILES = {
-    "goods.py": "from spoolproof import Service\nservice = Service('goods')\nclass Box:\n    inner = Service('inner')\n",
+    "goods.py": "from spoolproof import Service\n\nservice = Service('goods')\nclass Box: inner = Service('inner')\n",
     "empty_shop.py": "x = 1\n",
     "broken_shop.py": "import json\n\nraise RuntimeError('no bank')\n",
     "typo_shop.py": "def broken(:\n",
