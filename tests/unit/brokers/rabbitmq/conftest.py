@@ -53,7 +53,7 @@ class ScriptedServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._publishing: tuple[asyncio.StreamWriter, int] | None = None
+        self.publishing: tuple[asyncio.StreamWriter, int] | None = None  #: the confirming channel opened last
 
     @property
     def url(self) -> str:
@@ -71,8 +71,9 @@ class ScriptedServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
-    def ack(self, tag: int, *, multiple: bool = False) -> None:
-        self._tell(spec.Basic.Ack(tag, multiple))
+    def ack(self, tag: int, *, multiple: bool = False, on: tuple[asyncio.StreamWriter, int] | None = None) -> None:
+        writer, channel = on or self._publisher()
+        writer.write(frame.Method(channel, spec.Basic.Ack(tag, multiple)).marshal())
 
     def return_(self, message_id: str) -> None:
         writer, channel = self._publisher()
@@ -100,8 +101,8 @@ class ScriptedServer:
         writer.write(frame.Method(channel, method).marshal())
 
     def _publisher(self) -> tuple[asyncio.StreamWriter, int]:
-        assert self._publishing is not None, "nothing was confirmed-selected yet"
-        return self._publishing
+        assert self.publishing is not None, "nothing was confirmed-selected yet"
+        return self.publishing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -139,7 +140,7 @@ class ScriptedServer:
         elif isinstance(read, frame.Method):
             method = read.method
             if isinstance(method, spec.Confirm.Select):
-                self._publishing = (writer, read.channel_number)
+                self.publishing = (writer, read.channel_number)
                 self.channels_opened += 1
             answer = ANSWERS.get(type(method))
             if answer is not None and type(method) not in self.held:

@@ -141,6 +141,47 @@ async def test_too_many_late_confirms_replace_the_channel(
     assert connections == server.connections
 
 
+async def test_a_confirm_on_a_replaced_channel_settles_nothing_of_the_next(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """L11: tags restart at 1 with every channel; the old channel's late confirms bear the same numbers."""
+    await open_window(server, broker)
+    for token in range(limits.LATE_CONFIRMS_MAX):
+        broker.submit(make_outgoing(), token, Outcomes())
+    await clock.advance(limits.CONFIRM_SECONDS - 2)
+    server.heartbeat()
+    await eventually(lambda: len(server.published) == limits.LATE_CONFIRMS_MAX + 1)
+    old = server.publishing
+    server.held.add(spec.Channel.Close)
+    await clock.advance(4)
+    assert await broker.wait_for_room(5.0)
+    outcomes = Outcomes()
+    broker.submit(make_outgoing(), 1, outcomes)
+    await eventually(lambda: len(server.published) == limits.LATE_CONFIRMS_MAX + 2)
+
+    server.ack(1, on=old)
+    server.heartbeat()
+    server.close_channel(541, "INTERNAL_ERROR")
+
+    await eventually(lambda: len(outcomes.pairs) == 1)
+    assert isinstance(outcomes.pairs[0][1], Unknown)
+    server.drop_connections()  # or stop() would wait for an answer that does not come
+
+
+async def test_every_new_connection_begins_with_one_publish(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """The alarm may have begun while we were away."""
+    await open_window(server, broker)
+    server.drop_connections()
+    await eventually(lambda: broker.room() == 0)
+
+    while broker.room() == 0:
+        await clock.advance(1)
+
+    assert 1 == broker.room()
+
+
 @pytest.mark.parametrize(("code", "expected"), [(403, Refused), (406, Refused), (404, Returned), (541, Unknown)])
 async def test_the_only_publish_on_its_way_is_blamed_for_a_closed_channel(
     server: Any, broker: RabbitMQBroker, code: int, expected: type
