@@ -72,3 +72,10 @@ async def visit_broker(url: str, *, clock: Clock, random: RandomSource, spawn: S
     from spoolproof.brokers.rabbitmq.visit import visit
 
     return await visit(url, clock=clock, random=random, spawn=spawn)
+
+
+def sqlite_release() -> tuple[int, int, int]:
+    """Return the release of SQLite this Python carries."""
+    from spoolproof.sqlite import release
+
+    return release.sqlite_release()

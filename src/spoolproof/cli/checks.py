@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings, load_settings, path_of, redact_url
+from spoolproof.wiring import sqlite_release, visit_broker
 
 NETWORK_FILE_SYSTEMS = frozenset(
     [
@@ -226,14 +226,13 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
 
 
 def _sqlite_version(processes: int) -> Finding:
-    return judge_sqlite(sqlite3.sqlite_version_info[:3], processes)
+    return judge_sqlite(sqlite_release(), processes)
 
 
-def judge_sqlite(version: tuple[int, ...], processes: int) -> Finding:
+def judge_sqlite(version: tuple[int, int, int], processes: int) -> Finding:
     """Return what a SQLite release means with so many processes of ours on one file."""
     text = ".".join(map(str, version))
-    major, minor, patch = version
-    if not has_wal_reset_bug((major, minor, patch)):
+    if not has_wal_reset_bug(version):
         return Finding("sqlite", Verdict.PASS, text)
     if processes <= 1:
         return Finding(
@@ -287,8 +286,6 @@ async def broker(settings: Settings) -> list[Finding]:
 
 
 async def _rabbitmq(url: str, settings: Settings, spawn: Spawn) -> Finding:
-    from spoolproof.wiring import visit_broker
-
     try:
         version = await visit_broker(url, clock=SystemClock(), random=system_random(), spawn=spawn)
     except SpoolproofError as error:
@@ -303,6 +300,7 @@ def _embedded(path: Path) -> Finding:
     if not path.exists():
         return Finding("broker", Verdict.PASS, f"{path} is made at the first start")
     try:
+        # no SQLite connection of this process has the file open: closing it here would drop that one's locks
         with path.open("r+b") as file:
             head = file.read(16)
     except OSError as error:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import platform
-import sqlite3
 from importlib import metadata
 
 import spoolproof
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, say
+from spoolproof.wiring import sqlite_release
 
 DRIVERS = ("pika", "asyncpg", "sqlalchemy", "uvloop")
 
 
 def version(as_json: AsJson = False) -> None:
     """Print the versions of Spoolproof and of what it runs on."""
-    versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **_drivers()}
+    versions = {"python": platform.python_version(), "sqlite": ".".join(map(str, sqlite_release())), **_drivers()}
     if as_json:
         emit("version", {"version": spoolproof.__version__, "with": versions})
         return

@@ -146,6 +146,8 @@ def _fault(address: Address, error: OSError) -> str:
 class _Server(HTTPServer):
     """A thread per request, at most 32; closing ends them all."""
 
+    request_queue_size = 4 * limits.HEALTH_REQUESTS_MAX  # who is over the limit is told so, not left to try again
+
     def __init__(self, host: str, port: int, view: View, clock: Clock) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.view = view

@@ -50,7 +50,7 @@ def test_the_wal_reset_bug_is_known_by_version(version: tuple[int, int, int], ha
     ],
 )
 def test_it_matters_when_several_processes_share_a_file(
-    version: tuple[int, ...], processes: int, verdict: Verdict
+    version: tuple[int, int, int], processes: int, verdict: Verdict
 ) -> None:
     """A warning that is always there is read by nobody."""
     assert verdict is judge_sqlite(version, processes).verdict
