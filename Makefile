@@ -63,7 +63,8 @@ ci: export SPOOLPROOF_DOSE = ci
 ci: export CI = true
 ci: test ## test with larger doses; a missing server fails
 
-bench: setup ## All benchmarks against their peers
+bench: setup ## All benchmarks against their peers, into benchmarks/RESULTS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 
 proof: export SPOOLPROOF_DOSE = proof
