@@ -130,6 +130,7 @@ async def test_a_turn_over_its_limit_is_reported_by_name() -> None:
     supervisor = Supervisor(clock, system_random())
     loop = Hanging(name="relay")
     await supervisor.run(loop)
+    await until(lambda: loop.turns == 1)
     await clock.advance(30.0)
     assert [] == supervisor.stalled()
 
