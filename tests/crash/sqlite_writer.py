@@ -2,8 +2,8 @@
 
     python sqlite_writer.py FILE LEDGER NAME CHECKPOINT_PAGES
 
-The ledger gets a line per row after its commit was reported, in one unbuffered write: what the ledger has, the file must
-have.
+The ledger gets a line per row after its commit was reported, in one unbuffered write: what the ledger has, the
+file must have.
 """
 
 from __future__ import annotations

@@ -115,6 +115,30 @@ async def test_no_checkpoint_starts_while_somebody_writes(tmp_path: Path) -> Non
         assert (4096, 8192) == (while_writing, path.stat().st_size)
 
 
+async def test_no_checkpoint_starts_while_another_process_has_the_lock(path: Path) -> None:
+    """Its commit may be starting the log over: the other half of the WAL-reset bug."""
+    clock = ManualClock()
+    database = Database(path, clock=clock)
+    await database.start()
+    await database.write(lambda db: db.execute("create table item (name text primary key, body blob) strict"))
+    writer = database._open_parts().writer
+
+    async def size_after_a_tick() -> int:
+        await clock.advance(limits.CHECKPOINT_SECONDS)
+        writer.checkpoint_soon()
+        await database.data_version()  # runs after it, on the same thread
+        return path.stat().st_size
+
+    other = WriterLock(path, _Sleepless())
+    await database.data_version()  # the writer gives the lock back after it has answered
+    assert other.try_acquire()
+    while_locked = await size_after_a_tick()
+    other.close()
+
+    assert while_locked < await size_after_a_tick()
+    await database.stop()
+
+
 async def test_two_writers_of_one_file_share_it_fairly(database: Database, path: Path) -> None:
     """One that writes without pause must not keep the other from renewing its leases."""
     other = Database(path, clock=SystemClock())

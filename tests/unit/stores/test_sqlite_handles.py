@@ -106,6 +106,20 @@ async def test_a_database_without_outbox_is_told_how_to_get_one(store: SqliteSto
             await publish(store, other)
 
 
+async def test_the_stores_own_file_without_its_tables_is_told_how_to_get_them(tmp_path: Path) -> None:
+    """It was started and never migrated."""
+    clock = SystemClock()
+    store = SqliteStore(tmp_path / "bare.db", clock=clock, ids=Ids(clock), outbox_rows_max=1000)
+    await store.start()
+
+    with closing(sqlite3.connect(tmp_path / "bare.db")) as connection:
+        connection.execute("begin")
+        tx = await store.adopt(connection)
+        with pytest.raises(OutboxMissing, match="spoolproof migrate"):
+            await store.inbox.record(tx, "orders", "m1")
+    await store.stop()
+
+
 async def test_the_users_connection_keeps_its_ways(store: SqliteStore, user: sqlite3.Connection) -> None:
     """Its rows, its text, its busy timeout; only its automatic checkpoint is off."""
 

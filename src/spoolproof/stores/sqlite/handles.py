@@ -31,7 +31,6 @@ _SUPPORTED = ("sqlite3.Connection", *sqlalchemy_handles.SUPPORTED)
 _LOCK_POLL_SECONDS = 0.005
 _FILES = "pragma database_list"  #: number 0 is main; as a SELECT it would open a read, and age the transaction
 _HAS_OUTBOX = "select 1 from sqlite_schema where type = 'table' and name = 'spoolproof_outbox'"
-_TAKE_WRITE_LOCK = "update spoolproof_outbox set state = 0 where 0"
 
 
 async def adopt(handle: object, path: Path, clock: Clock) -> StoreTransaction:
@@ -56,12 +55,19 @@ async def _adopt_connection(connection: sqlite3.Connection, path: Path, clock: C
 
     async def run(work: Callable[[sqlite3.Connection], T]) -> T:
         with translated(str(path)):
-            return await _without_blocking(connection, work, clock)
+            try:
+                return await _without_blocking(connection, work, clock)
+            except sqlite3.OperationalError as error:
+                if str(error).startswith("no such table: spoolproof_"):
+                    raise _outbox_missing(path, path) from error
+                raise
 
-    tx = SqliteTransaction(run, connection)
-    await _check_place(tx, path)
-    await tx.execute("pragma wal_autocheckpoint = 0")  # only our writer's thread checkpoints
-    return tx
+    async def run_at_once(work: Callable[[sqlite3.Connection], T]) -> T:
+        return work(connection)
+
+    await _check_place(SqliteTransaction(run_at_once, connection), path)
+    _pragma(connection, "pragma wal_autocheckpoint = 0")  # only our writer's thread checkpoints
+    return SqliteTransaction(run, connection)
 
 
 async def _without_blocking(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], clock: Clock) -> T:
@@ -87,30 +93,28 @@ async def _without_blocking(connection: sqlite3.Connection, work: Callable[[sqli
 def _pragma(connection: sqlite3.Connection, sql: str) -> Any:
     cursor = connection.cursor()
     cursor.row_factory = None
-    return cursor.execute(sql).fetchone()[0]
+    (value,) = cursor.execute(sql).fetchone()
+    return value
 
 
 async def _check_place(tx: StoreTransaction, path: Path) -> None:
-    """Refuse a transaction of another file. By the file itself: a copy of it would know any id kept inside."""
+    """Refuse a transaction of another file. By the file itself: a copy of it would know any id kept inside.
+
+    Nothing is read of the right file: a transaction that has read may be too old to write by the time of its INSERT.
+    """
     file = next(row["file"] for row in await tx.fetch(_FILES) if row["seq"] == 0)
-    if not _is_same(file, path):
-        place = file or "a database in memory"
-        if not await tx.fetch(_HAS_OUTBOX):
-            raise _outbox_missing(place, path)
-        raise WrongDatabase(
-            f"transaction= is on {place}, the service's store is {path}; pass a transaction on that file, or point "
-            "SPOOLPROOF_STORE at yours"
-        )
-    try:
-        # before anything is read: a transaction that has read may be too old to write by the time of its INSERT
-        await tx.execute(_TAKE_WRITE_LOCK)
-    except sqlite3.OperationalError as error:
-        if str(error).startswith("no such table"):
-            raise _outbox_missing(file, path) from error
-        raise
+    if _is_same(file, path):
+        return
+    place = file or "a database in memory"
+    if not await tx.fetch(_HAS_OUTBOX):
+        raise _outbox_missing(place, path)
+    raise WrongDatabase(
+        f"transaction= is on {place}, the service's store is {path}; pass a transaction on that file, or point "
+        "SPOOLPROOF_STORE at yours"
+    )
 
 
-def _outbox_missing(place: str, path: Path) -> OutboxMissing:
+def _outbox_missing(place: object, path: Path) -> OutboxMissing:
     return OutboxMissing(
         f"the database of this transaction ({place}) has no outbox; pass a transaction on {path}, or run: "
         "spoolproof migrate"
