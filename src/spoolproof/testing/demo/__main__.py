@@ -4,6 +4,7 @@ invalid; 2 for wrong arguments; 3 when something to run with is missing; 130 aft
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -25,7 +26,7 @@ from spoolproof.testing.demo.shop import ShopMissing, check_packages, find_shop
 from spoolproof.testing.servers import PostgresServer, RabbitMQServer, ServerFailed
 
 OK, FAILED, MISSING, INTERRUPTED = 0, 1, 3, 130
-ORDERS_MIN = 100  #: fewer would leave faults without traffic
+ORDERS_MIN = 20  #: fewer would leave faults without traffic
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # with --json the document is alone on standard output
     console = Console(stderr=options.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in [name for name in os.environ if name.startswith(("SPOOLPROOF_", "RABBITMQ_"))]:
+        del os.environ[name]  # the settings of the caller's own service are not the shop's
     missing = _missing(options.servers)
     if missing is not None:
-        console.print(f"the demo cannot run: {missing}", style="red", highlight=False)
+        console.print(f"the demo cannot run: {missing}", style="red", markup=False, highlight=False, soft_wrap=True)
         return MISSING
     folder = Path(tempfile.mkdtemp(prefix="spoolproof-demo-"))
     code = FAILED
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = INTERRUPTED
     finally:
         if options.keep or code == FAILED:
-            console.print(f"ledger, databases and logs: {folder}", highlight=False)
+            console.print(f"ledger, databases and logs: {folder}", markup=False, highlight=False, soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return code
@@ -55,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, console: Console, folder: Path) -> int:
     seed = options.seed if options.seed is not None else random.randrange(2**31)
     backend: Backend = Servers() if options.servers else Embedded(folder)
-    console.print(f"the shop on {backend.name}: {options.orders:,} orders, seed {seed}", highlight=False)
+    console.print(
+        f"the shop on {backend.name}: {options.orders:,} orders, seed {seed}", highlight=False, soft_wrap=True
+    )
     started_at = time.monotonic()
     run: Run | None = None
     faults: list[str] = []

@@ -184,7 +184,8 @@ class Backend(ABC):
 
     def _with_store(self, service: str, work: Callable[[Store], Any]) -> Any:
         async def run() -> Any:
-            async with opened(load_settings(store=self.store_urls[service], broker=self.broker_url)) as store:
+            settings = load_settings(_env_file=None, store=self.store_urls[service], broker=self.broker_url)
+            async with opened(settings) as store:
                 return await work(store)
 
         try:

@@ -46,10 +46,11 @@ class Customers:
 
     async def _release(self, orders: int, per_second: float) -> None:
         loop = asyncio.get_running_loop()
-        number = 0
-        while number < orders and (line := await loop.run_in_executor(None, sys.stdin.readline)):
-            for number in range(number + 1, min(int(line), orders) + 1):  # noqa: B020 goes on where it was
-                await self._numbers.put(number)
+        placed = 0
+        while placed < orders and (line := await loop.run_in_executor(None, sys.stdin.readline)):
+            while placed < min(int(line), orders):
+                placed += 1
+                await self._numbers.put(placed)
                 await asyncio.sleep(self._random.expovariate(per_second))
         for _ in range(CONCURRENCY):
             await self._numbers.put(None)

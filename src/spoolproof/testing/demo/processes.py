@@ -119,11 +119,11 @@ class Process:
         except (OSError, urllib.error.URLError):
             return False
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that takes too long; safe in every state."""
+    def stop(self) -> int | None:
+        """SIGTERM, and SIGKILL when that takes too long; returns the exit code, None if it was never started."""
         process = self._process
         if process is None:
-            return
+            return None
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
@@ -134,13 +134,17 @@ class Process:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-        process.wait()
+        return process.wait()
 
     def end(self) -> None:
         """SIGKILL, whatever it does; safe in every state."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
 
     def tail(self, lines: int = 15) -> str:
         """Return the end of its log."""

@@ -7,6 +7,7 @@ to be seen meanwhile (ledger, payments, processes that died by themselves) is se
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,9 +27,10 @@ QUIET_SECONDS_MAX = 90.0
 NOTICE_SECONDS_MAX = 5.0  #: a fault that nobody noticed by then is healed unnoticed
 QUIET_LOOKS = 2  #: in a row: between two of them nothing moved
 STRIKE_SHARE = (0.2, 0.6)  #: where in its slice of orders a fault strikes
-ORDERS_PER_SECOND = 60.0
+ORDERS_PER_SECOND = 100.0
 ORDERS_AFTER_FAULT = 3  #: released when a slice was over before its fault was
-PROCESS_ROUNDS = {Embedded: 3, Servers: 2}  #: how often each process is killed and frozen
+ORDERS_PER_ROUND = 300  #: each process is killed and frozen once for so many orders
+ROUNDS_MAX = {Embedded: 3, Servers: 2}
 
 PAYMENTS_SQL = "select order_id, outcome from payment"
 ORDERS_SQL = "select id, status from shop_order"
@@ -50,11 +52,11 @@ class Run:
         ledger_path = folder / "ledger.jsonl"
         self._ledger = LedgerReader(ledger_path)
         self._clients = self._shop.clients(ledger_path, seed, orders, ORDERS_PER_SECOND)
-        self._plan = self._faults()
         self._accepted: set[str] = set()
         self._last_accepted_at = 0.0
         self._released = 0
         self._orders = orders
+        self._plan = self._faults()
         self._started_at = 0.0
         self._away: set[str] = set()  #: services that do not run because we killed them
         self.progress = Progress(orders=orders, faults=len(self._plan))
@@ -89,7 +91,8 @@ class Run:
     def _faults(self) -> list[Fault]:
         kinds = process_faults(self._shop.payments, Sign.PAYMENT_MADE, LEASE_SECONDS)
         kinds += process_faults(self._shop.sales, Sign.ORDER_ACCEPTED, LEASE_SECONDS)
-        plan = planned(kinds, PROCESS_ROUNDS[type(self._backend)], self._draw)
+        rounds = max(1, min(ROUNDS_MAX[type(self._backend)], self._orders // ORDERS_PER_ROUND))
+        plan = planned(kinds, rounds, self._draw)
         if isinstance(self._backend, Servers):
             plan += planned(server_faults(self._backend, self._shop.is_away), 1, self._draw)
             self._draw.shuffle(plan)
@@ -113,15 +116,13 @@ class Run:
             first = self._released
             self._release((self._orders - first) // (len(self._plan) + 1 - number))
             share = self._draw.uniform(*STRIKE_SHARE)
-            strike_at = first + share * (self._released - first)
             self.progress.phase = "taking orders"
-            self._until(
-                lambda strike_at=strike_at: len(self._accepted) >= strike_at,  # type: ignore[misc]
-                RECOVERY_SECONDS_MAX,
-                f"{strike_at:.0f} orders to be accepted",
-            )
+            self._until_accepted(first + share * (self._released - first))
             self.progress.suffered.append(self._suffer_one(fault))
         self._release(self._orders - self._released)
+
+    def _until_accepted(self, orders: float) -> None:
+        self._until(lambda: len(self._accepted) >= orders, RECOVERY_SECONDS_MAX, f"{orders:.0f} orders to be accepted")
 
     def _suffer_one(self, fault: Fault) -> Suffered:
         self.progress.phase = fault.kind
@@ -214,7 +215,9 @@ class Run:
     def _stop(self) -> None:
         self.progress.phase = "stopping the shop"
         for process in self._shop.services:
-            process.stop()
+            code = process.stop()
+            if code not in (0, -signal.SIGTERM):  # uvicorn ends in order and then by the signal it got
+                raise RunFailed(f"{process.name} ended with {code} when asked to stop:\n{process.tail()}")
 
     # --- look --------------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Screen:
         line = f"{now.accepted}/{now.orders} accepted, {now.payments} payments, "
         line += f"{len(now.suffered)}/{now.faults} faults: {now.phase}"
         if line != self._line:
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, soft_wrap=True)
             self._line = line
         self._line_at = time.monotonic() + LINE_SECONDS
 

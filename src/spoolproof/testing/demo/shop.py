@@ -137,9 +137,7 @@ class Shop:
         )
 
     def _environment(self, service: str) -> dict[str, str]:
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("SPOOLPROOF_", "RABBITMQ_"))
-        }
+        inherited = dict(os.environ)
         path = os.pathsep.join(filter(None, (str(self._path), inherited.get("PYTHONPATH"))))
         own = {
             "PYTHONPATH": path,
