@@ -6,7 +6,10 @@ once, so it stays full while a turn waits for the database. Statements run one a
 that is what makes the bookkeeping below sound.
 
 Order. At most one row of a (destination, key) is in flight; its followers wait in memory. Any answer but a confirm
-forgets every row that is not in flight and reads again from the start, so a follower never overtakes.
+forgets every row that is not in flight and reads again from the start, so a follower never overtakes. A row with a key
+is only taken from a read from the start: a transaction gets its ids before it commits, so below the cursor there may
+be an earlier row of the key that nobody could see when the cursor passed. A statement that sees a row also sees what
+its writer had committed before.
 
 A row in memory is buffered, a follower, in flight, answered (its fate not yet written) or confirmed (its row not yet
 deleted). `_known` holds them all, so no read takes a row twice. Confirmed rows stay known until their delete has
@@ -68,6 +71,7 @@ class Relay:
         self._answered: deque[tuple[OutboxRow, PublishOutcome | EncodeError]] = deque()  # bounded by the window
         self._confirmed: dict[RowRef, None] = {}
         self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
+        self._has_keys = False  # whether the last rows had ordering keys, and so the next ones are likely to
         self._generation = 0
         self._scan_at = 0.0
         self._delete_at = 0.0
@@ -121,7 +125,7 @@ class Relay:
             self._cursors[ref.shard] = min(self._cursors.get(ref.shard, 0), ref.id - 1)
         paused = frozenset(self._pauses.paused(started))
         # a destination that is open again has rows below the cursor, which go before those above it
-        is_full_scan = started >= self._scan_at or not self._paused <= paused
+        is_full_scan = self._has_keys or started >= self._scan_at or not self._paused <= paused
         cursors = {shard: 0 if is_full_scan else self._cursors.get(shard, 0) for shard in held}
         skip = [ref.id for ref in self._known] if is_full_scan else ()
         per_shard = -(-self._fetch_rows // len(held))
@@ -129,6 +133,10 @@ class Relay:
         if generation != self._generation:
             return True  # a row before these failed, or its shard went, while they were read
         failpoint("relay.after_fetch")
+        if rows:
+            self._has_keys = any(row.outgoing.message.key is not None for row in rows)
+        if self._has_keys and not is_full_scan:
+            return True  # read again, from the start
         self._paused = paused
         if is_full_scan:
             # behind a large paused backlog a scan may be slow: it gets at most a tenth of the loop
