@@ -31,7 +31,7 @@ from spoolproof import Delivery, Service, Settings, StoreUnavailable, Transactio
 
 NAMESPACE = UUID("c5a1f6de-2a43-4f0b-8d0a-6a7c6d0a4c55")
 CLIENTS = 4
-KEYS_EACH = 3
+KEYS_EACH = 5
 PACE_SECONDS = 0.04  #: of each client: 100 orders a second together
 RETRY_SECONDS = 0.05
 QUIET_SECONDS_MAX = 25.0
@@ -65,16 +65,21 @@ class Order(msgspec.Struct):
     key: str
 
 
-def make_service(settings: Settings) -> Service:
-    """Two consumers of every order: one at a time, whose order can be checked, and ten at a time."""
+def make_service(settings: Settings, may_run: asyncio.Event) -> Service:
+    """Two consumers of every order: one at a time, whose order can be checked, and ten at a time.
+
+    may_run: while it is not set, handlers wait at their first line.
+    """
     service = Service("outage", settings=settings)
 
     @service.on(Order, queue=ORDERED, concurrency=1, prefetch=20)
     async def ordered(order: Order, delivery: Delivery, tx: Transaction) -> None:
+        await may_run.wait()
         await tx.execute(INSERT, ORDERED, order.key, order.n, delivery.attempt)
 
     @service.on(Order, queue=PARALLEL)
     async def parallel(order: Order, delivery: Delivery, tx: Transaction) -> None:
+        await may_run.wait()
         await tx.execute(INSERT, PARALLEL, order.key, order.n, delivery.attempt)
 
     return service
@@ -85,7 +90,9 @@ class Outage:
 
     def __init__(self, postgres_url: str, rabbitmq_url: str, settings: Settings) -> None:
         self.accepted: list[tuple[int, str]] = []
-        self.service = make_service(settings)
+        self.may_run = asyncio.Event()
+        self.may_run.set()
+        self.service = make_service(settings, self.may_run)
         self._postgres_url = postgres_url
         self._rabbitmq_url = rabbitmq_url
         self._numbers = itertools.count(1)
@@ -100,11 +107,11 @@ class Outage:
         self._clients = [asyncio.create_task(self._client(number)) for number in range(CLIENTS)]
         await self.progress()
 
-    async def end(self) -> dict[str, Any]:
+    async def end(self, quiet_seconds_max: float = QUIET_SECONDS_MAX) -> dict[str, Any]:
         """End the load, wait until all is quiet, stop the service and return the sums; CLEAN when all is well."""
         self._has_ended = True
         await asyncio.gather(*self._clients)
-        deadline = time.monotonic() + QUIET_SECONDS_MAX
+        deadline = time.monotonic() + quiet_seconds_max
         while not await self._is_quiet() and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         await self.service.drain(5.0)
@@ -264,7 +271,7 @@ def relay_process(postgres_url: str, rabbitmq_url: str, folder: Path, lease_seco
 async def relay_until_terminated() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    service = make_service(load_settings())
+    service = make_service(load_settings(), asyncio.Event())
     await service.start(only=("relay",))
     await ended.wait()
     await service.drain()
