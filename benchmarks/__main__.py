@@ -1,4 +1,4 @@
-"""`python -m benchmarks [p1 p4 …] [--rounds 5] [--quick]`: run, print a table each, write RESULTS.md."""
+"""`python -m benchmarks [p1 p4 …] [--rounds 5] [--quick]`: print a table each; a full run of all writes RESULTS.md."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def main() -> None:
             benchmark: Benchmark = importlib.import_module(f"benchmarks.{MODULES[name]}").BENCHMARK
             result = hold(benchmark, stage, arguments.rounds)
             results.append(result)
-            print(report.text_of(result), flush=True)
-        if not arguments.quick:
+            print(report.text_of(result, stage), flush=True)
+        if not arguments.quick and not arguments.names:
             report.write(results, stage, rounds=arguments.rounds)
 
 

@@ -20,11 +20,13 @@ PACKAGES = ("spoolproof", "pika", "asyncpg", "uvloop", "msgspec", "faststream", 
 HEADER = ("peer", "peer's figure", "ours", "ratio", "target", "")
 
 
-def text_of(result: Result) -> str:
+def text_of(result: Result, stage: Stage) -> str:
     """Return one benchmark as Markdown: its table, what was compared, every switch."""
     benchmark = result.benchmark
     rounds = len(next(iter(result.samples.values())))
     lines = [f"## {benchmark.id}: {benchmark.title}", ""]
+    if stage.quick:
+        lines += ["A quick run: fewer rows and seconds than title and settings say.", ""]
     lines += _table([HEADER, *(_row(result, comparison) for comparison in benchmark.comparisons)])
     lines += ["", f"Medians of {rounds} round{'s' if rounds > 1 else ''}, contenders taking turns:", ""]
     for key, what in benchmark.contenders.items():
@@ -40,13 +42,13 @@ def write(results: Sequence[Result], stage: Stage, *, rounds: int) -> None:
     parts = [
         "# Benchmark results",
         "",
-        f"`python -m benchmarks --rounds {rounds}{' --quick' if stage.quick else ''}`, "
+        f"`python -m benchmarks --rounds {rounds}`, "
         f"{datetime.now(UTC):%Y-%m-%d}. Ratios are what counts: absolute figures on this kind of machine drift by half "
         "from run to run. Client, broker and database share its cores.",
         "",
         *(f"- {name}: {value}" for name, value in _machine(stage).items()),
         "",
-        *(text_of(result) for result in results),
+        *(text_of(result, stage) for result in results),
     ]
     RESULTS.write_text("\n".join(parts))
 

@@ -94,7 +94,8 @@ async def adopt(handle: object, *, dialect: Literal["sqlite", "postgresql"]) -> 
     """Wrap an open SQLAlchemy transaction of the store's kind of database; None if `handle` is not SQLAlchemy's.
 
     Subclasses (SQLModel's sessions) and scoped sessions are taken. On SQLite the connection's automatic checkpoint is
-    switched off: messaging.md, SQLite rules. Raises UnsupportedTransaction, NotInTransaction, WrongDatabase.
+    switched off; `spoolproof.sqlite.checkpoint` says why. Raises UnsupportedTransaction, NotInTransaction,
+    WrongDatabase.
     """
     if not any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(handle).__mro__):
         return None
