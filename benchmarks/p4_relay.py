@@ -212,7 +212,8 @@ BENCHMARK = Benchmark(
         "processes": "one relay process; event loop uvloop, logging off, for every contender",
     },
     notes=(
-        "The target is judged against both forms of the peer. With its defaults it has one worker, which waits for each "
-        "confirm and deletes row by row; the tuned form is the best on average of eight settings, two short rounds each.",
+        "The target is judged against both forms of the peer. With its defaults it has one worker, which waits for "
+        "each confirm and deletes row by row. The tuned form is the best on average of eight settings, each tried in "
+        "two short rounds.",
     ),
 )
