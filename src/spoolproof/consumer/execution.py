@@ -308,7 +308,7 @@ class Execution:
             try:
                 is_kept = await self._store.dead_letters.add(record)
                 break
-            except Unavailable as unavailable:
+            except (Unavailable, LimitReached) as unavailable:
                 self._gate.shut(unavailable)
         failpoint("dead_letter.after_record")
         if is_kept:

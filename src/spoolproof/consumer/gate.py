@@ -12,7 +12,7 @@ import logging
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import Unavailable
+from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
 
@@ -60,7 +60,7 @@ class Gate:
             await self._clock.sleep(seconds)
             try:
                 await self._store.ping()
-            except Unavailable:
+            except (Unavailable, LimitReached):  # a busy store refuses pings too
                 seconds = min(limits.STORE_PING_MAX_SECONDS, 2 * seconds)
             else:
                 break
