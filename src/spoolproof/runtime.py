@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import spoolproof
 from spoolproof import failpoints, limits
@@ -152,17 +153,16 @@ class Runtime:
             await self.supervisor.drain([loop], _TURN_SECONDS)
 
     async def stop(self) -> None:
-        """Close everything, drained or not. Idempotent."""
+        """Close everything, drained or not; an error of one part is raised when the others are closed. Idempotent."""
         self.is_draining = True
         self.is_started = False
-        try:
-            await self.supervisor.stop_loops()
-            await self.broker.stop()
-            await self.store.stop()
-            await self.supervisor.stop()
-        finally:
+        async with AsyncExitStack() as closing:  # last in, first out
             if self._health is not None:
-                await self._health.stop()
+                closing.push_async_callback(self._health.stop)
+            closing.push_async_callback(self.supervisor.stop)
+            closing.push_async_callback(self.store.stop)
+            closing.push_async_callback(self.broker.stop)
+            closing.push_async_callback(self.supervisor.stop_loops)
 
     def _local(self) -> Local:
         plan = failpoints.armed_plan()

@@ -1,0 +1,59 @@
+"""Start and end of a running service."""
+
+from __future__ import annotations
+
+import pytest
+
+from spoolproof import NotStarted, RegistrationError, Service, StoreUnavailable
+from spoolproof.settings import Settings
+
+
+def in_memory(name: str = "shop") -> Service:
+    return Service(name, settings=Settings(store="memory://", broker="memory://"))
+
+
+class FailingStop:
+    """A broker whose stop goes wrong."""
+
+    async def stop(self) -> None:
+        raise RuntimeError("planted")
+
+
+async def test_a_broker_that_cannot_stop_does_not_keep_the_store_open() -> None:
+    """V7: a database connection left behind outlives the service in a test, a notebook, an ASGI server."""
+    service = in_memory()
+    await service.start()
+    runtime = service.runtime
+    original, runtime.broker = runtime.broker, FailingStop()  # type: ignore[assignment]
+
+    with pytest.raises(RuntimeError, match="planted"):
+        await service.stop()
+
+    with pytest.raises(StoreUnavailable):
+        await runtime.store.ping()
+    await original.stop()
+
+
+async def test_a_service_can_be_started_again_after_its_stop() -> None:
+    """Tests and ASGI servers do."""
+    service = in_memory()
+    for _ in range(2):
+        await service.start()
+        await service.stop()
+        await service.stop()
+
+    with pytest.raises(NotStarted, match="spoolproof run"):
+        await service.publish({"a": 1}, type="x")
+
+
+async def test_a_second_start_and_an_unknown_role_are_refused() -> None:
+    """Two relays of one process would share one identity."""
+    service = in_memory()
+    with pytest.raises(RegistrationError, match="the roles are relay, consumer, maintenance"):
+        await service.start(only=["relays"])
+    await service.start()
+    try:
+        with pytest.raises(RegistrationError, match="is started already"):
+            await service.start()
+    finally:
+        await service.stop()
