@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from spoolproof.ports.store import Store
 from spoolproof.settings import load_settings
 from spoolproof.testing.demo.accounts import Letter
 from spoolproof.testing.servers import PostgresServer, RabbitMQServer
+
+logger = logging.getLogger("spoolproof.demo")
 
 SALES = "sales"
 PAYMENTS = "payments"
@@ -103,6 +106,8 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
+        # a look that a fault cuts short may leave asyncpg a future nobody asks; the look itself said DatabaseAway
+        self._runner.get_loop().set_exception_handler(_note)
         self._tables: dict[str, Tables] = {}
 
     @abstractmethod
@@ -192,6 +197,10 @@ class Backend(ABC):
             return self._runner.run(run())
         except Unavailable as error:
             raise DatabaseAway(str(error)) from error
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    logger.debug("demo.look_cut_short %s", context.get("message"), exc_info=context.get("exception"))
 
 
 class Embedded(Backend):
