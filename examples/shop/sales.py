@@ -68,7 +68,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="sales", lifespan=lifespan)
-app.mount("/health", service.health)
 
 
 @app.post("/orders", status_code=201)
@@ -125,6 +124,9 @@ async def answer_try_again(request: Request, error: Exception) -> JSONResponse:
 async def note_payment(payment: PaymentTaken | PaymentRefused, tx: Transaction) -> None:
     status = "paid" if isinstance(payment, PaymentTaken) else "refused"
     await tx.execute("update shop_order set status = $1 where id = $2", status, payment.order_id)
+
+
+app.mount("/", service.health)  # /live, /ready, /health; last, because it answers every other path with 404
 
 
 async def make_tables() -> None:

@@ -110,7 +110,7 @@ class Shop:
     def is_away(self, dependency: str) -> bool:
         """Whether sales' own health says that a dependency is away."""
         try:
-            with urllib.request.urlopen(f"{self.url}/health/", timeout=PROBE_SECONDS) as response:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=PROBE_SECONDS) as response:
                 return json.load(response).get(dependency) is False
         except urllib.error.HTTPError as error:
             with error:
