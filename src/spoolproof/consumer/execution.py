@@ -229,16 +229,11 @@ class Execution:
                 current.reset(joined)
 
     async def _call(self, work: Work, admitted: Admitted, tx: Transaction | None) -> None:
-        delivery = Delivery(
-            message=work.message,
-            queue=work.queue,
-            attempt=work.failed + 1,
-            idempotency_key=derived_id(work.queue, work.key or work.message.id),
-            is_replay=work.is_replay,
-        )
+        handler = admitted.handler
+        delivery = _delivery_of(work) if handler.wants_delivery else None
         try:
-            async with asyncio.timeout(admitted.handler.timeout_seconds):
-                result = await admitted.handler.call(admitted.payload, delivery, tx)
+            async with asyncio.timeout(handler.timeout_seconds):
+                result = await handler.call(admitted.payload, delivery, tx)
         except Ack:
             result = None
         if isinstance(result, Outcome) and not isinstance(result, Ack):
@@ -319,3 +314,13 @@ class Execution:
                 reason,
                 record.error,
             )
+
+
+def _delivery_of(work: Work) -> Delivery:
+    return Delivery(
+        message=work.message,
+        queue=work.queue,
+        attempt=work.failed + 1,
+        idempotency_key=derived_id(work.queue, work.key or work.message.id),
+        is_replay=work.is_replay,
+    )

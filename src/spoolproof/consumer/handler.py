@@ -59,7 +59,12 @@ class Handler:
         """Whether the handler takes the transaction its inbox row is in."""
         return any(argument is Argument.TRANSACTION for _, argument in self.arguments)
 
-    async def call(self, payload: object, delivery: Delivery, tx: Transaction | None) -> object:
+    @property
+    def wants_delivery(self) -> bool:
+        """Whether the handler takes a Delivery; for the others none need be made."""
+        return any(argument is Argument.DELIVERY for _, argument in self.arguments)
+
+    async def call(self, payload: object, delivery: Delivery | None, tx: Transaction | None) -> object:
         """Run the user's function with what its signature asks for."""
         given: dict[Argument, object] = {
             Argument.PAYLOAD: payload,
