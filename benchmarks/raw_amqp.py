@@ -13,8 +13,10 @@ from urllib.parse import unquote, urlsplit
 from pika import frame, spec
 
 from benchmarks import message
+from spoolproof.brokers.rabbitmq.encoding import publish_frames
 from spoolproof.brokers.rabbitmq.properties import to_properties
 
+_FRAME_BYTES_MAX = 131072
 _HEAD = struct.Struct(">BHL")
 _METHOD = struct.Struct(">HH")
 _SETTLE = struct.Struct(">QB")
@@ -35,7 +37,7 @@ class RawChannel:
         plain = f"\0{unquote(parts.username or 'guest')}\0{unquote(parts.password or 'guest')}"
         self._send(0, spec.Connection.StartOk(client_properties={}, mechanism="PLAIN", response=plain))
         self._next()
-        self._send(0, spec.Connection.TuneOk(channel_max=8, frame_max=131072, heartbeat=0))
+        self._send(0, spec.Connection.TuneOk(channel_max=8, frame_max=_FRAME_BYTES_MAX, heartbeat=0))
         self._send(0, spec.Connection.Open(virtual_host=unquote(parts.path.removeprefix("/")) or "/"))
         self._next()
         self.ask(spec.Channel.Open())
@@ -76,12 +78,15 @@ class RawChannel:
 def publishes(queue: str, ids: list[str]) -> list[bytes]:
     """Return each standard message as the bytes of its three frames: mandatory, persistent, to a queue."""
     encoded = message.body()
-    method = frame.Method(1, spec.Basic.Publish(exchange="", routing_key=queue, mandatory=True)).marshal()
-    tail = frame.Body(1, encoded).marshal()
     return [
-        method
-        + frame.Header(1, len(encoded), to_properties(message.outgoing(one, encoded, queue).message)).marshal()
-        + tail
+        publish_frames(
+            1,
+            "",
+            queue,
+            to_properties(message.outgoing(one, encoded, queue).message),
+            encoded,
+            frame_max=_FRAME_BYTES_MAX,
+        )
         for one in ids
     ]
 

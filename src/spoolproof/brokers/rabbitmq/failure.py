@@ -12,16 +12,13 @@ from pika.adapters.utils import connection_workflow as workflow
 from spoolproof.errors import BrokerTooOld, BrokerUnavailable
 
 ENCODE_ERRORS = (
-    exceptions.ShortStringTooLong,
-    exceptions.UnsupportedAMQPFieldException,
     struct.error,
-    AssertionError,  # pika asserts that texts are text
     AttributeError,
     OverflowError,
     TypeError,
     ValueError,  # UnicodeEncodeError among them
 )
-"""What pika raises, before it writes anything, for a message the protocol cannot carry."""
+"""What routing and encoding raise, before anything is written, for a message the protocol cannot carry."""
 
 WRONG_STATE_ERRORS = (exceptions.ChannelWrongStateError, exceptions.ConnectionWrongStateError)
 """The channel or its connection is gone."""

@@ -42,6 +42,10 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
         self._unwritten: list[bytes] = []  # bounded by the publish window, and by prefetch for acks
         super().__init__(*args, **kwargs)
 
+    def write(self, frames: bytes) -> None:
+        """Send whole frames, encoded by us, in the order of the calls and of what pika itself sends."""
+        self._adapter_emit_data(frames)
+
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unwritten:
             asyncio.get_running_loop().call_soon(self._write)

@@ -21,13 +21,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from pika import BasicProperties
 
 from spoolproof import limits
+from spoolproof.brokers.rabbitmq.encoding import encode_properties
 from spoolproof.errors import EncodeError
 from spoolproof.message import HeaderValue, Message
-
-PERSISTENT: Final = 2
 
 DELIVERY_COUNT: Final = "x-delivery-count"
 DEAD_REASON: Final = "x-first-death-reason"
@@ -50,8 +48,9 @@ _MILLISECONDS_FROM: Final = 100_000_000_000
 """As seconds this is the year 5138; a larger timestamp was written in milliseconds."""
 
 
-def to_properties(message: Message) -> Any:
-    """Return pika's properties of a message. Raises EncodeError for a header that would change its routing."""
+def to_properties(message: Message) -> bytes:
+    """Return the encoded properties of a message. Raises EncodeError for a header that would change its routing, and
+    what `encoding` raises for what does not fit."""
     headers: dict[str, HeaderValue] = {
         "cloudEvents_source": message.source,
         "cloudEvents_time": message.time.isoformat(timespec="microseconds"),
@@ -77,10 +76,9 @@ def to_properties(message: Message) -> Any:
             raise EncodeError("headers CC and BCC would send the message to other queues too; choose another name")
         headers.update(message.headers)
     seconds = int(message.time.timestamp())
-    return BasicProperties(
+    return encode_properties(
         content_type=message.datacontenttype,
         headers=headers,
-        delivery_mode=PERSISTENT,
         correlation_id=message.correlation_id,
         message_id=message.id or None,
         timestamp=seconds if seconds >= 0 else None,

@@ -23,7 +23,8 @@ from typing import Any
 from pika import spec
 
 from spoolproof import limits
-from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, WRONG_STATE_ERRORS, one_line
+from spoolproof.brokers.rabbitmq.encoding import publish_frames
+from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, one_line
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.properties import to_properties
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
@@ -184,17 +185,23 @@ class Publisher:
         return 1 if self._singly else limits.PUBLISH_WINDOW
 
     def _write(self, entry: Entry) -> None:
-        """Hand an entry to pika, which encodes before it writes: an encode error takes no tag."""
-        outgoing = entry.outgoing
+        """Encode an entry, then write it: an encode error takes no tag."""
+        channel, outgoing = self._channel, entry.outgoing
+        if not channel.is_open:
+            raise BrokerUnavailable("not connected to the broker: the publish channel is closing")
         try:
             exchange, routing_key = self._route(outgoing)
-            self._channel.basic_publish(
-                exchange, routing_key, outgoing.message.body, to_properties(outgoing.message), True
+            frames = publish_frames(
+                channel.channel_number,
+                exchange,
+                routing_key,
+                to_properties(outgoing.message),
+                outgoing.message.body,
+                frame_max=channel.connection.params.frame_max,
             )
-        except WRONG_STATE_ERRORS as error:
-            raise BrokerUnavailable(f"not connected to the broker: {one_line(error)}") from error
         except ENCODE_ERRORS as error:
             raise EncodeError(f"message {entry.id!r} does not fit AMQP: {one_line(error)}") from error
+        channel.connection.write(frames)
         self._window.add(entry)
 
     def _write_next(self, message_id: str, answers: list[tuple[Entry, PublishOutcome]]) -> None:

@@ -237,7 +237,7 @@ async def test_a_return_of_what_nobody_sent_ends_the_connection(server: Any, bro
 
 
 async def test_what_amqp_cannot_carry_is_refused_and_takes_no_tag(server: Any, broker: RabbitMQBroker) -> None:
-    """pika encodes before it writes; a tag counted here would shift every later confirm by one."""
+    """All is encoded before any of it is written; a tag counted here would shift every later confirm by one."""
     tag = await open_window(server, broker)
     outcomes = Outcomes()
 
