@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.errors import NotInTransaction, OutboxMissing, StoreUnavailable, WrongDatabase
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
-from spoolproof.stores.sqlite import SqliteStore
+from spoolproof.stores.sqlite import SqliteStore, handles
 
 
 @pytest.fixture
@@ -136,6 +137,62 @@ async def test_the_users_connection_keeps_its_ways(store: SqliteStore, user: sql
     assert {"timeout": 1234} == user.execute("pragma busy_timeout").fetchone()
     assert {"wal_autocheckpoint": 0} == user.execute("pragma wal_autocheckpoint").fetchone()
     assert 1 == await rows(store)
+
+
+async def test_a_connection_is_known_again_until_it_is_closed(store: SqliteStore, path: Path) -> None:
+    """The check costs more than the INSERT. But what Python makes next may have the same `id`, on another file."""
+    statements: list[str] = []
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("begin immediate")
+    await publish(store, connection)
+    connection.set_trace_callback(statements.append)
+
+    await store.outbox.append([event("m2")], await store.adopt(connection))
+    connection.commit()
+    former = id(connection)
+    is_known = (former, path) in handles._known
+    connection.close()
+    is_known_when_closed = (former, path) in handles._known
+
+    assert [] == [sql for sql in statements if "database_list" in sql or "autocheckpoint" in sql]
+    assert (True, False) == (is_known, is_known_when_closed)
+    assert 2 == await rows(store)
+
+
+async def test_a_known_connection_is_not_kept_alive(store: SqliteStore, path: Path) -> None:
+    """Whoever drops a connection without closing it counts on Python to close it and its files."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("begin immediate")
+    await publish(store, connection)
+    connection.commit()
+    former = id(connection)
+
+    del connection
+    gc.collect()  # a connection and its cache of statements know each other
+
+    assert (former, path) not in handles._known
+
+
+async def test_a_publish_in_the_middle_of_the_users_select_is_taken(
+    store: SqliteStore, path: Path, tmp_path: Path, user: sqlite3.Connection
+) -> None:
+    """SQLite refuses to replace a function then, which is what two stores of one file do to a connection's mark."""
+    clock = SystemClock()
+    (tmp_path / "link").symlink_to(tmp_path)
+    again = SqliteStore(tmp_path / "link" / path.name, clock=clock, ids=Ids(clock), outbox_rows_max=1000)
+    await again.start()
+    user.execute("begin immediate")
+    await publish(store, user)
+    cursor = user.execute("select 1 union select 2")
+    assert (1,) == cursor.fetchone()
+
+    await again.outbox.append([event("m2")], await again.adopt(user))
+    others = cursor.fetchall()
+    user.commit()
+    await again.stop()
+
+    assert [(2,)] == others
+    assert 2 == await rows(store)
 
 
 async def test_it_waits_for_our_own_writer_without_stopping_the_loop(

@@ -5,7 +5,11 @@ must never wait for SQLite's lock inside SQLite. The holder of that lock may be 
 needs the loop to go on; both would stand still until the busy timeout. The busy timeout is therefore 0 for our
 statements, and we wait on the loop.
 
-Never here: commit, rollback, close.
+A connection is checked and set up at its first publish. It cannot be referenced weakly, so a `_Mark` stands for it: an
+SQL function that SQLite lets go when the connection is closed. While the mark lives, so does the connection, and its
+`id` is nobody else's.
+
+Never here: commit, rollback, close; keeping a user's connection alive.
 Must change together: what is set here and in `sqlite.connection`.
 """
 
@@ -16,6 +20,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -31,6 +36,18 @@ _SUPPORTED = ("sqlite3.Connection", *sqlalchemy_handles.SUPPORTED)
 _LOCK_POLL_SECONDS = 0.005
 _FILES = "pragma database_list"  #: number 0 is main; as a SELECT it would open a read, and age the transaction
 _HAS_OUTBOX = "select 1 from sqlite_schema where type = 'table' and name = 'spoolproof_outbox'"
+
+
+class _Mark:
+    """What SQLite holds as long as a connection is open."""
+
+    __slots__ = ("__weakref__",)
+
+    def __call__(self) -> None:
+        """An SQL function has to be callable; nobody calls it."""
+
+
+_known: WeakValueDictionary[tuple[int, Path], _Mark] = WeakValueDictionary()  #: by id of the connection, and store
 
 
 async def adopt(handle: object, path: Path, clock: Clock) -> StoreTransaction:
@@ -62,19 +79,31 @@ async def _adopt_connection(connection: sqlite3.Connection, path: Path, clock: C
                     raise _outbox_missing(path, path) from error
                 raise
 
+    if (id(connection), path) not in _known:
+        await _check_new(connection, path)
+    return SqliteTransaction(run, connection)
+
+
+async def _check_new(connection: sqlite3.Connection, path: Path) -> None:
     async def run_at_once(work: Callable[[sqlite3.Connection], T]) -> T:
         return work(connection)
 
     await _check_place(SqliteTransaction(run_at_once, connection), path)
     _pragma(connection, "pragma wal_autocheckpoint = 0")  # only our writer's thread checkpoints
-    return SqliteTransaction(run, connection)
+    mark = _Mark()
+    try:
+        connection.create_function("spoolproof_known", 0, mark)
+    except sqlite3.OperationalError:
+        return  # marked by another store, and in the middle of a SELECT: checked again next time
+    _known[id(connection), path] = mark
 
 
 async def _without_blocking(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], clock: Clock) -> T:
     deadline = clock.monotonic() + limits.STATEMENT_SECONDS
     while True:
         busy_milliseconds = _pragma(connection, "pragma busy_timeout")
-        _pragma(connection, "pragma busy_timeout = 0")
+        if busy_milliseconds:
+            _pragma(connection, "pragma busy_timeout = 0")
         try:
             return work(connection)
         except sqlite3.OperationalError as error:
@@ -86,7 +115,8 @@ async def _without_blocking(connection: sqlite3.Connection, work: Callable[[sqli
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock.monotonic() >= deadline:
                 raise
         finally:
-            _pragma(connection, f"pragma busy_timeout = {busy_milliseconds}")
+            if busy_milliseconds:
+                _pragma(connection, f"pragma busy_timeout = {busy_milliseconds}")
         await clock.sleep(_LOCK_POLL_SECONDS)
 
 
