@@ -141,15 +141,16 @@ class Run:
         failed_at = self._first_failed_after(struck_at) if Sign.ORDER_ACCEPTED in fault.signs else None
         detected_at = min((at for at in (detected_at, failed_at) if at is not None), default=None)
         payments_before = self._backend.count_payments() or self.progress.payments
+        healing_at = time.monotonic()
         fault.heal()
         self._away = set()
         healed_at = time.monotonic()
         self.progress.phase = f"recovering from {fault.kind}"
-        if len(self._accepted) >= self._released or self.progress.payments >= self._released:
-            self._release(ORDERS_AFTER_FAULT)
+        # what was released before may all be accepted by now: without new orders there would be nothing to see
+        self._release(ORDERS_AFTER_FAULT)
 
         def has_recovered() -> bool:
-            return (Sign.ORDER_ACCEPTED not in fault.signs or self._last_accepted_at > healed_at) and (
+            return (Sign.ORDER_ACCEPTED not in fault.signs or self._last_accepted_at > healing_at) and (
                 Sign.PAYMENT_MADE not in fault.signs or self.progress.payments > payments_before
             )
 
