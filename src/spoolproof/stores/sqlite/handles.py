@@ -26,7 +26,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import NotInTransaction, OutboxMissing, StoreUnavailable, UnsupportedTransaction, WrongDatabase
 from spoolproof.ports.transaction import StoreTransaction
-from spoolproof.sqlite.errors import translated
+from spoolproof.sqlite.errors import is_away, unavailable
 from spoolproof.stores import sqlalchemy_handles
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
 
@@ -71,13 +71,14 @@ async def _adopt_connection(connection: sqlite3.Connection, path: Path, clock: C
         )
 
     async def run(work: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(str(path)):
-            try:
-                return await _without_blocking(connection, work, clock)
-            except sqlite3.OperationalError as error:
-                if str(error).startswith("no such table: spoolproof_"):
-                    raise _outbox_missing(path, path) from error
-                raise
+        try:
+            return await _without_blocking(connection, work, clock)
+        except sqlite3.Error as error:
+            if str(error).startswith("no such table: spoolproof_"):
+                raise _outbox_missing(path, path) from error
+            if is_away(error):
+                raise unavailable(str(path), error) from error
+            raise
 
     if (id(connection), path) not in _known:
         await _check_new(connection, path)
