@@ -1,7 +1,7 @@
 """One delivery and the channel it must be settled on.
 
 A delivery keeps its channel object, never a number: after a channel closes its number is used again at once and tags
-restart at 1, so an old tag would settle somebody else's message. pika raises on the old object; that is "stale".
+restart at 1, so an old tag would settle somebody else's message. The old object says it is closed; that is "stale".
 
 An ack is only a hint to the broker: on a dying connection it is dropped without an error, and the inbox absorbs what
 is then delivered again.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spoolproof.brokers.rabbitmq.encoding import ack_frame
 from spoolproof.brokers.rabbitmq.failure import WRONG_STATE_ERRORS
 from spoolproof.brokers.rabbitmq.properties import Received
 from spoolproof.message import Message
@@ -77,26 +78,33 @@ class RabbitMQDelivery:
         return self._is_settled or not self._channel.pika.is_open
 
     def ack(self) -> bool:
-        return self._settle("basic_ack")
+        if not self._settle():
+            return False
+        pika = self._channel.pika
+        # packed by us: pika makes four objects a frame, which is a third of what consuming costs
+        pika.connection.write(ack_frame(pika.channel_number, self._tag))
+        self._channel.settled()
+        return True
 
     def nack(self) -> bool:
-        return self._settle("basic_nack")
+        return self._give_back(requeue=True)
 
     def reject(self) -> bool:
-        return self._settle("basic_reject" if self._can_reject else "basic_nack")
+        return self._give_back(requeue=not self._can_reject)
 
-    def _settle(self, method: str) -> bool:
-        if self._is_settled:
+    def _give_back(self, *, requeue: bool) -> bool:
+        if not self._settle():
             return False
-        self._is_settled = True
         try:
-            if method == "basic_ack":
-                self._channel.pika.basic_ack(self._tag)
-            elif method == "basic_nack":
-                self._channel.pika.basic_nack(self._tag, requeue=True)
-            else:
-                self._channel.pika.basic_reject(self._tag, requeue=False)
+            self._channel.pika.basic_nack(self._tag, requeue=requeue)
         except WRONG_STATE_ERRORS:
             return False
         self._channel.settled()
+        return True
+
+    def _settle(self) -> bool:
+        """Note that it is settled; False if it was, or its channel is gone: then there is nothing to say."""
+        if self.is_stale:
+            return False
+        self._is_settled = True
         return True

@@ -1,4 +1,4 @@
-"""The bytes of a publish: AMQP 0-9-1 frames and content properties. Pure.
+"""The bytes of a publish and of an ack: AMQP 0-9-1 frames and content properties. Pure.
 
 pika encodes them through a dozen small objects and lists, which costs more than everything else a publish does. Source:
 AMQP 0-9-1 specification, sections 4.2.3 (frames), 4.2.5 (fields) and 4.2.6 (content), and the field types of RabbitMQ's
@@ -17,12 +17,14 @@ from typing import Final
 from spoolproof.message import HeaderValue
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
-_BASIC, _PUBLISH = 60, 40
+_BASIC, _PUBLISH, _ACK = 60, 40, 80
 _MANDATORY = b"\x01"
 
 _FRAME: Final = struct.Struct(">BHI")  # type, channel, bytes that follow without the end octet
 _PUBLISH_HEAD: Final = struct.Struct(">BHIHHH")  # … class, method, reserved
 _CONTENT_HEAD: Final = struct.Struct(">BHIHHQ")  # … class, weight, bytes of the body
+_ACK_FRAME: Final = struct.Struct(">BHIHHQBB")  # … class, method, delivery tag, multiple, end octet
+_ACK_BYTES: Final = _ACK_FRAME.size - _FRAME.size - len(_END)
 _FRAME_EXTRA: Final = _FRAME.size + len(_END)
 _PUBLISH_BYTES: Final = _PUBLISH_HEAD.size - _FRAME.size + len(_MANDATORY)
 _CONTENT_BYTES: Final = _CONTENT_HEAD.size - _FRAME.size
@@ -122,3 +124,8 @@ def _field(value: HeaderValue) -> bytes:
         fits = -_INT32_MAX - 1 <= value <= _INT32_MAX
         return _INT32.pack(b"I", value) if fits else _INT64.pack(b"l", value)
     raise TypeError(f"header value {value!r} is not text, a whole number or a truth value")
+
+
+def ack_frame(channel: int, tag: int) -> bytes:
+    """Return the ack of one delivery, never of those before it (`multiple` is off)."""
+    return _ACK_FRAME.pack(_METHOD, channel, _ACK_BYTES, _BASIC, _ACK, tag, 0, _END[0])

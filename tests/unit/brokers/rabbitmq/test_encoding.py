@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from spoolproof.brokers.rabbitmq.encoding import encode_properties, publish_frames
+from spoolproof.brokers.rabbitmq.encoding import ack_frame, encode_properties, publish_frames
 from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS
 from spoolproof.brokers.rabbitmq.properties import to_properties
 from spoolproof.message import Message
@@ -139,3 +139,11 @@ def test_an_address_that_does_not_fit_is_an_error(exchange: str, routing_key: An
     """An exchange or key cut short would be somebody else's."""
     with pytest.raises(ENCODE_ERRORS):
         publish_frames(1, exchange, routing_key, b"\x00\x00", b"", frame_max=FRAME_MAX)
+
+
+@given(st.integers(1, 65535), st.integers(1, 2**64 - 1))
+def test_an_ack_is_what_pika_would_have_sent(channel: int, tag: int) -> None:
+    """L10: one delivery, never `multiple`."""
+    expected = frame.Method(channel, spec.Basic.Ack(delivery_tag=tag, multiple=False)).marshal()
+
+    assert expected == ack_frame(channel, tag)
