@@ -10,7 +10,6 @@ it back).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -25,6 +24,7 @@ from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, de
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.consumer.router import Router
+from spoolproof.consumer.time_limit import within
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_of, history_text
 from spoolproof.errors import EncodeError, LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
@@ -232,8 +232,7 @@ class Execution:
         handler = admitted.handler
         delivery = _delivery_of(work) if handler.wants_delivery else None
         try:
-            async with asyncio.timeout(handler.timeout_seconds):
-                result = await handler.call(admitted.payload, delivery, tx)
+            result = await within(handler.call(admitted.payload, delivery, tx), handler.timeout_seconds)
         except Ack:
             result = None
         if isinstance(result, Outcome) and not isinstance(result, Ack):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from spoolproof.consumer.delivery import Delivery
 from spoolproof.errors import RegistrationError, UnknownType
 from spoolproof.outbox.transaction import Transaction
 
-HandlerFunction = Callable[..., Awaitable[object]]
+HandlerFunction = Callable[..., Coroutine[Any, Any, object]]
 
 
 class Dedupe(StrEnum):
@@ -64,14 +64,14 @@ class Handler:
         """Whether the handler takes a Delivery; for the others none need be made."""
         return any(argument is Argument.DELIVERY for _, argument in self.arguments)
 
-    async def call(self, payload: object, delivery: Delivery | None, tx: Transaction | None) -> object:
-        """Run the user's function with what its signature asks for."""
+    def call(self, payload: object, delivery: Delivery | None, tx: Transaction | None) -> Coroutine[Any, Any, object]:
+        """Return the user's coroutine, called with what its signature asks for."""
         given: dict[Argument, object] = {
             Argument.PAYLOAD: payload,
             Argument.DELIVERY: delivery,
             Argument.TRANSACTION: tx,
         }
-        return await self.function(**{name: given[argument] for name, argument in self.arguments})
+        return self.function(**{name: given[argument] for name, argument in self.arguments})
 
 
 def make_handler(
