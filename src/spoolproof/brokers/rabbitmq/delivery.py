@@ -87,16 +87,16 @@ class RabbitMQDelivery:
         return True
 
     def nack(self) -> bool:
-        return self._give_back(requeue=True)
+        return self._give_back(is_redelivered=True)
 
     def reject(self) -> bool:
-        return self._give_back(requeue=not self._can_reject)
+        return self._give_back(is_redelivered=not self._can_reject)
 
-    def _give_back(self, *, requeue: bool) -> bool:
+    def _give_back(self, *, is_redelivered: bool) -> bool:
         if not self._settle():
             return False
         try:
-            self._channel.pika.basic_nack(self._tag, requeue=requeue)
+            self._channel.pika.basic_nack(self._tag, requeue=is_redelivered)
         except WRONG_STATE_ERRORS:
             return False
         self._channel.settled()
