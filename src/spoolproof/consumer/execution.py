@@ -189,6 +189,8 @@ class Execution:
         async with unit_of_work(self._store, self._publisher) as tx:
             if not await self._store.inbox.record(tx.inner, work.queue, key):
                 logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
+                # another copy succeeded before this replay came: its dead letter would wait for ever
+                await self._resolve(work, tx, key)
                 return
             failpoint("consumer.after_inbox")
             joined = current.set(tx)

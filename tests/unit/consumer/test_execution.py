@@ -175,6 +175,26 @@ async def test_a_replayed_dead_letter_is_resolved_by_its_success(shop: Shop) -> 
         await replay(shop.store, letter.id, actor="bob", reason="again")
 
 
+async def test_a_replay_that_another_copy_overtook_closes_its_dead_letter(shop: Shop) -> None:
+    """S10: the duplicate's success is the replay's too; a dead letter left replaying would wait for ever."""
+    id = "0190a0b0-0000-7000-8000-000000000009"
+
+    async def never(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> object:
+        return DeadLetter("not today")
+
+    shop.behaviour = never
+    await shop.service.publish(OrderPlaced(1), id=id)
+    (letter,) = await shop.until_letters(1, DeadLetterState.OPEN)
+    shop.behaviour = charge
+    await shop.service.publish(OrderPlaced(1), id=id)
+    await shop.until_charged(1)
+
+    await replay(shop.store, letter.id, actor="ann", reason="bank is back")
+
+    await shop.until_letters(1, DeadLetterState.RESOLVED)
+    assert [1] == await shop.charges()
+
+
 async def test_a_replay_that_fails_again_is_the_same_row_open_again(shop: Shop) -> None:
     """One row per (consumer, message id), however often it fails."""
 
