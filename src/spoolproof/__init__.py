@@ -1,36 +1,55 @@
-"""Spoolproof makes services crash-proof: what a service has accepted is never lost, whatever dies."""
+"""Spoolproof makes services crash-proof: what a service has accepted is never lost, whatever dies.
 
-from spoolproof.codec import event
-from spoolproof.consumer.delivery import Delivery
-from spoolproof.errors import (
-    BrokerUnavailable,
-    CodecError,
-    InvalidMessage,
-    MessageTooLarge,
-    NotInTransaction,
-    OutboxFull,
-    OutboxMissing,
-    RegistrationError,
-    SchemaOutdated,
-    SettingsError,
-    SpoolproofError,
-    StoreBusy,
-    StoreUnavailable,
-    TransactionError,
-    TransactionTooLong,
-    Unavailable,
-    UnknownType,
-    UnsupportedTransaction,
-    WrongDatabase,
-)
-from spoolproof.message import Message
-from spoolproof.outbox.publish import Place, Receipt
-from spoolproof.outbox.transaction import Transaction
-from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
-from spoolproof.service import NotStarted, Service
-from spoolproof.settings import Settings, load_settings
+Names are loaded when they are first asked for, so that `spoolproof.policies` works where nothing but the standard library
+is installed.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spoolproof.codec import event
+    from spoolproof.consumer.delivery import Delivery
+    from spoolproof.errors import (
+        BrokerUnavailable,
+        CodecError,
+        InvalidMessage,
+        MessageTooLarge,
+        NotInTransaction,
+        OutboxFull,
+        OutboxMissing,
+        RegistrationError,
+        SchemaOutdated,
+        SettingsError,
+        SpoolproofError,
+        StoreBusy,
+        StoreUnavailable,
+        TransactionError,
+        TransactionTooLong,
+        Unavailable,
+        UnknownType,
+        UnsupportedTransaction,
+        WrongDatabase,
+    )
+    from spoolproof.message import Message
+    from spoolproof.outbox.publish import Place, Receipt
+    from spoolproof.outbox.transaction import Transaction
+    from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
+    from spoolproof.service import NotStarted, Service
+    from spoolproof.settings import Settings, load_settings
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "codec": ("event",),
+    "consumer.delivery": ("Delivery",),
+    "message": ("Message",),
+    "outbox.publish": ("Place", "Receipt"),
+    "outbox.transaction": ("Transaction",),
+    "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),
+    "service": ("NotStarted", "Service"),
+    "settings": ("Settings", "load_settings"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Ack",
@@ -67,3 +86,17 @@ __all__ = [
     "event",
     "load_settings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

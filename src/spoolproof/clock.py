@@ -5,18 +5,31 @@ a machine was suspended: a lease kept on a clock that stops in sleep would be be
 
 Nothing above this file reads time in any other way, so a simulator can put its own clock in its place. Leases and
 schedules use the database's clock, not this one.
+
+A service gets its clock passed in. Policies may be made at import, before any clock could be passed: they read
+`AMBIENT`, which is the machine's clock unless a test has put another in its place with `use`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Protocol
 
 
+class Timer(Protocol):
+    """A callback that will be called."""
+
+    def cancel(self) -> None:
+        """Let it not be called. Does nothing when it was."""
+
+
 class Clock(Protocol):
-    """Both clocks and the sleep that goes with them."""
+    """Both clocks, and the sleeps and timers that go with them."""
 
     def now(self) -> datetime:
         """Return the wall-clock time, timezone-aware UTC, for storing."""
@@ -27,8 +40,15 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` (0 or more) of this clock."""
 
+    def sleep_blocking(self, seconds: float) -> None:
+        """Block this thread for `seconds` (0 or more) of this clock."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` on the running event loop once `monotonic()` has reached `when`."""
+
 
 _MONOTONIC_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_clock_gettime = time.clock_gettime
 
 
 class SystemClock:
@@ -40,11 +60,70 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return seconds since boot, suspend included where the platform offers it (Linux does)."""
-        return time.clock_gettime(_MONOTONIC_CLOCK)
+        return _clock_gettime(_MONOTONIC_CLOCK)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
         await asyncio.sleep(seconds)
+
+    def sleep_blocking(self, seconds: float) -> None:
+        """Block this thread."""
+        time.sleep(seconds)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Arm a timer of the running event loop."""
+        return asyncio.get_running_loop().call_later(max(0.0, when - self.monotonic()), callback)
+
+
+SYSTEM: Clock = SystemClock()
+
+_replaced = 0  #: how many `use` blocks are open anywhere; while none is, nobody pays for the context variable
+_clock: ContextVar[Clock] = ContextVar("spoolproof.clock", default=SYSTEM)
+
+
+class AmbientClock:
+    """Whatever clock is in force where it is asked."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, UTC."""
+        return _clock.get().now()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return _clock.get().monotonic() if _replaced else _clock_gettime(_MONOTONIC_CLOCK)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        await _clock.get().sleep(seconds)
+
+    def sleep_blocking(self, seconds: float) -> None:
+        """Block this thread for `seconds`."""
+        _clock.get().sleep_blocking(seconds)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` once `monotonic()` has reached `when`."""
+        return _clock.get().call_at(when, callback)
+
+
+AMBIENT: Clock = AmbientClock()
+
+
+@contextmanager
+def use(clock: Clock) -> Iterator[None]:
+    """Put `clock` in the place of the machine's, for `AMBIENT` in this context (and tasks and copies made in it)."""
+    global _replaced
+    _replaced += 1
+    token = _clock.set(clock)
+    try:
+        yield
+    finally:
+        _clock.reset(token)
+        _replaced -= 1
+
+
+def is_replaced() -> bool:
+    """Whether a test clock is in force here."""
+    return _replaced > 0 and _clock.get() is not SYSTEM
 
 
 class Stopwatch:

@@ -27,16 +27,30 @@
     │       ├── BrokerBlocked    the broker is connected and has stopped reading publishes
     │       └── BrokerTooOld     the broker's version is under the supported one
     ├── EncodeError              a message the broker's protocol cannot carry
+    ├── PolicyError              a policy refused, cut or cannot serve a call; `disposition` says what to do with the work
+    │   ├── PolicyConfigError    a policy is configured wrongly; `faults` lists all of them; also a ValueError
+    │   ├── PolicyUsageError     a policy is used in a way it cannot protect
+    │   ├── CallRejected         the call was not made; `retry_after_seconds` says when to try again
+    │   │   ├── BreakerOpen      the dependency is known to fail, or an operator isolated it
+    │   │   ├── BulkheadFull     as many calls as may run do, and the queue is full or the wait was over
+    │   │   ├── RateLimited      the rate is used up, or the dependency asked for less
+    │   │   └── ThreadsExhausted too many sync attempts hang in abandoned threads
+    │   ├── AttemptTimeout       one attempt took longer than its limit; its outcome is unknown; also a TimeoutError
+    │   └── DeadlineExceeded     the caller's time is over; also a TimeoutError
     ├── NotFound                 no such dead letter or other thing
     ├── Conflict                 the thing is in a state that refuses this verb
     └── InvariantViolated        a promise of ours is broken; always a bug
 
-What a handler raises to steer its delivery is in `outcome`, not here.
+What a handler raises to steer its delivery is in `outcome`, not here. `failure_kind` and `is_unknown`, where an error
+has them, tell the policies what it means: the first is a value of `policies.verdict.Kind`, the second whether the effect
+may have happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 
 class SpoolproofError(Exception):
@@ -128,6 +142,8 @@ class SchemaOutdated(SpoolproofError):
 class LimitReached(SpoolproofError):
     """A bounded thing is full; nothing was written."""
 
+    failure_kind = "local"
+    is_unknown = False
     what = "limit"
 
     def __init__(self, current: int, maximum: int, remedy: str = "slow down and try again") -> None:
@@ -157,13 +173,18 @@ class WindowFull(LimitReached):
 class Unavailable(SpoolproofError):
     """Infrastructure is away. Never counts as an attempt of the message that met it."""
 
+    failure_kind = "transient"
+    is_unknown = False
+
 
 class StoreUnavailable(Unavailable):
-    """The database cannot be reached or refused to work."""
+    """The database cannot be reached or refused to work. If a COMMIT met it, its outcome is unknown."""
+
+    is_unknown = True
 
 
 class BrokerUnavailable(Unavailable):
-    """The broker cannot be reached."""
+    """The broker cannot be reached; nothing was sent."""
 
 
 class BrokerBlocked(BrokerUnavailable):
@@ -188,3 +209,143 @@ class Conflict(SpoolproofError):
 
 class InvariantViolated(SpoolproofError):
     """A promise of ours is broken. Always a bug; please report it with its text."""
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+
+class Action(StrEnum):
+    """What becomes of the work behind a call that failed for good. There is no "drop"."""
+
+    DEFER = "defer"
+    RETRY = "retry"
+    DEAD_LETTER = "dead_letter"
+    PARK = "park"
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """What to do with the work behind a failed call, and why.
+
+    after_seconds: not before this many seconds; None leaves the wait to whoever acts. Only `retry` counts as an attempt
+    of the message; `defer` is an outage; `park` asks a person, because the effect may have happened.
+    """
+
+    action: Action
+    reason: str
+    after_seconds: float | None = None
+
+
+class PolicyError(SpoolproofError):
+    """A policy refused, cut or cannot serve a call. policy: its name. disposition: None until the call has ended."""
+
+    policy: str = ""
+    disposition: Disposition | None = None
+
+
+class PolicyConfigError(PolicyError, ValueError):
+    """A policy is configured wrongly; `faults` lists every fault as field, value and legal range."""
+
+    def __init__(self, faults: Sequence[str], *, policy: str = "") -> None:
+        self.faults = tuple(faults)
+        self.policy = policy
+        where = f"policy {policy!r}" if policy else "policy"
+        super().__init__(f"{where} is configured wrongly:\n" + "\n".join(f"  - {fault}" for fault in self.faults))
+
+
+class PolicyUsageError(PolicyError):
+    """A policy is used in a way it cannot protect; the message says which use is right."""
+
+
+class CallRejected(PolicyError):
+    """The call was not made: nothing happened, and it may be tried again after `retry_after_seconds` (above 0)."""
+
+    by: str = ""  #: the part that rejected
+
+    def __init__(self, message: str, *, policy: str, retry_after_seconds: float) -> None:
+        self.policy = policy
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class BreakerOpen(CallRejected):
+    """The dependency is known to fail, or an operator isolated it. state: open, half_open, isolated, or closed while
+    its share of calls grows after an outage."""
+
+    by = "breaker"
+
+    def __init__(
+        self, *, policy: str, state: str, reason: str, retry_after_seconds: float, last_error_text: str = ""
+    ) -> None:
+        self.state = state
+        self.reason = reason
+        self.last_error_text = last_error_text
+        last = f"; last error: {last_error_text}" if last_error_text else ""
+        super().__init__(
+            f"policy {policy!r}: breaker {state} ({reason}), try again in {retry_after_seconds:.3g} s{last}",
+            policy=policy,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class BulkheadFull(CallRejected):
+    """As many calls as may run do, and the queue is full or the wait was over."""
+
+    by = "bulkhead"
+
+    def __init__(self, *, policy: str, running: int, queued: int, retry_after_seconds: float = 1.0) -> None:
+        self.running = running
+        self.queued = queued
+        super().__init__(
+            f"policy {policy!r}: {running} calls running, {queued} waiting; try again later or raise running_max",
+            policy=policy,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class RateLimited(CallRejected):
+    """The rate is used up (by: rate_limit), or the dependency asked for less (by: cooldown)."""
+
+    by = "rate_limit"
+
+    def __init__(self, *, policy: str, retry_after_seconds: float, by: str = "rate_limit") -> None:
+        self.by = by
+        super().__init__(
+            f"policy {policy!r}: {by}, try again in {retry_after_seconds:.3g} s",
+            policy=policy,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class ThreadsExhausted(CallRejected):
+    """Too many sync attempts hang in abandoned threads; this one was not started."""
+
+    by = "threads"
+
+    def __init__(self, *, policy: str, abandoned: int, retry_after_seconds: float = 1.0) -> None:
+        self.abandoned = abandoned
+        super().__init__(
+            f"policy {policy!r}: {abandoned} abandoned threads still hang in earlier attempts; give the function a "
+            'time limit of its own, or use sync="cooperative"',
+            policy=policy,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class AttemptTimeout(PolicyError, TimeoutError):
+    """One attempt took longer than `timeout_seconds`; whether its effect happened is unknown."""
+
+    def __init__(self, *, policy: str, timeout_seconds: float) -> None:
+        self.policy = policy
+        self.timeout_seconds = timeout_seconds
+        super().__init__(f"policy {policy!r}: an attempt took longer than timeout_seconds={timeout_seconds:.6g}")
+
+
+class DeadlineExceeded(PolicyError, TimeoutError):
+    """The caller's time is over. has_started: whether the function was running, so that its effect may have happened."""
+
+    def __init__(self, *, policy: str, has_started: bool) -> None:
+        self.policy = policy
+        self.has_started = has_started
+        how = "while the function ran" if has_started else "before the function started"
+        super().__init__(f"policy {policy!r}: the deadline passed {how}")

@@ -1,0 +1,112 @@
+"""One use of a policy, and what is known of it so far.
+
+Fields start as defaults of the class, so that a call which needs nothing special sets almost nothing: this object is made
+for every protected call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from spoolproof.clock import Clock
+from spoolproof.errors import PolicyUsageError
+from spoolproof.policies.verdict import Verdict
+
+LANES = ("critical", "normal", "background")
+
+_idempotency_key: ContextVar[str | None] = ContextVar("spoolproof.idempotency_key", default=None)
+
+
+def idempotency_key() -> str | None:
+    """Return the key given to `using(idempotency_key=…)` of the innermost call: the same on every attempt and hedge."""
+    return _idempotency_key.get()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What one call may ask for. lane: critical, normal or background. cost: tokens of the rate limit."""
+
+    idempotency_key: str | None = None
+    lane: str = "normal"
+    cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no call can ask for."""
+        if self.lane not in LANES:
+            raise PolicyUsageError(f"lane={self.lane!r}: use {', '.join(LANES)}")
+        if isinstance(self.cost, bool) or not isinstance(self.cost, int | float) or not 0 < self.cost < float("inf"):
+            raise PolicyUsageError(f"cost={self.cost!r}: a finite number above 0")
+        if self.idempotency_key is not None and not (isinstance(self.idempotency_key, str) and self.idempotency_key):
+            raise PolicyUsageError(f"idempotency_key={self.idempotency_key!r}: a text that is not empty")
+
+
+class Owner(Protocol):
+    """The policy a call belongs to, as its parts see it."""
+
+    name: str
+    key: str | None
+    clock: Clock
+
+
+class Call:
+    """One use of a policy. now: the last reading of the clock. attempts: begun so far. verdict: of the last attempt that
+    did not succeed. is_unknown: whether any attempt may have had its effect."""
+
+    owner: Owner
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}  # noqa: RUF012  never written to; a field of the class only to cost nothing
+    options: Options | None = None
+    lane: str = "normal"
+    cost: float = 1.0
+    is_idempotent: bool = False
+    now: float = 0.0
+    started_at: float = 0.0
+    deadline_at: float | None = None
+    attempts: int = 0
+    attempts_max: int = 1
+    attempt_started_at: float = 0.0
+    has_started: bool = False
+    verdict: Verdict | None = None
+    is_unknown: bool = False
+    source: str = "live"
+    stop_reason: str = ""
+    on_failure: Callable[[Call, BaseException], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.owner.name
+
+    @property
+    def key(self) -> str | None:
+        """The key of a keyed child, else None."""
+        return self.owner.key
+
+    @property
+    def clock(self) -> Clock:
+        """The clock everything in this call is measured by."""
+        return self.owner.clock
+
+    def apply(self, options: Options) -> None:
+        """Take over what this one call asked for."""
+        self.options = options
+        self.lane = options.lane
+        self.cost = options.cost
+        if options.idempotency_key is not None:
+            self.is_idempotent = True
+
+    def fork(self) -> Call:
+        """Return a call that makes one more attempt at the same thing beside this one."""
+        twin = Call()
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def join(self, twin: Call) -> None:
+        """Take over how the attempt of a fork ended."""
+        self.verdict = twin.verdict
+        self.is_unknown = self.is_unknown or twin.is_unknown
+        self.now = max(self.now, twin.now)

@@ -1,0 +1,204 @@
+"""The forms a call takes: decorator, `call`, `call_sync`, `result`, `attempts`, `permit`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from spoolproof.policies.block import Attempts, Block
+from spoolproof.policies.call import Call, Options
+from spoolproof.policies.verdict import SUCCESS, Verdict
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Generic[T]):
+    """How a call ended, as a value. value: None if it failed. error: None if it did not.
+
+    source: `live`, `stale` or `fallback`. attempts: begun. verdict: of the last attempt, success if it was one.
+    """
+
+    value: T | None
+    error: Exception | None
+    source: str
+    attempts: int
+    elapsed_seconds: float
+    verdict: Verdict
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there is a value, from wherever."""
+        return self.error is None
+
+
+class Runner:
+    """What runs calls: a policy, or one key of it."""
+
+    def new_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Return a call that has not begun."""
+        raise NotImplementedError
+
+    async def run(self, call: Call) -> Any:
+        """Run a call to its end."""
+        raise NotImplementedError
+
+    def run_sync(self, call: Call) -> Any:
+        """Run a call to its end on this thread."""
+        raise NotImplementedError
+
+    def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
+        """Refuse a function this policy cannot protect."""
+        raise NotImplementedError
+
+    def open_block(self, call: Call) -> Block:
+        """Return a block that runs once."""
+        raise NotImplementedError
+
+    def open_attempts(self, call: Call) -> Attempts:
+        """Return a block that may run again."""
+        raise NotImplementedError
+
+
+class Caller:
+    """Everything a user calls, on a policy or on a policy with options for the calls made through it."""
+
+    _runner: Runner
+    _options: Options | None = None
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Protect a function, `async def` or `def`; its signature is kept.
+
+        Raises TypeError for a generator function: protection would end before the first item; use `permit()`.
+        """
+        refuse_generators(function)
+        runner, options = self._runner, self._options
+        is_async = is_coroutine_function(function)
+        runner.check_function(function, is_async)
+        if is_async:
+
+            async def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
+                call = runner.new_call(function, args, kwargs)
+                if options is not None:
+                    call.apply(options)
+                return await runner.run(call)
+
+            return cast("Callable[P, T]", _like(function, protected))
+
+        def protected_sync(*args: P.args, **kwargs: P.kwargs) -> Any:
+            call = runner.new_call(function, args, kwargs)
+            if options is not None:
+                call.apply(options)
+            return runner.run_sync(call)
+
+        return cast("Callable[P, T]", _like(function, protected_sync))
+
+    @overload
+    async def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call a function once under the policy and return its result; an awaitable result is awaited inside.
+
+        Raises what the function raises, BreakerOpen, BulkheadFull, RateLimited, AttemptTimeout or DeadlineExceeded.
+        """
+        return await self._runner.run(self._new(function, args, kwargs))
+
+    def call_sync(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a sync function. Raises TypeError when it returns an awaitable, PolicyUsageError when it would
+        have to wait on a thread that runs an event loop, ThreadsExhausted when too many attempts hang."""
+        value: T = self._runner.run_sync(self._new(function, args, kwargs))
+        return value
+
+    async def result(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+        """Call a function and return how that ended; raises only cancellation."""
+        call = self._new(function, args, kwargs)
+        try:
+            value = await self._runner.run(call)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            return _result(call, None, error)
+        return _result(call, value, None)
+
+    def result_sync(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+        """The same for a sync function."""
+        call = self._new(function, args, kwargs)
+        try:
+            value = self._runner.run_sync(call)
+        except Exception as error:
+            return _result(call, None, error)
+        return _result(call, value, None)
+
+    def attempts(self) -> Attempts:
+        """Return an iteration over runs of one block, until one succeeds: no Hedge, no Fallback. Independent each time.
+
+        ``async for attempt in policy.attempts(): async with attempt: …``
+        """
+        return self._runner.open_attempts(self._new(_block, (), {}))
+
+    def permit(self) -> Block:
+        """Return a context manager that protects a block which runs once: no Retry, no Hedge, no Fallback.
+
+        ``async with policy.permit() as permit: …``; say `permit.failure("transient")` for what raises nothing.
+        """
+        return self._runner.open_block(self._new(_block, (), {}))
+
+    def _new(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Call:
+        call = self._runner.new_call(function, args, kwargs)
+        if self._options is not None:
+            call.apply(self._options)
+        return call
+
+
+class Using(Caller):
+    """A policy with options for the calls made through it."""
+
+    def __init__(self, runner: Runner, options: Options) -> None:
+        self._runner = runner
+        self._options = options
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine, as far as its declaration says: looks through partials and `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def refuse_generators(function: Callable[..., Any]) -> None:
+    """Raise TypeError for a function whose work happens after it has returned."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{getattr(inner, '__qualname__', inner)!r} is a generator function: protection would end before its first "
+            "item; protect the block that reads it with `async with policy.permit()`"
+        )
+    if not callable(function):
+        raise TypeError(f"{function!r} is not a function")
+
+
+def _like(function: Callable[..., Any], protected: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.update_wrapper(protected, function)
+
+
+def _block() -> None:
+    """Stands for the block of `permit()` and `attempts()`."""
+
+
+def _result(call: Call, value: Any, error: Exception | None) -> Result[Any]:
+    return Result(
+        value=value,
+        error=error,
+        source=call.source,
+        attempts=call.attempts,
+        elapsed_seconds=call.now - call.started_at,
+        verdict=call.verdict or SUCCESS,
+    )

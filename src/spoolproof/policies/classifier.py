@@ -1,0 +1,222 @@
+"""Gives every end of an attempt its one verdict. First match wins, and cancellation is always first.
+
+Built from rules: exception types, or predicates on an exception or a result. A classifier is a value: each method returns
+a new one, so a shared default cannot be changed under somebody's feet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+from spoolproof.clock import AMBIENT
+from spoolproof.errors import (
+    AttemptTimeout,
+    CallRejected,
+    DeadlineExceeded,
+    PolicyConfigError,
+    PolicyError,
+    PolicyUsageError,
+)
+from spoolproof.policies.foreign import http_status, retry_after_seconds, verdict_of_foreign, verdict_of_status
+from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
+
+logger = logging.getLogger("spoolproof.policies")
+
+Rule: TypeAlias = type[BaseException] | Callable[[BaseException], bool]
+ResultRule: TypeAlias = Callable[[Any], "Kind | Verdict | None"]
+
+_TEXT_MAX = 200
+_unclassified: WeakSet[type[BaseException]] = WeakSet()  #: classes that were logged already
+
+
+class Classifier:
+    """What errors and results mean to one policy.
+
+    `Classifier().transient(Busy).permanent(UnknownProduct)`: exception types or predicates, asked in the order given, before
+    the built-in rules and after cancellation, our own rejections and the deadline. unknown: whether the effect may have
+    happened all the same; say so where a retry is not known to be harmless. Raises PolicyConfigError for a rule that names
+    a cancellation or an error of the policies.
+    """
+
+    __slots__ = ("_result_rules", "_rules")
+
+    def __init__(self) -> None:
+        self._rules: tuple[tuple[Rule, Kind, bool], ...] = ()
+        self._result_rules: tuple[ResultRule, ...] = ()
+
+    def transient(self, *rules: Rule, unknown: bool = True) -> Classifier:
+        """These pass by themselves; retried, and count against the dependency."""
+        return self._with(Kind.TRANSIENT, rules, unknown)
+
+    def overloaded(self, *rules: Rule, unknown: bool = False) -> Classifier:
+        """The dependency has too much to do."""
+        return self._with(Kind.OVERLOADED, rules, unknown)
+
+    def timeout(self, *rules: Rule, unknown: bool = True) -> Classifier:
+        """No answer in time."""
+        return self._with(Kind.TIMEOUT, rules, unknown)
+
+    def rate_limited(self, *rules: Rule) -> Classifier:
+        """The dependency asks for less; retried, and says nothing against it."""
+        return self._with(Kind.RATE_LIMITED, rules, False)
+
+    def permanent(self, *rules: Rule, unknown: bool = False) -> Classifier:
+        """The dependency has answered, and will answer the same again."""
+        return self._with(Kind.PERMANENT, rules, unknown)
+
+    def bug(self, *rules: Rule, unknown: bool = True) -> Classifier:
+        """Our own mistake."""
+        return self._with(Kind.BUG, rules, unknown)
+
+    def local(self, *rules: Rule) -> Classifier:
+        """Something on this side was missing; nothing was sent."""
+        return self._with(Kind.LOCAL, rules, False)
+
+    def result(self, rule: ResultRule) -> Classifier:
+        """Judge returned values: `rule` returns a Kind or Verdict for one that is a failure, None for one that is not."""
+        if not callable(rule):
+            raise PolicyConfigError([f"result({rule!r}): a function of the returned value"], policy="classifier")
+        copy = Classifier()
+        copy._rules, copy._result_rules = self._rules, (*self._result_rules, rule)
+        return copy
+
+    def http_results(self) -> Classifier:
+        """Judge returned responses by their HTTP status (`status` or `status_code`) and Retry-After."""
+        return self.result(_http_result)
+
+    def _with(self, kind: Kind, rules: tuple[Rule, ...], unknown: bool) -> Classifier:
+        faults = [fault for rule in rules if (fault := _fault_of(rule, kind))]
+        if not rules:
+            faults.append(f"{kind}(): name at least one exception type or predicate")
+        if faults:
+            raise PolicyConfigError(faults, policy="classifier")
+        copy = Classifier()
+        copy._rules = (*self._rules, *((rule, kind, unknown) for rule in rules))
+        copy._result_rules = self._result_rules
+        return copy
+
+    # --- judge -------------------------------------------------------------------------------------------------------
+
+    @property
+    def judges_results(self) -> bool:
+        """Whether returned values have to be looked at."""
+        return bool(self._result_rules)
+
+    def of_result(self, value: object) -> Verdict:
+        """Return what a returned value means: success unless a rule says otherwise."""
+        for rule in self._result_rules:
+            said = rule(value)
+            if isinstance(said, Verdict):
+                return said
+            if said is not None:
+                return verdict_of(Kind(said), reason=f"result of type {type(value).__name__}")
+        return SUCCESS
+
+    def of_error(
+        self,
+        error: BaseException,
+        *,
+        has_started: bool = True,
+        elapsed_seconds: float = 0.0,
+        blame_seconds: float | None = None,
+    ) -> Verdict:
+        """Return what an exception means.
+
+        has_started: whether the function ran at all. elapsed_seconds: for how long. blame_seconds: from when on a caller
+        who gives up has waited long enough to blame the dependency; None never does.
+        """
+        if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+            return verdict_of(Kind.CANCELLED, is_unknown=has_started, reason="cancelled")
+        if isinstance(error, CallRejected):
+            return verdict_of(Kind.LOCAL, retry_after_seconds=error.retry_after_seconds, reason=text_of(error))
+        if isinstance(error, DeadlineExceeded):
+            return _of_deadline(error, has_started, elapsed_seconds, blame_seconds)
+        for rule, kind, unknown in self._rules:
+            if isinstance(error, rule) if isinstance(rule, type) else rule(error):
+                asked = retry_after_seconds(error, AMBIENT.now())
+                return verdict_of(kind, is_unknown=unknown, retry_after_seconds=asked, reason=text_of(error))
+        return _built_in(error)
+
+
+def _of_deadline(
+    error: DeadlineExceeded, has_started: bool, elapsed_seconds: float, blame_seconds: float | None
+) -> Verdict:
+    if not has_started or not error.has_started:
+        return verdict_of(Kind.DEADLINE, reason=text_of(error))
+    if blame_seconds is None or elapsed_seconds < blame_seconds:
+        return verdict_of(Kind.DEADLINE, is_unknown=True, reason=text_of(error))
+    return verdict_of(Kind.TIMEOUT, is_unknown=True, reason=text_of(error))
+
+
+def _built_in(error: Exception) -> Verdict:
+    declared = getattr(error, "failure_kind", None)
+    if isinstance(declared, str) and declared in set(Kind):
+        is_unknown = bool(getattr(error, "is_unknown", False))
+        asked = getattr(error, "retry_after_seconds", None)
+        return verdict_of(Kind(declared), is_unknown=is_unknown, retry_after_seconds=asked, reason=text_of(error))
+    if isinstance(error, AttemptTimeout):
+        return verdict_of(Kind.TIMEOUT, is_unknown=True, reason=text_of(error))
+    if isinstance(error, PolicyUsageError | PolicyConfigError):
+        return verdict_of(Kind.BUG, reason=text_of(error))
+    foreign = verdict_of_foreign(error, AMBIENT.now())
+    if foreign is not None:
+        return verdict_of(
+            Kind(foreign.kind or Kind.BUG),
+            is_unknown=foreign.is_unknown,
+            retry_after_seconds=foreign.retry_after_seconds,
+            reason=text_of(error),
+        )
+    is_builtin = type(error).__module__ == "builtins" and type(error) is not Exception
+    if not is_builtin and type(error) not in _unclassified:
+        _unclassified.add(type(error))
+        logger.warning(
+            "policies.unclassified class=%s.%s: taken for a bug whose effect may have happened; classify it with "
+            "classify=Classifier()",
+            type(error).__module__,
+            type(error).__qualname__,
+        )
+    return verdict_of(Kind.BUG, is_unknown=not is_builtin, reason=text_of(error))
+
+
+def text_of(error: BaseException) -> str:
+    """Return class and message in at most 200 characters, without passwords and query strings of URLs."""
+    return redact(f"{type(error).__name__}: {error}")[:_TEXT_MAX]
+
+
+def redact(text: str) -> str:
+    """Return the text with the credentials and the query string of every URL in it removed."""
+    if "://" not in text:
+        return text
+    words = []
+    for word in text.split(" "):
+        scheme, separator, rest = word.partition("://")
+        if separator:
+            rest = rest.partition("?")[0]
+            authority, slash, path = rest.partition("/")
+            word = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+        words.append(word)
+    return " ".join(words)
+
+
+def _http_result(value: Any) -> Verdict | None:
+    status = http_status(value)
+    return None if status is None else verdict_of_status(status, retry_after_seconds(value, AMBIENT.now()))
+
+
+def _fault_of(rule: object, kind: Kind) -> str | None:
+    if isinstance(rule, type):
+        if not issubclass(rule, BaseException):
+            return f"{kind}({rule.__name__}): not an exception class"
+        if not issubclass(rule, Exception) or issubclass(rule, asyncio.CancelledError):
+            return f"{kind}({rule.__name__}): a cancellation says nothing of the dependency and is never a failure (E5)"
+        if issubclass(rule, PolicyError):
+            return f"{kind}({rule.__name__}): the policies' own errors have their verdict already (E5)"
+        return None
+    return None if callable(rule) else f"{kind}({rule!r}): an exception type, or a function of the exception"
+
+
+DEFAULT = Classifier()

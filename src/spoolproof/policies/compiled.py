@@ -1,0 +1,139 @@
+"""Turns the parts of a policy and its machines into a pipeline. First part is outermost: reading order is running order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from spoolproof.backoff import RandomSource
+from spoolproof.policies.budget import Budget
+from spoolproof.policies.deadline import DeadlineNode
+from spoolproof.policies.fallback import Fallback, FallbackNode
+from spoolproof.policies.hedge import Hedge, HedgeNode
+from spoolproof.policies.node import Guard, Node
+from spoolproof.policies.part import Part
+from spoolproof.policies.pipeline import Judge, Segment
+from spoolproof.policies.retry import Drain, Retry, RetryNode, RetrySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What every keyed child of a policy has in common. values: every setting, resolved."""
+
+    parts: Sequence[Part]
+    values: Mapping[str, Any]
+    budget: Budget
+    drain: Drain
+    random: RandomSource
+    has_threads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A compiled policy. root: runs a call. block: what guards a block of code instead of a function."""
+
+    root: Node
+    block: Segment
+    retry: RetryNode | None
+    deadline: DeadlineNode | None
+
+
+def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard]) -> Pipeline:
+    """Compile parts into a pipeline. guards: the machines by the kind of their part."""
+    builder = _Builder(shared, judge)
+    for part in reversed(shared.parts):
+        builder.add(part, guards)
+    root = builder.finish()
+    nodes = list(_chain(root))
+    segments = [node for node in nodes if isinstance(node, Segment)]
+    limits = [segment.timeout_seconds for segment in segments if segment.timeout_seconds is not None]
+    block = Segment(
+        tuple(guard for segment in segments for guard in segment.guards),
+        None,
+        judge=judge,
+        timeout_seconds=min(limits, default=None),
+        has_threads=False,
+    )
+    return Pipeline(
+        root,
+        block,
+        next((node for node in nodes if isinstance(node, RetryNode)), None),
+        next((node for node in nodes if isinstance(node, DeadlineNode)), None),
+    )
+
+
+class _Builder:
+    """Works from the function outwards; guards and a limit that meet share a segment."""
+
+    def __init__(self, shared: Shared, judge: Judge) -> None:
+        self._shared = shared
+        self._judge = judge
+        self._inner: Node | None = None
+        self._guards: list[Guard] = []
+        self._timeout_seconds: float | None = None
+
+    def add(self, part: Part, guards: Mapping[str, Guard]) -> None:
+        """Put one more part around what there is."""
+        if part.kind in guards:
+            self._guards.insert(0, guards[part.kind])
+        elif part.kind == "timeout":
+            if self._guards or self._timeout_seconds is not None:
+                self._close()
+            self._timeout_seconds = self._shared.values["timeout_seconds"]
+        elif part.kind != "chaos":  # chaos replaces the function itself
+            self._inner = self._around(part, self._inside())
+
+    def finish(self) -> Node:
+        """Return the outermost node."""
+        return self._inside()
+
+    def _inside(self) -> Node:
+        if self._inner is None or self._guards or self._timeout_seconds is not None:
+            return self._close()
+        return self._inner
+
+    def _close(self) -> Node:
+        segment = Segment(
+            tuple(self._guards),
+            self._inner,
+            judge=self._judge,
+            timeout_seconds=self._timeout_seconds,
+            has_threads=self._shared.has_threads,
+        )
+        self._inner, self._guards, self._timeout_seconds = segment, [], None
+        return segment
+
+    def _around(self, part: Part, inner: Node) -> Node:
+        shared, values = self._shared, self._shared.values
+        match part:
+            case Retry():
+                settings = RetrySettings(
+                    attempts=values["attempts"],
+                    delay_seconds=values["delay_seconds"],
+                    delay_factor=values["delay_factor"],
+                    delay_seconds_max=values["delay_seconds_max"],
+                    retry_after_seconds_max=values["retry_after_seconds_max"],
+                    inline_seconds_max=values["inline_seconds_max"],
+                    allows_nesting=part.nested == "allow",
+                )
+                return RetryNode(inner, settings, budget=shared.budget, drain=shared.drain, random=shared.random)
+            case Hedge():
+                return HedgeNode(
+                    inner,
+                    extra_max=values["hedge_extra_max"],
+                    timeout_seconds=values.get("timeout_seconds", 10.0),
+                    budget=shared.budget,
+                    drain=shared.drain,
+                    on_discard=part.on_discard,
+                )
+            case Fallback():
+                return FallbackNode(inner, part.rungs, values["rung_seconds"])
+        return DeadlineNode(inner, values["deadline_seconds"])
+
+
+def _chain(root: Node) -> Iterator[Node]:
+    node: Node | None = root
+    while node is not None:
+        yield node
+        node = cast("Node | None", getattr(node, "inner", None))

@@ -1,0 +1,105 @@
+"""How long the caller still waits: a moment that only ever comes nearer, seen by everything below.
+
+It is a context variable, so it reaches every policy and every task started below without being passed on. Over HTTP it
+travels as the milliseconds that remain, never as a time of day: clocks differ, durations do not. Messages do not carry it:
+work that was accepted does not expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+from spoolproof.clock import AMBIENT, Clock
+from spoolproof.policies.call import Call
+from spoolproof.policies.node import Node
+from spoolproof.policies.part import Part
+
+HEADER = "spoolproof-deadline-ms"
+_MILLISECONDS_MAX = 86_400_000  #: a day: a larger one is a mistake of the sender, not a deadline
+
+ends_at: ContextVar[float | None] = ContextVar("spoolproof.deadline", default=None)
+
+
+class Deadline(Part):
+    """Bounds the whole call, waits and back-off included, to `deadline_seconds` (default 30, 0.001 to 3,600).
+
+    A deadline that already applies and ends earlier stays. Expiry raises DeadlineExceeded.
+    """
+
+    kind: ClassVar[str] = "deadline"
+    settings: ClassVar[tuple[str, ...]] = ("deadline_seconds",)
+
+    def __init__(self, deadline_seconds: float | None = None) -> None:
+        super().__init__({"deadline_seconds": deadline_seconds})
+
+
+def remaining(clock: Clock = AMBIENT) -> float | None:
+    """Return the seconds left to whoever called us, 0 when none are, None without a deadline."""
+    at = ends_at.get()
+    return None if at is None else max(0.0, at - clock.monotonic())
+
+
+def headers() -> dict[str, str]:
+    """Return the HTTP header that hands the remaining time on to another service; empty without a deadline."""
+    left = remaining()
+    return {} if left is None else {HEADER: str(int(left * 1000))}
+
+
+@contextmanager
+def received(http_headers: Mapping[str, str], clock: Clock = AMBIENT) -> Iterator[None]:
+    """Apply the deadline a caller sent, for the length of the block. A header that makes no sense is ignored."""
+    text = next((value for name, value in http_headers.items() if name.lower() == HEADER), "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 8 and int(text) <= _MILLISECONDS_MAX):
+        yield
+        return
+    at = clock.monotonic() + int(text) / 1000
+    earlier = ends_at.get()
+    token = ends_at.set(at if earlier is None else min(at, earlier))
+    try:
+        yield
+    finally:
+        ends_at.reset(token)
+
+
+class DeadlineNode:
+    """Sets the moment before which everything inside has to end. Every wait inside keeps to it."""
+
+    __slots__ = ("inner", "_seconds")
+
+    def __init__(self, inner: Node, seconds: float) -> None:
+        self.inner = inner
+        self._seconds = seconds
+
+    def shorten(self, call: Call) -> None:
+        """Give the call this deadline unless it has a nearer one."""
+        at = call.now + self._seconds
+        if call.deadline_at is None or at < call.deadline_at:
+            call.deadline_at = at
+
+    async def run(self, call: Call) -> Any:
+        """Run the rest under the deadline."""
+        self.shorten(call)
+        token = ends_at.set(call.deadline_at)
+        try:
+            return await self.inner.run(call)
+        finally:
+            _reset(token)
+
+    def run_sync(self, call: Call) -> Any:
+        """Run the rest under the deadline."""
+        self.shorten(call)
+        token = ends_at.set(call.deadline_at)
+        try:
+            return self.inner.run_sync(call)
+        finally:
+            _reset(token)
+
+
+def _reset(token: Any) -> None:
+    try:
+        ends_at.reset(token)
+    except ValueError:
+        return  # a coroutine that is closed instead of finished ends in another context, which never had the value

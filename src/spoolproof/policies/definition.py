@@ -1,0 +1,228 @@
+"""What a policy was declared to be, resolved against its settings, and the keyed children that share it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from spoolproof.backoff import RandomSource
+from spoolproof.clock import Clock
+from spoolproof.errors import PolicyConfigError
+from spoolproof.policies import config, events, lint
+from spoolproof.policies.budget import Budget
+from spoolproof.policies.classifier import Classifier
+from spoolproof.policies.compiled import Shared
+from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.machines import Machines
+from spoolproof.policies.part import Part
+from spoolproof.policies.pipeline import Judge
+from spoolproof.policies.ranges import name_faults
+
+if TYPE_CHECKING:
+    from spoolproof.policies.policy import Policy
+    from spoolproof.policies.registry import Registry
+
+logger = logging.getLogger("spoolproof.policies")
+
+OVERFLOW_KEY = "(overflow)"
+
+
+class Definition:
+    """A declaration and what came of it. Made by Policy, kept by the registry."""
+
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[Part],
+        *,
+        classify: Classifier,
+        idempotent: bool | None,
+        preset: str | None,
+        sync: str,
+        lint_ignore: frozenset[str],
+        clock: Clock,
+        random: RandomSource,
+        registry: Registry,
+    ) -> None:
+        faults = name_faults(name)
+        if not parts or not all(isinstance(part, Part) for part in parts):
+            faults.append(f"parts={parts!r}: one or more parts, such as Retry(3) or Timeout(10)")
+        if sync not in ("thread", "cooperative"):
+            faults.append(f"sync={sync!r}: 'thread' or 'cooperative'")
+        if faults:
+            raise PolicyConfigError(faults, policy=name)
+        self.name = name
+        self.parts = tuple(parts)
+        self.classify = classify
+        self.idempotent = idempotent
+        self.preset = preset
+        self.sync = sync
+        self.lint_ignore = lint_ignore
+        self.clock = clock
+        self.random = random
+        self.registry = registry
+        self.chaos: Any = next((part for part in parts if part.kind == "chaos"), None)
+        self.is_gating = False
+        self._lock = threading.RLock()
+        self._own: Machines | None = None
+        self._children: OrderedDict[str, Policy] = OrderedDict()
+        self._used_at: dict[str, float] = {}
+        self._alive: WeakValueDictionary[str, Policy] = WeakValueDictionary()
+
+    # --- settings ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, sources: config.Sources) -> tuple[config.Resolved, list[str]]:
+        """Return the settings under `sources`, and every fault in them."""
+        resolved = config.resolve(self.name, self.parts, sources, preset=self.preset)
+        faults = [*resolved.faults]
+        if not faults:
+            faults = [f"{one.code}: {one.message}" for one in self._findings(resolved) if one.code.startswith("E")]
+        return resolved, faults
+
+    def _findings(self, resolved: config.Resolved, *, is_async: bool | None = None) -> list[lint.Finding]:
+        return lint.findings(
+            self.parts,
+            resolved.values,
+            idempotent=self.idempotent,
+            is_async=is_async,
+            sync=self.sync,
+            classifier=self.classify,
+        )
+
+    def accept(self, resolved: config.Resolved) -> None:
+        """Put settings in force; every count, timer and isolation stays."""
+        values = dict(resolved.values)
+        if self.is_gating and resolved.origins.get("ramp_seconds") == "built-in":
+            values["ramp_seconds"] = 10.0
+        self.resolved = resolved
+        self.values: Mapping[str, Any] = values
+        self.findings = self._findings(resolved)
+        budget_settings = {name: values[name] for name in ("budget_ratio", "budget_per_second_min")}
+        if hasattr(self, "shared"):
+            budget = self.shared.budget
+            budget.configure(**budget_settings)
+        else:
+            budget = Budget(**budget_settings)
+        self.shared = Shared(
+            parts=self.parts,
+            values=values,
+            budget=budget,
+            drain=self.registry.drain_switch,
+            random=self.random,
+            has_threads=self.sync == "thread",
+        )
+        with self._lock:
+            machines = [child.machines for child in self._alive.values()]
+            if self._own is not None:
+                machines.append(self._own)
+        for one in machines:
+            self._configure(one)
+
+    def _configure(self, machines: Machines) -> None:
+        machines.configure(self.shared, self._judge, self.resolved.rule, str(self.values.get("mode", "enforce")))
+
+    def _judge(self, cooldown: Cooldown) -> Judge:
+        kinds = {part.kind for part in self.parts}
+        blame: float | None = None
+        if "timeout" in kinds:
+            blame = self.values["timeout_seconds"] / 2
+        elif "deadline" in kinds:
+            blame = self.values["deadline_seconds"] / 2
+        return Judge(self.classify, cooldown, blame)
+
+    def gate(self) -> None:
+        """Ramp up after an outage, because a consumer's intake depends on this."""
+        if not self.is_gating:
+            self.is_gating = True
+            self.accept(self.resolved)
+
+    def warn(self) -> None:
+        """Log every warning once, and what a stronger source hides."""
+        for finding in self.findings:
+            if finding.code.startswith("W") and finding.code not in self.lint_ignore:
+                logger.warning("policies.lint policy=%s code=%s %s", self.name, finding.code, finding.message)
+        if events.listeners:
+            for shadowed in self.resolved.shadowed:
+                events.emit(
+                    events.SettingShadowed(
+                        policy=self.name, setting=shadowed.setting, hidden=shadowed.hidden, by=shadowed.by
+                    )
+                )
+
+    def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
+        """Refuse a function this policy cannot protect. Raises PolicyConfigError."""
+        faults = [
+            f"{one.code}: {one.message}"
+            for one in lint.function_findings(self.parts, function, is_async=is_async)
+            if one.code.startswith("E")
+        ]
+        if faults:
+            raise PolicyConfigError(faults, policy=self.name)
+
+    def explain(self) -> str:
+        """Return the policy as text."""
+        return lint.explain(self.name, self.parts, self.resolved, self.findings)
+
+    def signature(self) -> tuple[object, ...]:
+        """Return what makes two declarations the same."""
+        return (tuple(map(repr, self.parts)), self.idempotent, self.preset, self.sync)
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def machines_of(self, key: str | None) -> Machines:
+        """Return the machines of the policy itself, or new ones for a key."""
+        with self._lock:
+            if key is None and self._own is not None:
+                return self._own
+            machines = Machines(self.name, key)
+            self._configure(machines)
+            if key is None:
+                self._own = machines
+            return machines
+
+    def child(self, key: str, make: Callable[[str], Policy]) -> Policy:
+        """Return the child for a key, made if need be; the one that all share when every child is pinned."""
+        now = self.clock.monotonic()
+        with self._lock:
+            child = self._alive.get(key)
+            if child is None and self._is_full(now):
+                key = OVERFLOW_KEY
+                child = self._alive.get(key)
+            if child is None:
+                child = self._alive[key] = make(key)
+            self._children[key] = child
+            self._children.move_to_end(key)
+            self._used_at[key] = now
+            return child
+
+    def _is_full(self, now: float) -> bool:
+        """Let go of idle children, and of the one unused for longest if there are too many; True if none may go."""
+        most, idle = self.values["keys_max"], self.values["key_idle_seconds"]
+        while self._children:
+            oldest = next(iter(self._children))
+            if now - self._used_at[oldest] < idle or self._children[oldest].machines.is_pinned(now):
+                break
+            self._forget(oldest)
+        if len(self._children) < most:
+            return False
+        for key, child in self._children.items():
+            if not child.machines.is_pinned(now):
+                self._forget(key)
+                return False
+        if events.listeners:
+            events.emit(events.KeysExhausted(policy=self.name, kept=len(self._children)))
+        return True
+
+    def _forget(self, key: str) -> None:
+        # whoever still uses the child holds it, and `_alive` finds it again while they do: its counts are not lost
+        del self._children[key]
+        self._used_at.pop(key, None)
+
+    def children(self) -> dict[str, Policy]:
+        """Return the children that are kept, by key."""
+        with self._lock:
+            return dict(self._children)

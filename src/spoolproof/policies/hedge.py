@@ -1,0 +1,233 @@
+"""A second attempt beside a slow first one; the first success wins.
+
+It starts once the first has taken longer than 95 of 100 calls do, so it adds about one call in twenty and cuts the slow
+tail. Losers are cancelled and awaited: none outlives the call. Source of the idea: "The Tail at Scale" (Dean and Barroso,
+Communications of the ACM, 2013).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from spoolproof.errors import PolicyUsageError
+from spoolproof.policies import events
+from spoolproof.policies.budget import Budget
+from spoolproof.policies.call import Call
+from spoolproof.policies.node import Node
+from spoolproof.policies.part import Part
+from spoolproof.policies.retry import Drain
+
+_DELAY_SECONDS_MIN = 0.01
+_SAMPLES_MIN = 50
+_SAMPLES_MAX = 200  #: enough for a 95th percentile, few enough to follow a dependency that changes
+_PERCENTILE = 0.95
+
+
+class Hedge(Part):
+    """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
+    calls of async functions; PolicyUsageError otherwise.
+
+    on_discard: called with the result of an attempt that finished although another had won: close it there.
+    The wait before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a quarter of the timeout.
+    """
+
+    kind: ClassVar[str] = "hedge"
+    settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
+
+    def __init__(
+        self, hedge_extra_max: int | None = None, *, on_discard: Callable[[Any], object] | None = None
+    ) -> None:
+        self.on_discard = on_discard
+        super().__init__({"hedge_extra_max": hedge_extra_max})
+
+
+class Latencies:
+    """The latest latencies of successes, and their 95th percentile."""
+
+    __slots__ = ("_latest", "_lock", "_sorted")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latest: deque[float] = deque(maxlen=_SAMPLES_MAX)
+        self._sorted: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        """Note one success."""
+        with self._lock:
+            if len(self._latest) == _SAMPLES_MAX:
+                del self._sorted[bisect_left(self._sorted, self._latest[0])]
+            self._latest.append(seconds)
+            insort(self._sorted, seconds)
+
+    def percentile(self) -> float | None:
+        """Return the 95th percentile in seconds; None until 50 were seen."""
+        with self._lock:
+            count = len(self._sorted)
+            return self._sorted[int(count * _PERCENTILE)] if count >= _SAMPLES_MIN else None
+
+
+class HedgeNode:
+    """Races attempts of the rest against each other."""
+
+    __slots__ = ("_budget", "_drain", "_extra_max", "_first_delay_seconds", "inner", "_on_discard", "latencies")
+
+    def __init__(
+        self,
+        inner: Node,
+        *,
+        extra_max: int,
+        timeout_seconds: float,
+        budget: Budget,
+        drain: Drain,
+        on_discard: Callable[[Any], object] | None,
+    ) -> None:
+        self.inner = inner
+        self._extra_max = extra_max
+        self._first_delay_seconds = timeout_seconds / 4
+        self._budget = budget
+        self._drain = drain
+        self._on_discard = on_discard
+        self.latencies = Latencies()
+
+    async def run(self, call: Call) -> Any:
+        """Return the first success, or raise the error of the last attempt to fail."""
+        if not call.is_idempotent:
+            raise PolicyUsageError(
+                f"policy {call.name!r}: a hedge makes the same call twice; say idempotent=True or pass an idempotency_key"
+            )
+        race = _Race(self, call)
+        try:
+            return await race.run()
+        finally:
+            await race.end()
+
+    def run_sync(self, call: Call) -> Any:
+        """Refuse: a thread cannot be cancelled, so a loser could not be ended."""
+        raise PolicyUsageError(f"policy {call.name!r}: Hedge is for async functions only; leave it out for sync ones")
+
+    def delay_seconds(self) -> float:
+        """Return how long an attempt may take before another is launched beside it."""
+        return max(_DELAY_SECONDS_MIN, self.latencies.percentile() or self._first_delay_seconds)
+
+
+class _Race:
+    """The attempts of one call."""
+
+    def __init__(self, node: HedgeNode, call: Call) -> None:
+        self._node = node
+        self._call = call
+        self._twins: dict[asyncio.Task[Any], Call] = {}
+        self._launched = 0
+        self._winner: asyncio.Task[Any] | None = None
+
+    async def run(self) -> Any:
+        node, call = self._node, self._call
+        self._launch()
+        delay = node.delay_seconds()
+        while True:
+            done = await self._wait(delay if self._may_launch() else None)
+            for task in done:
+                twin = self._twins[task]
+                if task.cancelled():
+                    raise asyncio.CancelledError
+                if task.exception() is None and twin.verdict is None:
+                    return self._won(task, twin)
+            running = [task for task in self._twins if not task.done()]
+            if not running:
+                return self._lost()
+            if not done and self._may_launch() and self._budget_allows():
+                if events.listeners:
+                    events.emit(
+                        events.HedgeLaunched(
+                            policy=call.name, key=call.key, attempt=self._launched + 1, delay_seconds=delay
+                        )
+                    )
+                self._launch()
+
+    def _launch(self) -> None:
+        self._launched += 1
+        twin = self._call.fork()
+        twin.attempts += self._launched - 1
+        task = asyncio.get_running_loop().create_task(self._attempt(twin), name=f"spoolproof.hedge.{twin.name}")
+        self._twins[task] = twin
+
+    async def _attempt(self, twin: Call) -> Any:
+        twin.now = twin.clock.monotonic()
+        return await self._node.inner.run(twin)
+
+    def _may_launch(self) -> bool:
+        return self._launched <= self._node._extra_max and not self._node._drain.is_draining
+
+    def _budget_allows(self) -> bool:
+        if self._node._budget.spend(self._call.clock.monotonic()):
+            return True
+        self._launched = self._node._extra_max + 1  # no budget means no hedge, and no asking again
+        return False
+
+    async def _wait(self, seconds: float | None) -> set[asyncio.Task[Any]]:
+        """Return the attempts that are done, perhaps none when `seconds` have passed."""
+        loop = asyncio.get_running_loop()
+        stirred: asyncio.Future[None] = loop.create_future()
+
+        def stir(_: object = None) -> None:
+            if not stirred.done():
+                stirred.set_result(None)
+
+        running = [task for task in self._twins if not task.done()]
+        for task in running:
+            task.add_done_callback(stir)
+        clock = self._call.clock
+        timer = None if seconds is None else clock.call_at(clock.monotonic() + seconds, stir)
+        try:
+            await stirred
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for task in running:
+                task.remove_done_callback(stir)
+        return {task for task in running if task.done()}
+
+    def _won(self, task: asyncio.Task[Any], twin: Call) -> Any:
+        call, node = self._call, self._node
+        self._winner = task
+        self._join(twin)
+        node.latencies.add(twin.now - twin.attempt_started_at)
+        if task is not next(iter(self._twins)) and events.listeners:
+            events.emit(events.HedgeWon(policy=call.name, key=call.key, attempt=twin.attempts))
+        return task.result()
+
+    def _lost(self) -> Any:
+        task, twin = list(self._twins.items())[-1]
+        for _, other in self._twins.items():
+            self._call.is_unknown = self._call.is_unknown or other.is_unknown
+        self._winner = task
+        self._join(twin)
+        return task.result()
+
+    def _join(self, twin: Call) -> None:
+        self._call.join(twin)
+        self._call.attempts += len(self._twins)
+
+    async def end(self) -> None:
+        """Cancel what still runs and wait for it; hand over what finished anyway."""
+        losers = [task for task in self._twins if task is not self._winner]
+        for task in losers:
+            task.cancel()
+        is_cancelled = False
+        while pending := [task for task in losers if not task.done()]:
+            try:
+                await asyncio.wait(pending)
+            except asyncio.CancelledError:  # we were cancelled too: the losers still have to end before we do
+                is_cancelled = True
+        for task in losers:
+            if not task.cancelled() and task.exception() is None and self._node._on_discard is not None:
+                self._node._on_discard(task.result())
+        if is_cancelled:
+            raise asyncio.CancelledError
+
+

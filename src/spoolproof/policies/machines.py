@@ -1,0 +1,177 @@
+"""What keeps count for one policy, or for one key of it: breaker, limits, cooldown, and the pipeline through them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from spoolproof.clock import Clock
+from spoolproof.errors import PolicyUsageError
+from spoolproof.policies import events
+from spoolproof.policies.adaptive import AdaptiveLimit
+from spoolproof.policies.bulkhead import Slots
+from spoolproof.policies.circuit import Circuit
+from spoolproof.policies.compiled import Pipeline, Shared, build
+from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.node import Guard
+from spoolproof.policies.pipeline import Judge
+from spoolproof.policies.rate_limit import Tokens
+
+SNAPSHOT_VERSION = 1
+
+
+class Machines:
+    """The state of one policy and key. Settings are laid on with `configure`, which keeps it."""
+
+    __slots__ = ("_key", "_name", "circuit", "cooldown", "pipeline", "slots", "tokens")
+
+    def __init__(self, name: str, key: str | None) -> None:
+        self._name = name
+        self._key = key
+        self.circuit: Circuit | None = None
+        self.slots: Slots | None = None
+        self.tokens: Tokens | None = None
+        self.cooldown = Cooldown(name, key)
+        self.pipeline: Pipeline
+
+    def configure(self, shared: Shared, judge_of: Any, rule: Any, mode: str) -> None:
+        """Take over settings: thresholds change in place, new parts start fresh, calls in flight end in the old pipeline."""
+        values = shared.values
+        kinds = {part.kind for part in shared.parts}
+        self.cooldown.configure(
+            cooldown_seconds=values["cooldown_seconds"], cooldown_seconds_max=values["cooldown_seconds_max"]
+        )
+        self.circuit = self._circuit(values, rule, mode, shared) if "breaker" in kinds else None
+        self.slots = self._slots(values, shared) if "bulkhead" in kinds else None
+        self.tokens = self._tokens(values) if "rate_limit" in kinds else None
+        guards: dict[str, Guard] = {}
+        for kind, guard in (("breaker", self.circuit), ("bulkhead", self.slots), ("rate_limit", self.tokens)):
+            if guard is not None:
+                guards[kind] = guard
+        self.pipeline = build(shared, judge_of(self.cooldown), guards)
+
+    def _circuit(self, values: Mapping[str, Any], rule: Any, mode: str, shared: Shared) -> Circuit:
+        settings = {name: values[name] for name in CIRCUIT_SETTINGS if name in values}
+        if self.circuit is None:
+            return Circuit(self._name, self._key, rule=rule, mode=mode, random=shared.random, **settings)
+        self.circuit.configure(rule=rule, mode=mode, **settings)
+        return self.circuit
+
+    def _slots(self, values: Mapping[str, Any], shared: Shared) -> Slots:
+        settings = {"queue_max": values["queue_max"], "wait_seconds_max": values["wait_seconds_max"]}
+        adaptive = next((part.adaptive for part in shared.parts if getattr(part, "adaptive", None) is not None), None)
+        if self.slots is None:
+            limit = None
+            if adaptive is not None:
+                limits = {name: values[name] for name in ("limit_initial", "limit_min", "limit_max")}
+                limit = AdaptiveLimit(self._name, self._key, **limits)
+            return Slots(self._name, self._key, running_max=values["running_max"], limit=limit, **settings)
+        self.slots.configure(running_max=values["running_max"], **settings)
+        return self.slots
+
+    def _tokens(self, values: Mapping[str, Any]) -> Tokens:
+        settings = {name: values[name] for name in ("rate", "per_seconds", "burst", "wait_seconds_max")}
+        if self.tokens is None:
+            return Tokens(self._name, self._key, queue_max=values["queue_max"], **settings)
+        self.tokens.configure(queue_max=values["queue_max"], **settings)
+        return self.tokens
+
+    # --- the breaker -------------------------------------------------------------------------------------------------
+
+    def state(self, now: float) -> str:
+        """Return the breaker's state; closed without one."""
+        return "closed" if self.circuit is None else self.circuit.state(now)
+
+    def open_seconds(self, now: float) -> float:
+        """Return how long an open breaker stays open; 0 when it is not."""
+        circuit = self.circuit
+        if circuit is None or circuit.state(now) not in ("open", "isolated"):
+            return 0.0
+        return circuit.retry_after(now)
+
+    def is_pinned(self, now: float) -> bool:
+        """Whether forgetting this would forget an outage, an isolation or a cooldown."""
+        return self.cooldown.until > now or self.state(now) != "closed"
+
+    def needs_circuit(self, what: str) -> Circuit:
+        """Return the breaker. Raises PolicyUsageError without one."""
+        if self.circuit is None:
+            raise PolicyUsageError(f"policy {self._name!r} has no Breaker to {what}")
+        return self.circuit
+
+    async def wait_admission(self, clock: Clock, timeout_seconds: float) -> bool:
+        """Return True as soon as a call would be admitted, False after `timeout_seconds`."""
+        circuit = self.circuit
+        if circuit is None:
+            return True
+        loop = asyncio.get_running_loop()
+        ends_at = clock.monotonic() + timeout_seconds
+        while not circuit.would_admit(now := clock.monotonic()):
+            if now >= ends_at:
+                return False
+            stirred: asyncio.Future[None] = loop.create_future()
+            stir = _stir(stirred)
+            unwatch = circuit.watch(lambda _, stir=stir: loop.call_soon_threadsafe(stir))  # type: ignore[misc]
+            timer = clock.call_at(min(ends_at, now + circuit.retry_after(now)), stir)
+            try:
+                await stirred
+            finally:
+                timer.cancel()
+                unwatch()
+        return True
+
+    # --- keep --------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, clock: Clock) -> dict[str, Any]:
+        """Return breaker and cooldown in wall time."""
+        now, wall = clock.monotonic(), clock.now().timestamp()
+        data: dict[str, Any] = {"version": SNAPSHOT_VERSION, "saved_at": wall}
+        if self.circuit is not None:
+            data |= self.circuit.snapshot(now, wall)
+        left = self.cooldown.until - now
+        data["cooldown_until"] = wall + left if left > 0 else None
+        return data
+
+    def restore(self, data: Any, clock: Clock) -> None:
+        """Take over a snapshot; never raises."""
+        now, wall = clock.monotonic(), clock.now().timestamp()
+        if not isinstance(data, Mapping):
+            events.emit(events.RestoreIgnored(policy=self._name, key=self._key, reason="it is not a mapping"))
+            return
+        if self.circuit is not None:
+            self.circuit.restore(data, now, wall)
+        until = data.get("cooldown_until")
+        if isinstance(until, int | float) and not isinstance(until, bool) and until > wall:
+            self.cooldown.start(now, min(until - wall, self.cooldown.cooldown_seconds_max))
+
+
+def _stir(future: asyncio.Future[None]) -> Any:
+    def stir() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    return stir
+
+
+CIRCUIT_SETTINGS = (
+    "failure_rate",
+    "window_seconds",
+    "window_calls",
+    "calls_min",
+    "consecutive",
+    "within_seconds",
+    "slow_rate",
+    "slow_seconds",
+    "slow_window_seconds",
+    "slow_calls_min",
+    "open_seconds",
+    "open_factor",
+    "open_seconds_max",
+    "open_jitter",
+    "probes_max",
+    "probe_successes",
+    "probe_lease_seconds",
+    "ramp_seconds",
+    "isolate_seconds",
+)

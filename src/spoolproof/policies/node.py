@@ -1,0 +1,34 @@
+"""The shape of a compiled pipeline: nodes, each around the next, in two drivers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from spoolproof.policies.call import Call
+from spoolproof.policies.verdict import Verdict
+
+
+class Node(Protocol):
+    """A part of the pipeline that runs everything inside it."""
+
+    async def run(self, call: Call) -> Any:
+        """Return the value of the call, or raise its error; `call.verdict` says what an end that is no success means."""
+
+    def run_sync(self, call: Call) -> Any:
+        """The same on a thread."""
+
+
+class Guard(Protocol):
+    """What an attempt needs before it may run, and what learns how it ended."""
+
+    def enter(self, call: Call, now: float) -> object | None:
+        """Admit the attempt and return a permit, or None if it has to wait. Raises CallRejected."""
+
+    async def wait(self, call: Call) -> object:
+        """Return a permit once admitted. Raises CallRejected or DeadlineExceeded."""
+
+    def wait_blocking(self, call: Call) -> object:
+        """The same on a thread."""
+
+    def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
+        """Give the permit back; called exactly once for each."""

@@ -1,0 +1,339 @@
+"""A policy: parts around calls to one dependency, and the machines that keep count.
+
+The name is the dependency's: key of the registry, label of metrics, and what environment variables are named after. Keyed
+children (`for_key`) have breaker, bulkhead, rate limit and cooldown of their own; settings and the retry budget are shared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from spoolproof.backoff import RandomSource, system_random
+from spoolproof.clock import AMBIENT, Clock
+from spoolproof.errors import PolicyConfigError
+from spoolproof.policies import config, events
+from spoolproof.policies.block import Attempts, Block
+from spoolproof.policies.breaker import Breaker
+from spoolproof.policies.bulkhead import Bulkhead
+from spoolproof.policies.call import Call, Options, _idempotency_key
+from spoolproof.policies.caller import Caller, Runner, Using
+from spoolproof.policies.classifier import DEFAULT, Classifier
+from spoolproof.policies.deadline import Deadline, ends_at
+from spoolproof.policies.definition import Definition
+from spoolproof.policies.disposition import disposition_of
+from spoolproof.policies.machines import Machines
+from spoolproof.policies.part import Part
+from spoolproof.policies.registry import Registry, default_registry
+from spoolproof.policies.report import Report, attach
+from spoolproof.policies.retry import Retry
+from spoolproof.policies.timeout import Timeout
+from spoolproof.policies.verdict import Kind, Verdict
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STANDARD_ORDER = ("fallback", "deadline", "retry", "hedge", "breaker", "rate_limit", "bulkhead", "timeout")
+"""Each attempt is judged by the breaker; a rejected attempt spends no token and no slot; no slot is held in back-off; the
+innermost timeout turns a hang into a verdict."""
+
+
+class Policy(Caller, Runner):
+    """Parts around calls to one dependency. First part is outermost.
+
+    name: matches `[a-z0-9][a-z0-9._-]{0,62}`. classify: what errors and results mean. idempotent: whether a call may be
+    made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row of
+    the presets. sync: `thread` runs sync attempts that have a time limit in a thread of their own; `cooperative` runs them
+    here and only publishes `deadline.remaining()`. lint_ignore: warnings not to log. registry: the process's unless given.
+    Raises PolicyConfigError with every fault.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *parts: Part,
+        classify: Classifier = DEFAULT,
+        idempotent: bool | None = None,
+        preset: str | None = None,
+        sync: str = "thread",
+        lint_ignore: Iterable[str] = (),
+        registry: Registry | None = None,
+        clock: Clock = AMBIENT,
+        random: RandomSource | None = None,
+    ) -> None:
+        definition = Definition(
+            name,
+            parts,
+            classify=classify,
+            idempotent=idempotent,
+            preset=preset,
+            sync=sync,
+            lint_ignore=frozenset(lint_ignore),
+            clock=clock,
+            random=random or system_random(),
+            registry=registry or default_registry(),
+        )
+        self._set_up(definition.registry.register(definition), None)
+
+    def _set_up(self, definition: Definition, key: str | None) -> None:
+        self._runner = self
+        self._definition = definition
+        self.name = definition.name
+        self.key = key
+        self.clock = definition.clock
+        self._is_idempotent = definition.idempotent is True
+        self._chaos = definition.chaos
+        self.machines = definition.machines_of(key)
+
+    # --- make --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def standard(cls, name: str, *parts: Part, **settings: Any) -> Policy:
+        """Return a policy of Deadline, Retry, Breaker, Bulkhead and Timeout in the recommended order.
+
+        parts: take the place of theirs, or add Fallback, Hedge and RateLimit where they belong. settings: any setting of
+        any part (`attempts=5`), and the arguments of Policy. Raises PolicyConfigError.
+        """
+        given = {part.kind: part for part in parts}
+        own: dict[str, type[Part]] = {
+            "deadline": Deadline,
+            "retry": Retry,
+            "breaker": Breaker,
+            "bulkhead": Bulkhead,
+            "timeout": Timeout,
+        }
+        made: list[Part] = []
+        faults = [] if len(given) == len(parts) else ["parts: one of each kind"]
+        for kind in STANDARD_ORDER:
+            if kind in given:
+                made.append(given.pop(kind))
+            elif kind in own:
+                names = [setting for setting in settings if setting in own[kind].settings]  # type: ignore[attr-defined]
+                try:
+                    made.append(own[kind](**{setting: settings.pop(setting) for setting in names}))
+                except PolicyConfigError as error:
+                    faults += error.faults
+        if faults:
+            raise PolicyConfigError(faults, policy=name)
+        made += given.values()
+        return cls(name, *made, **settings)
+
+    @classmethod
+    def of_part(cls, part: Part, function: Callable[..., Any]) -> Policy:
+        """Return an unregistered policy of one part, named after a function."""
+        name = re.sub(r"[^a-z0-9._-]+", "-", getattr(function, "__qualname__", "function").lower()).strip("-._")[:63]
+        return cls(name or "function", part, lint_ignore={"W1", "W2", "W3", "W4"}, registry=Registry())
+
+    # --- the forms of a call -----------------------------------------------------------------------------------------
+
+    def using(self, *, idempotency_key: str | None = None, lane: str = "normal", cost: float = 1.0) -> Using:
+        """Return this policy with options for the calls made through it.
+
+        idempotency_key: makes a call idempotent; `policies.idempotency_key()` reads it inside, the same on every attempt.
+        lane: critical, normal or background. cost: tokens of the rate limit. Raises PolicyUsageError.
+        """
+        return Using(self, Options(idempotency_key=idempotency_key, lane=lane, cost=cost))
+
+    def for_key(self, key: str) -> Policy:
+        """Return the child for `key` (a host, a tenant): the same policy with a breaker and limits of its own.
+
+        At most `keys_max` children are kept; those that are open, isolated, cooling down or in use always are.
+        """
+        return self._definition.child(str(key), self._child)
+
+    def _child(self, key: str) -> Policy:
+        child = Policy.__new__(Policy)
+        child._set_up(self._definition, key)
+        return child
+
+    # --- run: see Runner ---------------------------------------------------------------------------------------------
+
+    def new_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Return a call that has not begun."""
+        call = Call()
+        call.owner = self
+        call.function = function
+        if args:
+            call.args = args
+        if kwargs:
+            call.kwargs = kwargs
+        if self._is_idempotent:
+            call.is_idempotent = True
+        return call
+
+    async def run(self, call: Call) -> Any:
+        """Run a call to its end."""
+        if self._chaos is not None:
+            call.function = self._chaos.around(call)
+        call.now = call.started_at = self.clock.monotonic()
+        deadline_at = ends_at.get()
+        if deadline_at is not None:
+            call.deadline_at = deadline_at
+        token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
+        try:
+            value = await self.machines.pipeline.root.run(call)
+        except BaseException as error:
+            self._failed(call, error)
+            raise
+        finally:
+            if token is not None:
+                _idempotency_key.reset(token)
+        if events.listeners:
+            self._announce(call, call.verdict)
+        return value
+
+    def run_sync(self, call: Call) -> Any:
+        """Run a call to its end on this thread."""
+        if self._chaos is not None:
+            call.function = self._chaos.around_sync(call)
+        call.now = call.started_at = self.clock.monotonic()
+        deadline_at = ends_at.get()
+        if deadline_at is not None:
+            call.deadline_at = deadline_at
+        token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
+        try:
+            value = self.machines.pipeline.root.run_sync(call)
+        except BaseException as error:
+            self._failed(call, error)
+            raise
+        finally:
+            if token is not None:
+                _idempotency_key.reset(token)
+        if events.listeners:
+            self._announce(call, call.verdict)
+        return value
+
+    def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
+        """Refuse a function this policy cannot protect. Raises PolicyConfigError."""
+        self._definition.check_function(function, is_async)
+
+    def open_block(self, call: Call) -> Block:
+        """Return a block that runs once."""
+        self._begin_block(call)
+        return Block(call, self.machines.pipeline)
+
+    def open_attempts(self, call: Call) -> Attempts:
+        """Return a block that may run again."""
+        self._begin_block(call)
+        return Attempts(call, self.machines.pipeline)
+
+    def _begin_block(self, call: Call) -> None:
+        call.now = call.started_at = self.clock.monotonic()
+        call.deadline_at = ends_at.get()
+        deadline = self.machines.pipeline.deadline
+        if deadline is not None:
+            deadline.shorten(call)
+        call.on_failure = self._failed
+
+    def _failed(self, call: Call, error: BaseException) -> None:
+        verdict = call.verdict
+        if verdict is None or not isinstance(error, Exception):
+            verdict = self._definition.classify.of_error(error, has_started=call.has_started)
+            call.is_unknown = call.is_unknown or verdict.is_unknown
+        elapsed = call.now - call.started_at
+        if verdict.kind is not Kind.CANCELLED:
+            disposition = disposition_of(
+                verdict,
+                is_unknown_any=call.is_unknown,
+                is_idempotent=call.is_idempotent,
+                is_breaker_closed=self.state == "closed",
+            )
+            note = ""
+            if call.stop_reason:
+                note = (
+                    f"policy {self.name!r}: attempt {call.attempts} of {max(call.attempts_max, call.attempts)}, "
+                    f"{elapsed:.3g} s, stopped by: {call.stop_reason}"
+                )
+            attach(error, Report(verdict, call.attempts, elapsed, call.stop_reason, disposition), note)
+        if events.listeners:
+            self._announce(call, verdict)
+
+    def _announce(self, call: Call, verdict: Verdict | None) -> None:
+        events.emit(
+            events.CallEnded(
+                policy=self.name,
+                key=self.key,
+                result="success" if verdict is None or verdict.kind is None else verdict.kind,
+                source=call.source,
+                attempts=call.attempts,
+                elapsed_seconds=call.now - call.started_at,
+            )
+        )
+
+    # --- the breaker -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """closed, open, half_open or isolated; closed without a Breaker."""
+        return self.machines.state(self.clock.monotonic())
+
+    @property
+    def admitted_share(self) -> float:
+        """The share of calls the breaker admits, 0 to 1; below 1 in `closed` while it ramps."""
+        circuit = self.machines.circuit
+        return 1.0 if circuit is None else circuit.admitted_share(self.clock.monotonic())
+
+    @property
+    def open_until_seconds(self) -> float:
+        """Seconds until an open breaker probes; 0 when it is not open."""
+        return self.machines.open_seconds(self.clock.monotonic())
+
+    @property
+    def probes_max(self) -> int:
+        """How many probes half_open admits at a time."""
+        return int(self._definition.values.get("probes_max", 1))  # type: ignore[call-overload]  # a number in the table
+
+    @property
+    def gates(self) -> bool:
+        """Whether a breaker here rejects calls: there is one, and its mode is enforce."""
+        circuit = self.machines.circuit
+        return circuit is not None and circuit.is_moving
+
+    def gating(self) -> None:
+        """Prepare to drive a consumer's intake: unless set, the ramp after an outage is 10 s."""
+        self._definition.gate()
+
+    def isolate(self, reason: str, *, ttl_seconds: float | None = None) -> Any:
+        """Reject every call until the returned handle is released or `ttl_seconds` (default 3,600) have passed.
+
+        Several isolations are counted; each ends by itself. reason: 1 to 200 characters. Raises PolicyUsageError
+        without a Breaker, PolicyConfigError for a bad argument.
+        """
+        return self.machines.isolate(self, reason, ttl_seconds)
+
+    def reset(self, reason: str) -> None:
+        """Close the breaker and forget its counts, rounds and isolations. Raises PolicyUsageError without one."""
+        self.machines.reset(self, reason)
+
+    def probe_now(self, reason: str) -> None:
+        """Let an open breaker probe at once, because a health check of the dependency has passed. Else does nothing."""
+        circuit = self.machines.circuit
+        if circuit is not None:
+            circuit.probe_now(reason, self.clock.monotonic())
+
+    def watch(self, callback: Callable[[events.BreakerChanged], None]) -> Callable[[], None]:
+        """Call `callback` at each change of the breaker, on whatever thread it happens; returns the unwatch."""
+        circuit = self.machines.circuit
+        return (lambda: None) if circuit is None else circuit.watch(callback)
+
+    async def wait_admission(self, timeout_seconds: float) -> bool:
+        """Return True as soon as the breaker would admit a call, False after `timeout_seconds`. Reserves nothing."""
+        return await self.machines.wait_admission(self.clock, timeout_seconds)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state of breaker and cooldown, JSON-ready, in wall time; no counts."""
+        return self.machines.snapshot(self.clock)
+
+    def restore(self, data: Any) -> None:
+        """Take over a snapshot, at most 24 h old. Never raises: what cannot be used is ignored, with RestoreIgnored."""
+        self.machines.restore(data, self.clock)
+
+    def explain(self) -> str:
+        """Return what this policy does, as stable text: a line per part, each setting with its source, then findings."""
+        return self._definition.explain()
+
+    def __repr__(self) -> str:
+        return f"<Policy {self.name}{'' if self.key is None else f'[{self.key}]'} {self.state}>"
+
+
+__all__ = ["Machines", "Policy", "config"]

@@ -1,0 +1,382 @@
+"""Tries again what failed for a moment, and knows when not to.
+
+Delay: full jitter, so that callers who failed together do not come back together. What the dependency asks for with
+Retry-After is a minimum, never shortened; beyond a bound the call ends instead and says when to come back. A budget shared
+by everything under one policy name bounds what retries add to the load of a dependency that is down.
+
+Retries add, they never multiply: inside another Retry's second attempt, or inside a message that is delivered again, a
+Retry makes one attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from spoolproof.backoff import RandomSource
+from spoolproof.clock import Clock, is_replaced
+from spoolproof.errors import PolicyUsageError
+from spoolproof.policies import events
+from spoolproof.policies.budget import Budget
+from spoolproof.policies.call import Call
+from spoolproof.policies.node import Node
+from spoolproof.policies.part import Part
+from spoolproof.policies.verdict import Kind, Verdict
+
+_EXPONENT_MAX = 16  #: 2**n stays finite however often somebody tries
+
+is_repeating: ContextVar[bool] = ContextVar("spoolproof.is_repeating", default=False)
+is_delivery: ContextVar[bool] = ContextVar("spoolproof.is_delivery", default=False)
+
+
+class Retry(Part):
+    """Makes up to `attempts` attempts (default 3, the first included, 1 to 10).
+
+    delay_seconds: bound of the first delay (0.1); each further one times delay_factor (2), up to delay_seconds_max (20).
+    retry_after_seconds_max: the longest Retry-After that is waited out (60). inline_seconds_max: the longest delay that is
+    slept inside a message's handler (2); a longer one defers the message. budget_ratio, budget_per_second_min: retries
+    may be at most this share of calls (0.2) plus this many a second (1), over 10 s. nested: "one" or "allow".
+    Source of the delay: full jitter, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    kind: ClassVar[str] = "retry"
+    settings: ClassVar[tuple[str, ...]] = (
+        "attempts",
+        "delay_seconds",
+        "delay_factor",
+        "delay_seconds_max",
+        "retry_after_seconds_max",
+        "inline_seconds_max",
+        "budget_ratio",
+        "budget_per_second_min",
+    )
+
+    def __init__(
+        self,
+        attempts: int | None = None,
+        *,
+        delay_seconds: float | None = None,
+        delay_factor: float | None = None,
+        delay_seconds_max: float | None = None,
+        retry_after_seconds_max: float | None = None,
+        inline_seconds_max: float | None = None,
+        budget_ratio: float | None = None,
+        budget_per_second_min: float | None = None,
+        nested: str = "one",
+    ) -> None:
+        self.nested = nested
+        super().__init__(
+            {
+                "attempts": attempts,
+                "delay_seconds": delay_seconds,
+                "delay_factor": delay_factor,
+                "delay_seconds_max": delay_seconds_max,
+                "retry_after_seconds_max": retry_after_seconds_max,
+                "inline_seconds_max": inline_seconds_max,
+                "budget_ratio": budget_ratio,
+                "budget_per_second_min": budget_per_second_min,
+            },
+            [] if nested in ("one", "allow") else [f"nested={nested!r}: 'one' or 'allow'"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """The settings of a Retry, resolved."""
+
+    attempts: int
+    delay_seconds: float
+    delay_factor: float
+    delay_seconds_max: float
+    retry_after_seconds_max: float
+    inline_seconds_max: float
+    allows_nesting: bool
+
+
+@contextmanager
+def within_delivery(*, is_again: bool) -> Iterator[None]:
+    """Say that the block handles a message; is_again: it was tried before, so that retries inside do not multiply."""
+    delivery = is_delivery.set(True)
+    repeating = is_repeating.set(True) if is_again else None
+    try:
+        yield
+    finally:
+        if repeating is not None:
+            is_repeating.reset(repeating)
+        is_delivery.reset(delivery)
+
+
+def within_redelivery() -> Any:
+    """Say that the block handles a message that was tried before."""
+    return within_delivery(is_again=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No further attempt."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another attempt after `seconds`."""
+
+    seconds: float
+
+
+def delay_seconds(settings: RetrySettings, attempt: int, source: RandomSource) -> float:
+    """Return the wait after failed attempt `attempt` (from 1), uniform from 0 to a bound that grows up to the maximum."""
+    exponent = min(attempt - 1, _EXPONENT_MAX)
+    return source.uniform(
+        0.0, min(settings.delay_seconds_max, settings.delay_seconds * settings.delay_factor**exponent)
+    )
+
+
+def next_step(
+    settings: RetrySettings, call: Call, verdict: Verdict, attempts_max: int, source: RandomSource
+) -> Stop | Wait:
+    """Decide what follows an attempt that ended with `verdict`; everything but the budget and draining."""
+    reason = _reason_to_stop(verdict, call, attempts_max, settings)
+    if reason:
+        return Stop(reason)
+    delay = delay_seconds(settings, call.attempts, source)
+    asked = verdict.retry_after_seconds
+    left = float("inf") if call.deadline_at is None else call.deadline_at - call.now
+    if asked is not None:
+        if asked > min(settings.retry_after_seconds_max, left):
+            return Stop("retry_after")
+        delay = max(delay, asked * source.uniform(1.0, 1.1))
+    if delay >= left:
+        return Stop("deadline")
+    if delay > settings.inline_seconds_max and is_delivery.get():
+        return Stop("inline")
+    return Wait(delay)
+
+
+def _reason_to_stop(verdict: Verdict, call: Call, attempts_max: int, settings: RetrySettings) -> str:
+    match verdict.kind:
+        case Kind.LOCAL:
+            return "local"
+        case Kind.CANCELLED:
+            return "cancelled"
+        case Kind.DEADLINE:
+            return "deadline"
+        case Kind.PERMANENT | Kind.BUG | None:
+            return "permanent"
+    if verdict.is_unknown and not call.is_idempotent:
+        return "unknown"
+    if call.attempts >= attempts_max:
+        return "attempts" if attempts_max == settings.attempts else "nested"
+    return ""
+
+
+class Drain:
+    """Ends the back-off of every call when its registry drains: what waits is better deferred than half done."""
+
+    def __init__(self) -> None:
+        self.is_draining = False
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._wakers: dict[int, Callable[[], object]] = {}
+        self._number = 0
+
+    def start(self) -> None:
+        """Let nobody wait any longer; no retry or hedge starts from now on."""
+        with self._lock:
+            self.is_draining = True
+            wakers = list(self._wakers.values())
+        self._event.set()
+        for wake in wakers:
+            try:
+                wake()
+            except RuntimeError:
+                continue  # its event loop is closed, and the sleeper gone with it
+
+    async def sleep(self, clock: Clock, seconds: float) -> None:
+        """Return after `seconds`, or at once when the drain begins."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        with self._lock:
+            if self.is_draining:
+                return
+            self._number += 1
+            number = self._number
+            self._wakers[number] = lambda: loop.call_soon_threadsafe(wake)
+        timer = clock.call_at(clock.monotonic() + seconds, wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            with self._lock:
+                del self._wakers[number]
+
+    def sleep_blocking(self, clock: Clock, seconds: float) -> None:
+        """The same on a thread. Raises PolicyUsageError on one that runs an event loop."""
+        refuse_event_loop("a back-off")
+        if is_replaced():
+            clock.sleep_blocking(seconds)
+        else:
+            self._event.wait(seconds)
+
+
+def refuse_event_loop(what: str) -> None:
+    """Raise PolicyUsageError on a thread that runs an event loop: blocking it would stop everything on it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise PolicyUsageError(
+        f"{what} would block the event loop that runs on this thread; use the async form, or asyncio.to_thread"
+    )
+
+
+class RetryNode:
+    """Runs the rest until it succeeds or there is a reason to stop."""
+
+    __slots__ = ("inner", "_random", "budget", "drain", "settings")
+
+    def __init__(
+        self, inner: Node, settings: RetrySettings, *, budget: Budget, drain: Drain, random: RandomSource
+    ) -> None:
+        self.inner = inner
+        self.settings = settings
+        self.budget = budget
+        self.drain = drain
+        self._random = random
+
+    async def run(self, call: Call) -> Any:
+        """Return the first success, or the last result; raise the last error of the dependency."""
+        attempts_max = self.begin(call)
+        last: Exception | None = None
+        token = None
+        try:
+            while True:
+                try:
+                    value = await self.inner.run(call)
+                except Exception as error:
+                    step = self.after(call, attempts_max)
+                    if isinstance(step, Stop):
+                        if last is not None and call.stop_reason == "local":
+                            raise prefer(last, error) from None
+                        raise
+                    last = error
+                else:
+                    if call.verdict is None:
+                        return value
+                    step = self.after(call, attempts_max)
+                    if isinstance(step, Stop):
+                        return value
+                    last = None
+                await self.drain.sleep(call.clock, step.seconds)
+                if self._drained(call):
+                    if last is None:
+                        return value
+                    raise last
+                if token is None:
+                    token = is_repeating.set(True)
+        finally:
+            last = None  # a traceback that refers to itself would live until the next collection
+            if token is not None:
+                is_repeating.reset(token)
+
+    def run_sync(self, call: Call) -> Any:
+        """The same on a thread."""
+        attempts_max = self.begin(call)
+        last: Exception | None = None
+        token = None
+        try:
+            while True:
+                try:
+                    value = self.inner.run_sync(call)
+                except Exception as error:
+                    step = self.after(call, attempts_max)
+                    if isinstance(step, Stop):
+                        if last is not None and call.stop_reason == "local":
+                            raise prefer(last, error) from None
+                        raise
+                    last = error
+                else:
+                    if call.verdict is None:
+                        return value
+                    step = self.after(call, attempts_max)
+                    if isinstance(step, Stop):
+                        return value
+                    last = None
+                self.drain.sleep_blocking(call.clock, step.seconds)
+                if self._drained(call):
+                    if last is None:
+                        return value
+                    raise last
+                if token is None:
+                    token = is_repeating.set(True)
+        finally:
+            last = None
+            if token is not None:
+                is_repeating.reset(token)
+
+    def begin(self, call: Call) -> int:
+        """Count a call; return how many attempts it may make."""
+        self.budget.note_call(call.now)
+        attempts_max = self.settings.attempts
+        if is_repeating.get() and not self.settings.allows_nesting and attempts_max > 1:
+            attempts_max = 1
+            if events.listeners:
+                events.emit(events.RetryNested(policy=call.name, key=call.key))
+        call.attempts_max = attempts_max
+        return attempts_max
+
+    def after(self, call: Call, attempts_max: int) -> Stop | Wait:
+        """Decide what follows the attempt that just ended, and say so. A Wait is paid for from the budget."""
+        verdict = call.verdict
+        if verdict is None:  # an error from a place that judges nothing, such as a guard's own bug
+            return self._stop(call, "permanent")
+        step = next_step(self.settings, call, verdict, attempts_max, self._random)
+        if isinstance(step, Wait):
+            if self.drain.is_draining:
+                step = Stop("draining")
+            elif not self.budget.spend(call.now):
+                step = Stop("budget")
+        if isinstance(step, Stop):
+            return self._stop(call, step.reason)
+        if events.listeners:
+            events.emit(
+                events.RetryScheduled(
+                    policy=call.name,
+                    key=call.key,
+                    attempt=call.attempts + 1,
+                    delay_seconds=step.seconds,
+                    verdict=verdict,
+                )
+            )
+        return step
+
+    def _drained(self, call: Call) -> bool:
+        call.now = call.clock.monotonic()
+        if self.drain.is_draining:
+            self._stop(call, "draining")
+            return True
+        return False
+
+    @staticmethod
+    def _stop(call: Call, reason: str) -> Stop:
+        call.stop_reason = reason
+        if events.listeners:
+            events.emit(events.RetryStopped(policy=call.name, key=call.key, reason=reason, attempts=call.attempts))
+        return Stop(reason)
+
+
+def prefer(last: Exception, rejection: Exception) -> Exception:
+    """Return the dependency's last error for a call whose later attempt was rejected by ourselves, with a note of that."""
+    last.add_note(f"a further attempt was rejected: {rejection}")
+    return last

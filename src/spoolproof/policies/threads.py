@@ -1,0 +1,85 @@
+"""Runs sync attempts that have a time limit in threads of their own.
+
+A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum further attempts are
+refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are daemons: one that hangs
+for ever does not keep the interpreter from ending. One thread an attempt, because a thread costs some 50 µs and whoever
+needs a time limit waits for something slower than that.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import Any
+
+from spoolproof.errors import ThreadsExhausted
+from spoolproof.policies.call import Call
+from spoolproof.policies.ranges import SETTINGS
+from spoolproof.policies.timeout import expired
+
+_lock = threading.Lock()
+_abandoned = 0
+_default = SETTINGS["threads_abandoned_max"].default
+abandoned_max = _default if isinstance(_default, int) else 64
+
+
+class _Attempt:
+    """One attempt in a thread: it ends, or is abandoned, whichever is first."""
+
+    __slots__ = ("call", "done", "error", "is_abandoned", "value")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.done = threading.Event()
+        self.is_abandoned = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        global _abandoned
+        try:
+            self.value = self.call.function(*self.call.args, **self.call.kwargs)
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            self.error = error
+        with _lock:
+            self.done.set()
+            if self.is_abandoned:
+                _abandoned -= 1
+
+    def abandon(self) -> bool:
+        """Leave the thread to itself; False if it has ended meanwhile."""
+        global _abandoned
+        with _lock:
+            if self.done.is_set():
+                return False
+            self.is_abandoned = True
+            _abandoned += 1
+            return True
+
+
+def abandoned() -> int:
+    """Return how many threads hang in attempts that were given up on."""
+    return _abandoned
+
+
+def run_in_thread(call: Call, timeout_seconds: float | None) -> Any:
+    """Return what the function returns, run in a thread with a copy of this context. Raises what it raises,
+    AttemptTimeout, DeadlineExceeded, or ThreadsExhausted when too many threads hang."""
+    if _abandoned >= abandoned_max:
+        raise ThreadsExhausted(policy=call.name, abandoned=_abandoned)
+    own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
+    ends_at = min(float("inf") if at is None else at for at in (own_at, call.deadline_at))
+    attempt = _Attempt(call)
+    context = contextvars.copy_context()
+    call.has_started = True
+    threading.Thread(target=context.run, args=(attempt.run,), name="spoolproof.attempt", daemon=True).start()
+    try:
+        is_done = attempt.done.wait(max(0.0, ends_at - call.now))
+    except BaseException:  # Ctrl-C in the waiting thread
+        attempt.abandon()
+        raise
+    if not is_done and attempt.abandon():
+        raise expired(call, own_at, timeout_seconds)
+    if attempt.error is not None:
+        raise attempt.error
+    return attempt.value
