@@ -1,8 +1,7 @@
 """Spoolproof makes services crash-proof: what a service has accepted is never lost, whatever dies.
 
-Names are loaded when they are first asked for, so that `spoolproof.policies` works where nothing but the standard library
-is installed.
-"""
+Names are loaded when they are first asked for, so that `spoolproof.policies` works where nothing but the standard
+library is installed."""
 
 from typing import TYPE_CHECKING, Any
 

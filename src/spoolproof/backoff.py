@@ -23,6 +23,11 @@ def system_random() -> RandomSource:
     return random.Random()
 
 
+def seeded_random(seed: int) -> RandomSource:
+    """Return a random source whose sequence `seed` determines, for faults that can be repeated."""
+    return random.Random(seed)
+
+
 def full_jitter_seconds(attempt: int, *, base_seconds: float, cap_seconds: float, source: RandomSource) -> float:
     """Return the wait before the next attempt, uniform between 0 and an exponentially growing bound.
 

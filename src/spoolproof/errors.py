@@ -27,7 +27,7 @@
     │       ├── BrokerBlocked    the broker is connected and has stopped reading publishes
     │       └── BrokerTooOld     the broker's version is under the supported one
     ├── EncodeError              a message the broker's protocol cannot carry
-    ├── PolicyError              a policy refused, cut or cannot serve a call; `disposition` says what to do with the work
+    ├── PolicyError              a policy refused, cut or cannot serve a call; `disposition` says what next
     │   ├── PolicyConfigError    a policy is configured wrongly; `faults` lists all of them; also a ValueError
     │   ├── PolicyUsageError     a policy is used in a way it cannot protect
     │   ├── CallRejected         the call was not made; `retry_after_seconds` says when to try again
@@ -42,8 +42,8 @@
     └── InvariantViolated        a promise of ours is broken; always a bug
 
 What a handler raises to steer its delivery is in `outcome`, not here. `failure_kind` and `is_unknown`, where an error
-has them, tell the policies what it means: the first is a value of `policies.verdict.Kind`, the second whether the effect
-may have happened.
+has them, tell the policies what it means: the first is a value of `policies.verdict.Kind`, the second whether the
+effect may have happened.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ class AttemptTimeout(PolicyError, TimeoutError):
 
 
 class DeadlineExceeded(PolicyError, TimeoutError):
-    """The caller's time is over. has_started: whether the function was running, so that its effect may have happened."""
+    """The caller's time is over. has_started: whether the function was running, so that its effect may have come."""
 
     def __init__(self, *, policy: str, has_started: bool) -> None:
         self.policy = policy

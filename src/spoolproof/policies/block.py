@@ -1,8 +1,8 @@
 """Protects a block of code: `permit()` for one that runs once, `attempts()` for one that may run again.
 
-A block has no result that could be replaced or raced, so Fallback and Hedge do not apply to it. Every guard of the policy
-is entered when the block begins and left when it ends; the timer is armed at once, because a block cannot be stepped.
-"""
+A block has no result that could be replaced or raced, so Fallback and Hedge do not apply to it. Every guard of the
+policy is entered when the block begins and left when it ends; the timer is armed at once, because a block cannot be
+stepped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Permit:
         """The dependency failed. kind: a value of `Kind`. Raises PolicyUsageError for another."""
         try:
             verdict = verdict_of(
-                Kind(kind), is_unknown=is_unknown, retry_after_seconds=retry_after_seconds, reason="declared by the block"
+                Kind(kind),
+                is_unknown=is_unknown,
+                retry_after_seconds=retry_after_seconds,
+                reason="declared by the block",
             )
         except ValueError:
             raise PolicyUsageError(f"failure({kind!r}): use one of {', '.join(Kind)}") from None

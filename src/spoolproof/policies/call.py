@@ -1,8 +1,7 @@
 """One use of a policy, and what is known of it so far.
 
-Fields start as defaults of the class, so that a call which needs nothing special sets almost nothing: this object is made
-for every protected call.
-"""
+Fields start as defaults of the class, so that a call which needs nothing special sets almost nothing: this object is
+made for every protected call."""
 
 from __future__ import annotations
 
@@ -52,13 +51,13 @@ class Owner(Protocol):
 
 
 class Call:
-    """One use of a policy. now: the last reading of the clock. attempts: begun so far. verdict: of the last attempt that
-    did not succeed. is_unknown: whether any attempt may have had its effect."""
+    """One use of a policy. now: the last reading of the clock. attempts: begun so far. verdict: of the last attempt
+    that did not succeed. is_unknown: whether any attempt may have had its effect."""
 
     owner: Owner
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}  # noqa: RUF012  never written to; a field of the class only to cost nothing
+    kwargs: Mapping[str, Any] = {}
     options: Options | None = None
     lane: str = "normal"
     cost: float = 1.0

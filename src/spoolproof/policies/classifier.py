@@ -1,8 +1,7 @@
 """Gives every end of an attempt its one verdict. First match wins, and cancellation is always first.
 
-Built from rules: exception types, or predicates on an exception or a result. A classifier is a value: each method returns
-a new one, so a shared default cannot be changed under somebody's feet.
-"""
+Built from rules: exception types, or predicates on an exception or a result. A classifier is a value: each method
+returns a new one, so a shared default cannot be changed under somebody's feet."""
 
 from __future__ import annotations
 
@@ -36,11 +35,10 @@ _unclassified: WeakSet[type[BaseException]] = WeakSet()  #: classes that were lo
 class Classifier:
     """What errors and results mean to one policy.
 
-    `Classifier().transient(Busy).permanent(UnknownProduct)`: exception types or predicates, asked in the order given, before
-    the built-in rules and after cancellation, our own rejections and the deadline. unknown: whether the effect may have
-    happened all the same; say so where a retry is not known to be harmless. Raises PolicyConfigError for a rule that names
-    a cancellation or an error of the policies.
-    """
+    `Classifier().transient(Busy).permanent(UnknownProduct)`: exception types or predicates, asked in the order given,
+    before the built-in rules and after cancellation, our own rejections and the deadline. unknown: whether the effect
+    may have happened all the same; say so where a retry is not known to be harmless. Raises PolicyConfigError for a
+    rule that names a cancellation or an error of the policies."""
 
     __slots__ = ("_result_rules", "_rules")
 
@@ -77,7 +75,8 @@ class Classifier:
         return self._with(Kind.LOCAL, rules, False)
 
     def result(self, rule: ResultRule) -> Classifier:
-        """Judge returned values: `rule` returns a Kind or Verdict for one that is a failure, None for one that is not."""
+        """Judge returned values: `rule` returns a Kind or Verdict for one that is a failure, None for one that is
+        not."""
         if not callable(rule):
             raise PolicyConfigError([f"result({rule!r}): a function of the returned value"], policy="classifier")
         copy = Classifier()
@@ -126,9 +125,8 @@ class Classifier:
     ) -> Verdict:
         """Return what an exception means.
 
-        has_started: whether the function ran at all. elapsed_seconds: for how long. blame_seconds: from when on a caller
-        who gives up has waited long enough to blame the dependency; None never does.
-        """
+        has_started: whether the function ran at all. elapsed_seconds: for how long. blame_seconds: from when on a
+        caller who gives up has waited long enough to blame the dependency; None never does."""
         if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
             return verdict_of(Kind.CANCELLED, is_unknown=has_started, reason="cancelled")
         if isinstance(error, CallRejected):

@@ -1,4 +1,5 @@
-"""Turns the parts of a policy and its machines into a pipeline. First part is outermost: reading order is running order."""
+"""Turns the parts of a policy and its machines into a pipeline. First part is outermost: reading order is running
+order."""
 
 from __future__ import annotations
 

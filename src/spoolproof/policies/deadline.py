@@ -1,9 +1,8 @@
 """How long the caller still waits: a moment that only ever comes nearer, seen by everything below.
 
 It is a context variable, so it reaches every policy and every task started below without being passed on. Over HTTP it
-travels as the milliseconds that remain, never as a time of day: clocks differ, durations do not. Messages do not carry it:
-work that was accepted does not expire.
-"""
+travels as the milliseconds that remain, never as a time of day: clocks differ, durations do not. Messages do not carry
+it: work that was accepted does not expire."""
 
 from __future__ import annotations
 
@@ -67,7 +66,7 @@ def received(http_headers: Mapping[str, str], clock: Clock = AMBIENT) -> Iterato
 class DeadlineNode:
     """Sets the moment before which everything inside has to end. Every wait inside keeps to it."""
 
-    __slots__ = ("inner", "_seconds")
+    __slots__ = ("_seconds", "inner")
 
     def __init__(self, inner: Node, seconds: float) -> None:
         self.inner = inner

@@ -68,6 +68,7 @@ class Definition:
         self.chaos: Any = next((part for part in parts if part.kind == "chaos"), None)
         self.is_gating = False
         self._lock = threading.RLock()
+        self._budget = Budget()
         self._own: Machines | None = None
         self._children: OrderedDict[str, Policy] = OrderedDict()
         self._used_at: dict[str, float] = {}
@@ -83,15 +84,8 @@ class Definition:
             faults = [f"{one.code}: {one.message}" for one in self._findings(resolved) if one.code.startswith("E")]
         return resolved, faults
 
-    def _findings(self, resolved: config.Resolved, *, is_async: bool | None = None) -> list[lint.Finding]:
-        return lint.findings(
-            self.parts,
-            resolved.values,
-            idempotent=self.idempotent,
-            is_async=is_async,
-            sync=self.sync,
-            classifier=self.classify,
-        )
+    def _findings(self, resolved: config.Resolved) -> list[lint.Finding]:
+        return lint.findings(self.parts, resolved.values, idempotent=self.idempotent, sync=self.sync)
 
     def accept(self, resolved: config.Resolved) -> None:
         """Put settings in force; every count, timer and isolation stays."""
@@ -102,15 +96,11 @@ class Definition:
         self.values: Mapping[str, Any] = values
         self.findings = self._findings(resolved)
         budget_settings = {name: values[name] for name in ("budget_ratio", "budget_per_second_min")}
-        if hasattr(self, "shared"):
-            budget = self.shared.budget
-            budget.configure(**budget_settings)
-        else:
-            budget = Budget(**budget_settings)
+        self._budget.configure(**budget_settings)
         self.shared = Shared(
             parts=self.parts,
             values=values,
-            budget=budget,
+            budget=self._budget,
             drain=self.registry.drain_switch,
             random=self.random,
             has_threads=self.sync == "thread",

@@ -17,9 +17,8 @@ def disposition_of(
 ) -> Disposition | None:
     """Return what becomes of the work, or None when there is nothing to decide: a success, or a cancellation.
 
-    is_unknown_any: whether any attempt may have had its effect. is_breaker_closed: also True without a breaker; a breaker
-    that is not closed means other traffic has confirmed the outage.
-    """
+    is_unknown_any: whether any attempt may have had its effect. is_breaker_closed: also True without a breaker; a
+    breaker that is not closed means other traffic has confirmed the outage."""
     kind, reason, after = verdict.kind, verdict.reason, verdict.retry_after_seconds
     if kind is None or kind is Kind.CANCELLED:
         return None

@@ -66,7 +66,8 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryStopped(Event):
-    """No further attempt. reason: attempts, budget, deadline, retry_after, permanent, unknown, nested, draining, local."""
+    """No further attempt. reason: attempts, budget, deadline, retry_after, permanent, unknown, nested, draining,
+    local."""
 
     reason: str
     attempts: int
@@ -174,7 +175,7 @@ class ChaosInjected(Event):
 Listener = Callable[[Event], None]
 
 listeners: tuple[Listener, ...] = ()
-"""Who listens. Replaced as a whole, never changed in place: read it without a lock, and only to ask whether it is empty."""
+"""Who listens. Replaced as a whole, never changed in place: read it without a lock, to ask whether it is empty."""
 
 _lock = threading.Lock()
 _errors = 0
@@ -182,7 +183,8 @@ _logged_at = float("-inf")
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Call `listener` with every event of every policy in this process; returns the unsubscribe, which is idempotent."""
+    """Call `listener` with every event of every policy in this process; returns the unsubscribe, which is
+    idempotent."""
     global listeners
     entry: Listener = lambda event: listener(event)  # noqa: E731  its own identity: one listener may subscribe twice
     with _lock:

@@ -1,9 +1,8 @@
 """What to answer when the dependency gives no answer.
 
 A chain: values, or functions of the error, tried in order; the first that returns wins. `Result.source` says where an
-answer came from. An answer that was given (a 404, a refusal) is never replaced, nor is a bug, nor a cancellation. When all
-fail, the original error is raised with theirs as notes.
-"""
+answer came from. An answer that was given (a 404, a refusal) is never replaced, nor is a bug, nor a cancellation. When
+all fail, the original error is raised with theirs as notes."""
 
 from __future__ import annotations
 
@@ -23,9 +22,7 @@ from spoolproof.policies.timeout import await_it, is_awaitable, within
 from spoolproof.policies.verdict import Kind
 
 ENTRIES_MAX = 1024
-_REPLACED = frozenset(
-    {Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, Kind.RATE_LIMITED, Kind.LOCAL, Kind.DEADLINE}
-)
+_REPLACED = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, Kind.RATE_LIMITED, Kind.LOCAL, Kind.DEADLINE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +43,8 @@ class Constant:
 class Fallback(Part):
     """Answers from `rungs` when the call fails: values, or functions (sync or async) of the error.
 
-    Each rung has `rung_seconds` (default 1, 0.001 to 60) if it is async. A callable that is itself the value is given as
-    `Fallback.constant(value)`.
-    """
+    Each rung has `rung_seconds` (default 1, 0.001 to 60) if it is async. A callable that is itself the value is given
+    as `Fallback.constant(value)`."""
 
     kind: ClassVar[str] = "fallback"
     settings: ClassVar[tuple[str, ...]] = ("rung_seconds",)
@@ -125,7 +121,7 @@ class UnwantedResult(Exception):
 class FallbackNode:
     """Runs the rest, and answers in its place where that is allowed."""
 
-    __slots__ = ("_answers", "inner", "_last_good", "_rung_seconds", "_rungs")
+    __slots__ = ("_answers", "_last_good", "_rung_seconds", "_rungs", "inner")
 
     def __init__(self, inner: Node, rungs: tuple[Any, ...], rung_seconds: float) -> None:
         self.inner = inner
@@ -213,7 +209,7 @@ class FallbackNode:
             return (call.function, last_good.key(*call.args, **call.kwargs))
         if call.args or call.kwargs:
             raise PolicyUsageError(
-                f"policy {call.name!r}: Fallback.last_good needs key= for a function with arguments; without one it would "
+                f"policy {call.name!r}: Fallback.last_good needs key= for a function with arguments; without it, it would "
                 "answer for another question"
             )
         return (call.function,)

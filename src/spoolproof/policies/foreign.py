@@ -1,9 +1,8 @@
 """What exceptions and responses of other libraries mean: HTTP statuses, SQLSTATEs, class names.
 
-Nothing is imported: classes are matched by qualified names in their MRO, statuses by the attributes that hold them. So a
-library that is not installed costs nothing, and one that is needs no adapter. Sources: RFC 9110 (HTTP), RFC 6585 (429),
-PostgreSQL's table of error codes (appendix A of its manual).
-"""
+Nothing is imported: classes are matched by qualified names in their MRO, statuses by the attributes that hold them. So
+a library that is not installed costs nothing, and one that is needs no adapter. Sources: RFC 9110 (HTTP), RFC 6585
+(429), PostgreSQL's table of error codes (appendix A of its manual)."""
 
 from __future__ import annotations
 
@@ -126,8 +125,8 @@ def verdict_of_foreign(error: BaseException, wall: datetime) -> Verdict | None:
 def http_status(holder: object) -> int | None:
     """Return the HTTP status an exception or response carries (`status` or `status_code`, 100 to 599)."""
     if isinstance(holder, Mapping):  # botocore
-        holder = holder.get("ResponseMetadata", {})
-        status = holder.get("HTTPStatusCode") if isinstance(holder, Mapping) else None
+        metadata = holder.get("ResponseMetadata")
+        status = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
         return status if isinstance(status, int) and 100 <= status <= 599 else None
     for name in ("status", "status_code"):
         status = getattr(holder, name, None)
@@ -160,18 +159,17 @@ def retry_after_seconds(holder: object, wall: datetime) -> float | None:
     value: Any = getattr(holder, "retry_after_seconds", None)
     if value is None:
         headers = getattr(holder, "headers", None)
-        if not isinstance(headers, Mapping) and not hasattr(headers, "get"):
+        get = getattr(headers, "get", None)
+        if get is None:
             return None
-        value = headers.get("retry-after") or headers.get("Retry-After")
+        value = get("retry-after") or get("Retry-After")
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     seconds: float | None = None
     if isinstance(value, str):
         text = value.strip()
-        if text.isascii() and text.isdigit() and len(text) <= 12:
-            seconds = float(text)
-        else:
-            seconds = _seconds_until(text, wall)
+        is_number = text.isascii() and text.isdigit() and len(text) <= 12
+        seconds = float(text) if is_number else _seconds_until(text, wall)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     return seconds if seconds is not None and 0 < seconds < float("inf") else None

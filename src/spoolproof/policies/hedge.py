@@ -1,9 +1,8 @@
 """A second attempt beside a slow first one; the first success wins.
 
 It starts once the first has taken longer than 95 of 100 calls do, so it adds about one call in twenty and cuts the slow
-tail. Losers are cancelled and awaited: none outlives the call. Source of the idea: "The Tail at Scale" (Dean and Barroso,
-Communications of the ACM, 2013).
-"""
+tail. Losers are cancelled and awaited: none outlives the call. Source of the idea: "The Tail at Scale" (Dean and
+Barroso, Communications of the ACM, 2013)."""
 
 from __future__ import annotations
 
@@ -32,9 +31,8 @@ class Hedge(Part):
     """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
     calls of async functions; PolicyUsageError otherwise.
 
-    on_discard: called with the result of an attempt that finished although another had won: close it there.
-    The wait before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a quarter of the timeout.
-    """
+    on_discard: called with the result of an attempt that finished although another had won: close it there. The wait
+    before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a quarter of the timeout."""
 
     kind: ClassVar[str] = "hedge"
     settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
@@ -74,7 +72,7 @@ class Latencies:
 class HedgeNode:
     """Races attempts of the rest against each other."""
 
-    __slots__ = ("_budget", "_drain", "_extra_max", "_first_delay_seconds", "inner", "_on_discard", "latencies")
+    __slots__ = ("_budget", "_drain", "_extra_max", "_first_delay_seconds", "_on_discard", "inner", "latencies")
 
     def __init__(
         self,
@@ -98,7 +96,7 @@ class HedgeNode:
         """Return the first success, or raise the error of the last attempt to fail."""
         if not call.is_idempotent:
             raise PolicyUsageError(
-                f"policy {call.name!r}: a hedge makes the same call twice; say idempotent=True or pass an idempotency_key"
+                f"policy {call.name!r}: a hedge makes a call twice; say idempotent=True or pass an idempotency_key"
             )
         race = _Race(self, call)
         try:
@@ -229,5 +227,3 @@ class _Race:
                 self._node._on_discard(task.result())
         if is_cancelled:
             raise asyncio.CancelledError
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from spoolproof.clock import Clock
@@ -15,7 +15,6 @@ from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.compiled import Pipeline, Shared, build
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Guard
-from spoolproof.policies.pipeline import Judge
 from spoolproof.policies.rate_limit import Tokens
 
 SNAPSHOT_VERSION = 1
@@ -36,7 +35,8 @@ class Machines:
         self.pipeline: Pipeline
 
     def configure(self, shared: Shared, judge_of: Any, rule: Any, mode: str) -> None:
-        """Take over settings: thresholds change in place, new parts start fresh, calls in flight end in the old pipeline."""
+        """Take over settings: thresholds change in place, new parts start fresh, calls in flight end in the old
+        pipeline."""
         values = shared.values
         kinds = {part.kind for part in shared.parts}
         self.cooldown.configure(
@@ -60,10 +60,10 @@ class Machines:
 
     def _slots(self, values: Mapping[str, Any], shared: Shared) -> Slots:
         settings = {"queue_max": values["queue_max"], "wait_seconds_max": values["wait_seconds_max"]}
-        adaptive = next((part.adaptive for part in shared.parts if getattr(part, "adaptive", None) is not None), None)
+        adaptive = any(getattr(part, "adaptive", None) is not None for part in shared.parts)
         if self.slots is None:
             limit = None
-            if adaptive is not None:
+            if adaptive:
                 limits = {name: values[name] for name in ("limit_initial", "limit_min", "limit_max")}
                 limit = AdaptiveLimit(self._name, self._key, **limits)
             return Slots(self._name, self._key, running_max=values["running_max"], limit=limit, **settings)
@@ -112,7 +112,7 @@ class Machines:
                 return False
             stirred: asyncio.Future[None] = loop.create_future()
             stir = _stir(stirred)
-            unwatch = circuit.watch(lambda _, stir=stir: loop.call_soon_threadsafe(stir))  # type: ignore[misc]
+            unwatch = circuit.watch(_stir_from_afar(loop, stir))
             timer = clock.call_at(min(ends_at, now + circuit.retry_after(now)), stir)
             try:
                 await stirred
@@ -144,6 +144,15 @@ class Machines:
         until = data.get("cooldown_until")
         if isinstance(until, int | float) and not isinstance(until, bool) and until > wall:
             self.cooldown.start(now, min(until - wall, self.cooldown.cooldown_seconds_max))
+
+
+def _stir_from_afar(
+    loop: asyncio.AbstractEventLoop, stir: Callable[[], None]
+) -> Callable[[events.BreakerChanged], None]:
+    def from_afar(_: events.BreakerChanged) -> None:
+        loop.call_soon_threadsafe(stir)
+
+    return from_afar
 
 
 def _stir(future: asyncio.Future[None]) -> Any:

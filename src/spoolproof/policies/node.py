@@ -12,7 +12,8 @@ class Node(Protocol):
     """A part of the pipeline that runs everything inside it."""
 
     async def run(self, call: Call) -> Any:
-        """Return the value of the call, or raise its error; `call.verdict` says what an end that is no success means."""
+        """Return the value of the call, or raise its error; `call.verdict` says what an end that is no success
+        means."""
 
     def run_sync(self, call: Call) -> Any:
         """The same on a thread."""

@@ -1,8 +1,8 @@
 """A policy compiled: its parts as nodes, each around the next, the user's function in the middle.
 
 Guards (breaker, rate limit, bulkhead) and the time limit between two other parts make one Segment: admitted in order,
-left in reverse with one verdict. So a pipeline is as deep as it has parts that repeat or replace, not as it has parts, and
-what a call pays is close to what a hand-written one would.
+left in reverse with one verdict. So a pipeline is as deep as it has parts that repeat or replace, not as it has parts,
+and what a call pays is close to what a hand-written one would.
 
 Each attempt is judged here and nowhere else. A call is unknown when any of its attempts was.
 """

@@ -1,8 +1,8 @@
 """A policy: parts around calls to one dependency, and the machines that keep count.
 
-The name is the dependency's: key of the registry, label of metrics, and what environment variables are named after. Keyed
-children (`for_key`) have breaker, bulkhead, rate limit and cooldown of their own; settings and the retry budget are shared.
-"""
+The name is the dependency's: key of the registry, label of metrics, and what environment variables are named after.
+Keyed children (`for_key`) have breaker, bulkhead, rate limit and cooldown of their own; settings and the retry budget
+are shared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import AMBIENT, Clock
 from spoolproof.errors import PolicyConfigError
-from spoolproof.policies import config, events
+from spoolproof.policies import events
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
@@ -23,7 +23,6 @@ from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
 from spoolproof.policies.definition import Definition
 from spoolproof.policies.disposition import disposition_of
-from spoolproof.policies.machines import Machines
 from spoolproof.policies.part import Part
 from spoolproof.policies.registry import Registry, default_registry
 from spoolproof.policies.report import Report, attach
@@ -34,19 +33,18 @@ from spoolproof.policies.verdict import Kind, Verdict
 F = TypeVar("F", bound=Callable[..., Any])
 
 STANDARD_ORDER = ("fallback", "deadline", "retry", "hedge", "breaker", "rate_limit", "bulkhead", "timeout")
-"""Each attempt is judged by the breaker; a rejected attempt spends no token and no slot; no slot is held in back-off; the
-innermost timeout turns a hang into a verdict."""
+"""Each attempt is judged by the breaker; a rejected attempt spends no token and no slot; no slot is held in back-off;
+the innermost timeout turns a hang into a verdict."""
 
 
 class Policy(Caller, Runner):
     """Parts around calls to one dependency. First part is outermost.
 
     name: matches `[a-z0-9][a-z0-9._-]{0,62}`. classify: what errors and results mean. idempotent: whether a call may be
-    made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row of
-    the presets. sync: `thread` runs sync attempts that have a time limit in a thread of their own; `cooperative` runs them
-    here and only publishes `deadline.remaining()`. lint_ignore: warnings not to log. registry: the process's unless given.
-    Raises PolicyConfigError with every fault.
-    """
+    made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row
+    of the presets. sync: `thread` runs sync attempts that have a time limit in a thread of their own; `cooperative`
+    runs them here and only publishes `deadline.remaining()`. lint_ignore: warnings not to log. registry: the process's
+    unless given. Raises PolicyConfigError with every fault."""
 
     def __init__(
         self,
@@ -91,9 +89,8 @@ class Policy(Caller, Runner):
     def standard(cls, name: str, *parts: Part, **settings: Any) -> Policy:
         """Return a policy of Deadline, Retry, Breaker, Bulkhead and Timeout in the recommended order.
 
-        parts: take the place of theirs, or add Fallback, Hedge and RateLimit where they belong. settings: any setting of
-        any part (`attempts=5`), and the arguments of Policy. Raises PolicyConfigError.
-        """
+        parts: take the place of theirs, or add Fallback, Hedge and RateLimit where they belong. settings: any setting
+        of any part (`attempts=5`), and the arguments of Policy. Raises PolicyConfigError."""
         given = {part.kind: part for part in parts}
         own: dict[str, type[Part]] = {
             "deadline": Deadline,
@@ -129,9 +126,8 @@ class Policy(Caller, Runner):
     def using(self, *, idempotency_key: str | None = None, lane: str = "normal", cost: float = 1.0) -> Using:
         """Return this policy with options for the calls made through it.
 
-        idempotency_key: makes a call idempotent; `policies.idempotency_key()` reads it inside, the same on every attempt.
-        lane: critical, normal or background. cost: tokens of the rate limit. Raises PolicyUsageError.
-        """
+        idempotency_key: makes a call idempotent; `policies.idempotency_key()` reads it inside, the same on every
+        attempt. lane: critical, normal or background. cost: tokens of the rate limit. Raises PolicyUsageError."""
         return Using(self, Options(idempotency_key=idempotency_key, lane=lane, cost=cost))
 
     def for_key(self, key: str) -> Policy:
@@ -281,7 +277,7 @@ class Policy(Caller, Runner):
     @property
     def probes_max(self) -> int:
         """How many probes half_open admits at a time."""
-        return int(self._definition.values.get("probes_max", 1))  # type: ignore[call-overload]  # a number in the table
+        return int(self._definition.values.get("probes_max", 1))
 
     @property
     def gates(self) -> bool:
@@ -293,17 +289,19 @@ class Policy(Caller, Runner):
         """Prepare to drive a consumer's intake: unless set, the ramp after an outage is 10 s."""
         self._definition.gate()
 
-    def isolate(self, reason: str, *, ttl_seconds: float | None = None) -> Any:
-        """Reject every call until the returned handle is released or `ttl_seconds` (default 3,600) have passed.
+    def isolate(self, reason: str, *, ttl_seconds: float | None = None) -> Callable[[], None]:
+        """Reject every call until the returned function is called or `ttl_seconds` (default 3,600) have passed.
 
         Several isolations are counted; each ends by itself. reason: 1 to 200 characters. Raises PolicyUsageError
         without a Breaker, PolicyConfigError for a bad argument.
         """
-        return self.machines.isolate(self, reason, ttl_seconds)
+        clock = self.clock
+        isolation = self.machines.needs_circuit("isolate").isolate(reason, ttl_seconds, clock.monotonic())
+        return lambda: isolation.release(clock.monotonic())
 
     def reset(self, reason: str) -> None:
         """Close the breaker and forget its counts, rounds and isolations. Raises PolicyUsageError without one."""
-        self.machines.reset(self, reason)
+        self.machines.needs_circuit("reset").reset(reason, self.clock.monotonic())
 
     def probe_now(self, reason: str) -> None:
         """Let an open breaker probe at once, because a health check of the dependency has passed. Else does nothing."""
@@ -329,11 +327,9 @@ class Policy(Caller, Runner):
         self.machines.restore(data, self.clock)
 
     def explain(self) -> str:
-        """Return what this policy does, as stable text: a line per part, each setting with its source, then findings."""
+        """Return what this policy does, as stable text: a line per part, each setting with its source, then
+        findings."""
         return self._definition.explain()
 
     def __repr__(self) -> str:
         return f"<Policy {self.name}{'' if self.key is None else f'[{self.key}]'} {self.state}>"
-
-
-__all__ = ["Machines", "Policy", "config"]

@@ -1,7 +1,7 @@
 """Every setting of every part: its default, its legal range, and which part it belongs to.
 
-The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name in this table.
-A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is given.
+The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name in this
+table. A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is given.
 """
 
 from __future__ import annotations
@@ -61,19 +61,30 @@ def _real(name: str, default: float | None, low: float, high: float, *parts: str
 
 
 _TABLE = (
-    _whole("attempts", 3, 1, 10, "retry", why="retries 1, 2 and 3 succeed 26, 3 and 2 % of the time; longer waits belong to the queue"),
+    _whole(
+        "attempts",
+        3,
+        1,
+        10,
+        "retry",
+        why="retries 1, 2 and 3 succeed 26, 3 and 2 % of the time; longer waits belong to the queue",
+    ),
     _real("delay_seconds", 0.1, 0, 60, "retry", why="most blips end in a fraction of a second"),
     _real("delay_factor", 2.0, 1, 10, "retry", why="each failure makes a longer outage likelier"),
     _real("delay_seconds_max", 20.0, 0, 300, "retry", why="longer belongs to the queue"),
     _real("retry_after_seconds_max", 60.0, 0, 300, "retry", why="longer belongs to the queue"),
     _real("inline_seconds_max", 2.0, 0, 60, "retry", why="a waiting message must not hold a worker"),
-    _real("budget_ratio", 0.2, 0, 1, "retry", "hedge", why="the worst day adds a fifth to the load, it does not treble it"),
+    _real(
+        "budget_ratio", 0.2, 0, 1, "retry", "hedge", why="the worst day adds a fifth to the load, it does not treble it"
+    ),
     _real("budget_per_second_min", 1.0, 0, 100, "retry", "hedge", why="keeps small services retrying"),
     _real("timeout_seconds", 10.0, 0.001, 3600, "timeout", why="several slow HTTP calls"),
     _real("deadline_seconds", 30.0, 0.001, 3600, "deadline", why="room for three attempts"),
     _real("failure_rate", 0.5, 0.01, 1, "breaker", why="a low rate makes an outage of partial trouble"),
     _real("window_seconds", 30.0, 1, 3600, "breaker", why="long enough for a rate, short enough to follow"),
-    _whole("window_calls", None, 1, 10_000, "breaker", why="a window of calls instead of seconds, where traffic is steady"),
+    _whole(
+        "window_calls", None, 1, 10_000, "breaker", why="a window of calls instead of seconds, where traffic is steady"
+    ),
     _whole("calls_min", 20, 1, 10_000, "breaker", why="fewer say little; small services never see 100"),
     _whole("consecutive", 10, 1, 1000, "breaker", why="covers traffic below calls_min"),
     _real("within_seconds", None, 1, 3600, "breaker", why="failures far apart are not one outage"),
@@ -83,16 +94,54 @@ _TABLE = (
     _whole("slow_calls_min", 10, 1, 10_000, "breaker", why="fewer say little"),
     _real("open_seconds", 5.0, 0.1, 3600, "breaker", why="most outages are short"),
     _real("open_factor", 2.0, 1, 10, "breaker", why="long outages are probed less and less"),
-    _real("open_seconds_max", None, 0.1, 3600, "breaker", why="60, or open_seconds if longer: a long outage is probed once a minute"),
+    _real(
+        "open_seconds_max",
+        None,
+        0.1,
+        3600,
+        "breaker",
+        why="60, or open_seconds if longer: a long outage is probed once a minute",
+    ),
     _real("open_jitter", 0.2, 0, 0.5, "breaker", why="processes do not probe in step"),
     _whole("probes_max", 1, 1, 100, "breaker", why="a probe may hurt what is recovering"),
     _whole("probe_successes", 3, 1, 100, "breaker", why="one success is a coin flip"),
-    _real("probe_lease_seconds", None, 1, 3600, "breaker", why="30, or the timeout if longer: a hung probe must not block the breaker"),
-    _real("ramp_seconds", 0.0, 0, 600, "breaker", why="10 when it drives a consumer: a recovering backend dies under full load"),
+    _real(
+        "probe_lease_seconds",
+        None,
+        1,
+        3600,
+        "breaker",
+        why="30, or the timeout if longer: a hung probe must not block the breaker",
+    ),
+    _real(
+        "ramp_seconds",
+        0.0,
+        0,
+        600,
+        "breaker",
+        why="10 when it drives a consumer: a recovering backend dies under full load",
+    ),
     _real("isolate_seconds", 3600.0, 1, 86_400, "breaker", why="a forgotten isolation is an outage"),
-    Setting("mode", str, "enforce", 0, 0, ("breaker",), "observe tries a rule out, off takes it out", ("enforce", "observe", "off")),
+    Setting(
+        "mode",
+        str,
+        "enforce",
+        0,
+        0,
+        ("breaker",),
+        "observe tries a rule out, off takes it out",
+        ("enforce", "observe", "off"),
+    ),
     _whole("running_max", 32, 1, 10_000, "bulkhead", why="below most connection pools of a service"),
-    _whole("queue_max", None, 0, 100_000, "bulkhead", "rate_limit", why="twice running_max: a longer queue serves callers who left"),
+    _whole(
+        "queue_max",
+        None,
+        0,
+        100_000,
+        "bulkhead",
+        "rate_limit",
+        why="twice running_max: a longer queue serves callers who left",
+    ),
     _real("wait_seconds_max", 1.0, 0, 60, "bulkhead", "rate_limit", why="a longer wait serves callers who left"),
     _whole("limit_initial", 20, 1, 10_000, "bulkhead", why="starts below most pools"),
     _whole("limit_min", 1, 1, 10_000, "bulkhead", why="one call at a time still measures"),

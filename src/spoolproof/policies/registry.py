@@ -1,10 +1,9 @@
 """The policies of a process by name, and their settings: read once, changed together.
 
 A name registers once: it is the key under which breaker state is kept, and two policies that count apart under one name
-would each see half an outage. Faults in code are raised where the policy is made. Faults in the environment or a file are
-kept for `check`, which a service asks at its start: they are reported together, and until then the policy works as
-declared.
-"""
+would each see half an outage. Faults in code are raised where the policy is made. Faults in the environment or a file
+are kept for `check`, which a service asks at its start: they are reported together, and until then the policy works as
+declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a policy knew of a call that failed, kept on the exception itself: no wrapper, so `except` clauses stay as they are."""
+"""What a policy knew of a call that failed, kept on the exception itself: no wrapper, so `except` clauses stay as they
+are."""
 
 from __future__ import annotations
 

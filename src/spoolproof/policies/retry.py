@@ -1,8 +1,8 @@
 """Tries again what failed for a moment, and knows when not to.
 
 Delay: full jitter, so that callers who failed together do not come back together. What the dependency asks for with
-Retry-After is a minimum, never shortened; beyond a bound the call ends instead and says when to come back. A budget shared
-by everything under one policy name bounds what retries add to the load of a dependency that is down.
+Retry-After is a minimum, never shortened; beyond a bound the call ends instead and says when to come back. A budget
+shared by everything under one policy name bounds what retries add to the load of a dependency that is down.
 
 Retries add, they never multiply: inside another Retry's second attempt, or inside a message that is delivered again, a
 Retry makes one attempt.
@@ -37,12 +37,12 @@ is_delivery: ContextVar[bool] = ContextVar("spoolproof.is_delivery", default=Fal
 class Retry(Part):
     """Makes up to `attempts` attempts (default 3, the first included, 1 to 10).
 
-    delay_seconds: bound of the first delay (0.1); each further one times delay_factor (2), up to delay_seconds_max (20).
-    retry_after_seconds_max: the longest Retry-After that is waited out (60). inline_seconds_max: the longest delay that is
-    slept inside a message's handler (2); a longer one defers the message. budget_ratio, budget_per_second_min: retries
-    may be at most this share of calls (0.2) plus this many a second (1), over 10 s. nested: "one" or "allow".
-    Source of the delay: full jitter, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
-    """
+    delay_seconds: bound of the first delay (0.1); each further one times delay_factor (2), up to delay_seconds_max
+    (20). retry_after_seconds_max: the longest Retry-After that is waited out (60). inline_seconds_max: the longest
+    delay that is slept inside a message's handler (2); a longer one defers the message. budget_ratio,
+    budget_per_second_min: retries may be at most this share of calls (0.2) plus this many a second (1), over 10 s.
+    nested: "one" or "allow". Source of the delay: full jitter, "Exponential Backoff And Jitter" (AWS Architecture Blog,
+    2015)."""
 
     kind: ClassVar[str] = "retry"
     settings: ClassVar[tuple[str, ...]] = (
@@ -131,7 +131,8 @@ class Wait:
 
 
 def delay_seconds(settings: RetrySettings, attempt: int, source: RandomSource) -> float:
-    """Return the wait after failed attempt `attempt` (from 1), uniform from 0 to a bound that grows up to the maximum."""
+    """Return the wait after failed attempt `attempt` (from 1), uniform from 0 to a bound that grows up to the
+    maximum."""
     exponent = min(attempt - 1, _EXPONENT_MAX)
     return source.uniform(
         0.0, min(settings.delay_seconds_max, settings.delay_seconds * settings.delay_factor**exponent)
@@ -244,7 +245,7 @@ def refuse_event_loop(what: str) -> None:
 class RetryNode:
     """Runs the rest until it succeeds or there is a reason to stop."""
 
-    __slots__ = ("inner", "_random", "budget", "drain", "settings")
+    __slots__ = ("_random", "budget", "drain", "inner", "settings")
 
     def __init__(
         self, inner: Node, settings: RetrySettings, *, budget: Budget, drain: Drain, random: RandomSource
@@ -377,6 +378,7 @@ class RetryNode:
 
 
 def prefer(last: Exception, rejection: Exception) -> Exception:
-    """Return the dependency's last error for a call whose later attempt was rejected by ourselves, with a note of that."""
+    """Return the dependency's last error for a call whose later attempt was rejected by ourselves, with a note of
+    that."""
     last.add_note(f"a further attempt was rejected: {rejection}")
     return last

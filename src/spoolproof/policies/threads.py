@@ -1,10 +1,9 @@
 """Runs sync attempts that have a time limit in threads of their own.
 
-A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum further attempts are
-refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are daemons: one that hangs
-for ever does not keep the interpreter from ending. One thread an attempt, because a thread costs some 50 µs and whoever
-needs a time limit waits for something slower than that.
-"""
+A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum further attempts
+are refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are daemons: one
+that hangs for ever does not keep the interpreter from ending. One thread an attempt, because a thread costs some 50 µs
+and whoever needs a time limit waits for something slower than that."""
 
 from __future__ import annotations
 

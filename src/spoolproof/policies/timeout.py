@@ -1,11 +1,11 @@
 """Bounds an attempt in time, and arms a timer only for one that suspends.
 
-A timer costs several times what the rest of a policy does. What a coroutine does before it first waits cannot be cut off
-anyway, so that part runs first, stepped by hand; from there on `send`, `throw` and `close` are forwarded exactly.
+A timer costs several times what the rest of a policy does. What a coroutine does before it first waits cannot be cut
+off anyway, so that part runs first, stepped by hand; from there on `send`, `throw` and `close` are forwarded exactly.
 
-Only our own expiry is translated. `Task.uncancel()` counts: an outside cancellation that arrives in the same turn wins. A
-body that swallows our cancellation is awaited, and a value it still returns is kept: a known outcome beats an unknown one.
-"""
+Only our own expiry is translated. `Task.uncancel()` counts: an outside cancellation that arrives in the same turn wins.
+A body that swallows our cancellation is awaited, and a value it still returns is kept: a known outcome beats an unknown
+one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from spoolproof.policies.part import Part
 
 
 class Timeout(Part):
-    """Bounds each attempt to `timeout_seconds` (default 10, 0.001 to 3,600), or to the caller's deadline if that is nearer.
+    """Bounds each attempt to `timeout_seconds` (default 10, 0.001 to 3,600), or to the caller's deadline if that is
+    nearer.
 
     Its expiry raises AttemptTimeout, the caller's deadline DeadlineExceeded; both are TimeoutErrors, and whether the
     effect happened is unknown. A body that ignores its cancellation is waited for.
@@ -78,7 +79,9 @@ def rest_of(coroutine: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[A
             return end.value
 
 
-async def finish(call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: Any, timeout_seconds: float | None) -> Any:
+async def finish(
+    call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: Any, timeout_seconds: float | None
+) -> Any:
     """Return what the rest of `coroutine` returns, under its limits. Raises AttemptTimeout or DeadlineExceeded."""
     own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
     expiry = Expiry(call.clock, _nearest(own_at, call.deadline_at))

@@ -1,8 +1,7 @@
 """What one attempt's end means. Decided once, by the policy's one classifier; every part reads the same verdict.
 
-Three statuses, because a third of what ends an attempt says nothing about the dependency: a cancellation, a rejection by
-ourselves, a caller who had five milliseconds left.
-"""
+Three statuses, because a third of what ends an attempt says nothing about the dependency: a cancellation, a rejection
+by ourselves, a caller who had five milliseconds left."""
 
 from __future__ import annotations
 
