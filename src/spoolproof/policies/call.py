@@ -51,7 +51,8 @@ class Owner(Protocol):
 
 
 class Call:
-    """One use of a policy. now: the last reading of the clock. attempts: begun so far. verdict: of the last attempt
+    """One use of a policy. now: the last reading of the clock. attempts: begun so far, hedges
+    included. tries: what Retry counts. verdict: of the last attempt
     that did not succeed. is_unknown: whether any attempt may have had its effect."""
 
     owner: Owner
@@ -66,6 +67,7 @@ class Call:
     started_at: float = 0.0
     deadline_at: float | None = None
     attempts: int = 0
+    tries: int = 0
     attempts_max: int = 1
     attempt_started_at: float = 0.0
     has_started: bool = False

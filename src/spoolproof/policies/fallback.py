@@ -209,7 +209,7 @@ class FallbackNode:
             return (call.function, last_good.key(*call.args, **call.kwargs))
         if call.args or call.kwargs:
             raise PolicyUsageError(
-                f"policy {call.name!r}: Fallback.last_good needs key= for a function with arguments; without it, it would "
+                f"policy {call.name!r}: Fallback.last_good needs key= for a function with arguments; else it would "
                 "answer for another question"
             )
         return (call.function,)

@@ -146,7 +146,7 @@ def next_step(
     reason = _reason_to_stop(verdict, call, attempts_max, settings)
     if reason:
         return Stop(reason)
-    delay = delay_seconds(settings, call.attempts, source)
+    delay = delay_seconds(settings, call.tries, source)
     asked = verdict.retry_after_seconds
     left = float("inf") if call.deadline_at is None else call.deadline_at - call.now
     if asked is not None:
@@ -172,7 +172,7 @@ def _reason_to_stop(verdict: Verdict, call: Call, attempts_max: int, settings: R
             return "permanent"
     if verdict.is_unknown and not call.is_idempotent:
         return "unknown"
-    if call.attempts >= attempts_max:
+    if call.tries >= attempts_max:
         return "attempts" if attempts_max == settings.attempts else "nested"
     return ""
 
@@ -339,6 +339,7 @@ class RetryNode:
 
     def after(self, call: Call, attempts_max: int) -> Stop | Wait:
         """Decide what follows the attempt that just ended, and say so. A Wait is paid for from the budget."""
+        call.tries += 1
         verdict = call.verdict
         if verdict is None:  # an error from a place that judges nothing, such as a guard's own bug
             return self._stop(call, "permanent")
