@@ -43,6 +43,8 @@ UNROUTABLE_PROBE_SECONDS = 30.0
 each 30 s."""
 NACK_PAUSE_FIRST_SECONDS = 1.0
 NACK_PAUSE_MAX_SECONDS = 30.0
+STATE_BYTES_MAX = 64 * 1024
+"""A fact a process keeps for its successor is a few hundred bytes; what is larger belongs in a table of its own."""
 ROWS_COUNTED_MAX = 100_000
 """Backlogs and dead letters are counted no further: an alarm rings long before, and a count reads every row."""
 STATEMENT_SECONDS = 5.0

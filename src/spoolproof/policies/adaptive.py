@@ -78,6 +78,8 @@ class AdaptiveLimit:
 
     def sample(self, seconds: float, running: int, now: float) -> tuple[float, float] | None:
         """Take the latency of a success; returns old and new limit if it moved."""
+        if self._is_probing and now - seconds < self._started:
+            return None  # it began before the limit was halved, and its latency is of the queue from then
         if len(self._samples) < _SAMPLES_MAX:
             self._samples.append(seconds)
         return self._note(running, now)

@@ -86,9 +86,10 @@ class Block:
             for guard in segment.guards:
                 permit = guard.enter(call, call.now)
                 if permit is None:
-                    permit = await guard.wait(call)
-                    call.now = call.clock.monotonic()
-                self._permits.append(permit)
+                    self._permits.append(await guard.wait(call))
+                    segment.check_deadline(call)
+                else:
+                    self._permits.append(permit)
         except BaseException as error:
             segment.fail(call, self._permits, error)
             self._report(error)

@@ -216,11 +216,13 @@ class Slots:
 
     def _wake(self, granted: list[Waiter]) -> None:
         while granted:
-            lost = sum(not waiter.wake() for waiter in granted)
+            lost = [waiter for waiter in granted if not waiter.wake()]
             if not lost:
                 return
             with self._lock:  # they died with their event loop: their slots go to the next
-                self.running -= lost
+                for waiter in lost:
+                    waiter.is_granted, waiter.is_refused = False, True
+                self.running -= len(lost)
                 granted = self._grant()
 
     def _has_lower(self, lane: str) -> bool:

@@ -95,8 +95,10 @@ class Segment:
                 permit = guard.enter(call, call.now)
                 if permit is None:
                     permit = await guard.wait(call)
-                    call.now = call.clock.monotonic()
-                permits.append(permit)
+                    permits.append(permit)
+                    self.check_deadline(call)
+                else:
+                    permits.append(permit)
             if inner is None:
                 call.attempt_started_at = call.now
                 call.has_started = True
@@ -133,8 +135,10 @@ class Segment:
                 if permit is None:
                     refuse_event_loop(f"policy {call.name!r}: waiting for admission")
                     permit = guard.wait_blocking(call)
-                    call.now = call.clock.monotonic()
-                permits.append(permit)
+                    permits.append(permit)
+                    self.check_deadline(call)
+                else:
+                    permits.append(permit)
             if inner is not None:
                 result = inner.run_sync(call)
             else:
@@ -162,6 +166,13 @@ class Segment:
         cooldown = self.judge.cooldown
         if cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
             self._refuse(call)
+
+    @staticmethod
+    def check_deadline(call: Call) -> None:
+        """Raise DeadlineExceeded for a call that was admitted too late to begin."""
+        call.now = call.clock.monotonic()
+        if call.deadline_at is not None and call.now >= call.deadline_at:
+            raise DeadlineExceeded(policy=call.name, has_started=False)
 
     def _refuse(self, call: Call) -> None:
         try:

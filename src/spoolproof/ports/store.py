@@ -14,6 +14,7 @@ from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.inbox import Inbox
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.outbox import Outbox
+from spoolproof.ports.state import State
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.ports.wakeup import WakeUp
 
@@ -66,6 +67,8 @@ class Store(Protocol):
     def leases(self) -> Leases: ...  # noqa: D102
     @property
     def retention(self) -> Retention: ...  # noqa: D102
+    @property
+    def state(self) -> State: ...  # noqa: D102
     @property
     def migrations(self) -> Migrations: ...  # noqa: D102
     @property

@@ -37,7 +37,9 @@ from spoolproof.ports.dead_letters import (
 )
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
 from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.state import StateRecord, check_value
 from spoolproof.ports.transaction import Row, StoreTransaction
+from spoolproof.stores.memory_wakeup import MemoryWakeUp
 
 _SYSTEM_ACTOR = "spoolproof"
 _CLOSED = (DeadLetterState.RESOLVED, DeadLetterState.DISCARDED)
@@ -74,6 +76,7 @@ class _State:
     audit: dict[str, tuple[AuditEntry, ...]] = field(default_factory=dict)
     leases: dict[tuple[str, str], _Lease] = field(default_factory=dict)
     processes: dict[UUID, tuple[Process, datetime]] = field(default_factory=dict)
+    facts: dict[tuple[str, str], StateRecord] = field(default_factory=dict)
     business: dict[Any, Any] = field(default_factory=dict)
 
     def copied(self) -> _State:
@@ -85,6 +88,7 @@ class _State:
             dict(self.audit),
             dict(self.leases),
             dict(self.processes),
+            dict(self.facts),
             copy.deepcopy(self.business),  # the user's values may be mutable
         )
 
@@ -133,6 +137,7 @@ class MemoryStore:
         self.dead_letters = MemoryDeadLetters(self)
         self.leases = MemoryLeases(self)
         self.retention = MemoryRetention(self)
+        self.state = MemoryFacts(self)
         self.migrations = MemoryMigrations()
         self.wakeup = MemoryWakeUp()
         self._state = _State()
@@ -466,6 +471,31 @@ class MemoryRetention:
             return len(handled) + len(closed)
 
 
+class MemoryFacts:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def get(self, kind: str, name: str) -> StateRecord | None:
+        return self._store.committed().facts.get((kind, name))
+
+    async def put(self, kind: str, name: str, value: bytes) -> int:
+        check_value(kind, name, value)
+        async with self._store.transaction() as tx:
+            known = tx.state.facts.get((kind, name))
+            version = 1 if known is None else known.version + 1
+            record = StateRecord(value=value, version=version, updated_at=self._store.clock.now())
+            tx.state.facts[kind, name] = record
+            return version
+
+    async def all(self, kind: str) -> Mapping[str, StateRecord]:
+        found = {name: record for (of, name), record in self._store.committed().facts.items() if of == kind}
+        return dict(sorted(found.items()))
+
+    async def remove(self, kind: str, name: str) -> bool:
+        async with self._store.transaction() as tx:
+            return tx.state.facts.pop((kind, name), None) is not None
+
+
 class MemoryMigrations:
     """There is no schema to bring up to date."""
 
@@ -479,21 +509,3 @@ class MemoryMigrations:
 
     def sql(self, above: int = 0) -> str:
         return ""
-
-
-class MemoryWakeUp:
-    def __init__(self) -> None:
-        self._bell = asyncio.Event()
-
-    def notify(self) -> None:
-        self._bell.set()
-
-    async def wait(self, timeout_seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._bell.wait()
-        except TimeoutError:
-            return False
-        # a ring stays until it is heard, so one between two waits is not lost
-        self._bell.clear()
-        return True

@@ -34,6 +34,7 @@ from spoolproof.stores.postgres.leases import PostgresLeases
 from spoolproof.stores.postgres.migrations import PostgresMigrations
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, PostgresOutbox
 from spoolproof.stores.postgres.retention import PostgresRetention
+from spoolproof.stores.postgres.state import PostgresState
 from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
 
@@ -59,6 +60,7 @@ class PostgresStore:
         self.dead_letters = PostgresDeadLetters(self._upkeep, self._identity)
         self.leases = PostgresLeases(self._upkeep)
         self.retention = PostgresRetention(self._upkeep)
+        self.state = PostgresState(self._upkeep)
         self.migrations = PostgresMigrations(self._upkeep, self._identity.read)
         bell = Pool(url, name, size_max=1) if listen else None
         self.wakeup = PostgresWakeUp(bell, clock=clock, spawn=spawn)

@@ -19,6 +19,7 @@ from spoolproof.stores.sqlite.leases import SqliteLeases
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
 from spoolproof.stores.sqlite.outbox import SqliteOutbox, columns_of, insert
 from spoolproof.stores.sqlite.retention import SqliteRetention
+from spoolproof.stores.sqlite.state import SqliteState
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
 
@@ -35,6 +36,7 @@ class SqliteStore:
         self.dead_letters = SqliteDeadLetters(database, _copy_out)
         self.leases = SqliteLeases(database)
         self.retention = SqliteRetention(database)
+        self.state = SqliteState(database)
         self.migrations = SqliteMigrations(database, clock=clock, ids=ids)
         self.wakeup = SqliteWakeUp(database)
 

@@ -1,0 +1,18 @@
+-- name: get
+-- Guarantees: committed values only.
+select value, version, updated_at from spoolproof_state where kind = ?1 and name = ?2;
+
+-- name: put
+-- Guarantees: one row per (kind, name); the version rises with every put.
+insert into spoolproof_state (kind, name, value) values (?1, ?2, ?3)
+on conflict (kind, name) do update
+set value = excluded.value, version = version + 1, updated_at = {now}
+returning version;
+
+-- name: all
+-- Guarantees: every row of the kind, sorted by name.
+select name, value, version, updated_at from spoolproof_state where kind = ?1 order by name;
+
+-- name: remove
+-- Guarantees: at most one row.
+delete from spoolproof_state where kind = ?1 and name = ?2;
