@@ -78,7 +78,7 @@ class Block:
         """Return once admitted. Raises CallRejected or DeadlineExceeded."""
         call, segment = self._call, self._segment
         try:
-            segment.open_attempt(call)
+            segment.open(call)
         except BaseException as error:
             self._report(error)
             raise
@@ -140,7 +140,7 @@ class Block:
         if declared is not None and not isinstance(error, asyncio.CancelledError):
             segment.conclude(call, self._permits, declared)
         elif error is None:
-            segment.succeed(call, self._permits, None)
+            segment.succeed(call, self._permits, None, SUCCESS)
         else:
             segment.fail(call, self._permits, error)
 

@@ -14,14 +14,14 @@ BUCKETS = 10
 class Budget:
     """Counts calls and retries of the last ten seconds. Thread-safe; time is passed in, in monotonic seconds."""
 
-    __slots__ = ("_calls", "_lock", "_now", "_per_second_min", "_ratio", "_retries", "_second")
+    __slots__ = ("_calls", "_ends", "_lock", "_per_second_min", "_ratio", "_retries", "_second")
 
     def __init__(self, budget_ratio: float = 0.2, budget_per_second_min: float = 1.0) -> None:
         self._lock = threading.Lock()
         self._calls = [0] * BUCKETS
         self._retries = [0] * BUCKETS
         self._second = 0
-        self._now = 0.0
+        self._ends = 1
         self._ratio = budget_ratio
         self._per_second_min = budget_per_second_min
 
@@ -33,14 +33,14 @@ class Budget:
     def note_call(self, now: float) -> None:
         """Count a call, not its retries."""
         with self._lock:
-            if now >= self._second + 1:
+            if now >= self._ends:
                 self._move(now)
             self._calls[self._second % BUCKETS] += 1
 
     def spend(self, now: float) -> bool:
         """Count one retry if it is within the budget; False, and nothing counted, if it is not."""
         with self._lock:
-            if now >= self._second + 1:
+            if now >= self._ends:
                 self._move(now)
             if self._left() < 1:
                 return False
@@ -50,7 +50,7 @@ class Budget:
     def available(self, now: float) -> float:
         """Return how many retries could be scheduled now."""
         with self._lock:
-            if now >= self._second + 1:
+            if now >= self._ends:
                 self._move(now)
             return max(0.0, self._left())
 
@@ -62,3 +62,4 @@ class Budget:
         for gone in range(self._second + 1, min(second, self._second + BUCKETS) + 1):
             self._calls[gone % BUCKETS] = self._retries[gone % BUCKETS] = 0
         self._second = second
+        self._ends = second + 1

@@ -99,6 +99,11 @@ class Slots:
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
+    @property
+    def needs_time(self) -> bool:
+        """Only an adaptive limit measures."""
+        return self._adaptive is not None
+
     def enter(self, call: Call, now: float) -> object | None:
         """Take a slot, or None if the call has to queue for one. Raises BulkheadFull."""
         with self._lock:

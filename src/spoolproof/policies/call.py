@@ -48,6 +48,7 @@ class Owner(Protocol):
     name: str
     key: str | None
     clock: Clock
+    is_idempotent: bool
 
 
 class Call:
@@ -62,7 +63,6 @@ class Call:
     options: Options | None = None
     lane: str = "normal"
     cost: float = 1.0
-    is_idempotent: bool = False
     now: float = 0.0
     started_at: float = 0.0
     deadline_at: float | None = None
@@ -92,13 +92,16 @@ class Call:
         """The clock everything in this call is measured by."""
         return self.owner.clock
 
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether it may be made again although its effect may have happened."""
+        return self.owner.is_idempotent or (self.options is not None and self.options.idempotency_key is not None)
+
     def apply(self, options: Options) -> None:
         """Take over what this one call asked for."""
         self.options = options
         self.lane = options.lane
         self.cost = options.cost
-        if options.idempotency_key is not None:
-            self.is_idempotent = True
 
     def fork(self) -> Call:
         """Return a call that makes one more attempt at the same thing beside this one."""

@@ -44,6 +44,10 @@ class Runner:
         """Return a call that has not begun."""
         raise NotImplementedError
 
+    def protect(self, function: Callable[..., Any], options: Options | None) -> Callable[..., Any]:
+        """Return an async function that runs `function` under the policy."""
+        raise NotImplementedError
+
     async def run(self, call: Call) -> Any:
         """Run a call to its end."""
         raise NotImplementedError
@@ -81,14 +85,7 @@ class Caller:
         is_async = is_coroutine_function(function)
         runner.check_function(function, is_async)
         if is_async:
-
-            async def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
-                call = runner.new_call(function, args, kwargs)
-                if options is not None:
-                    call.apply(options)
-                return await runner.run(call)
-
-            return cast("Callable[P, T]", _like(function, protected))
+            return cast("Callable[P, T]", _like(function, runner.protect(function, options)))
 
         def protected_sync(*args: P.args, **kwargs: P.kwargs) -> Any:
             call = runner.new_call(function, args, kwargs)

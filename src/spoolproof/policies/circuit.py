@@ -164,6 +164,8 @@ class Circuit:
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
+    needs_time = True
+
     def enter(self, call: Call, now: float) -> object:
         """Admit a call. Raises BreakerOpen."""
         return self._fast or self._enter(now)

@@ -14,7 +14,7 @@ from spoolproof.policies.fallback import Fallback, FallbackNode
 from spoolproof.policies.hedge import Hedge, HedgeNode
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.part import Part
-from spoolproof.policies.pipeline import Judge, Segment
+from spoolproof.policies.pipeline import Attempt, Judge, Segment
 from spoolproof.policies.retry import Drain, Retry, RetryNode, RetrySettings
 
 
@@ -35,7 +35,7 @@ class Pipeline:
     """A compiled policy. root: runs a call. block: what guards a block of code instead of a function."""
 
     root: Node
-    block: Segment
+    block: Attempt
     retry: RetryNode | None
     deadline: DeadlineNode | None
 
@@ -49,9 +49,8 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard]) -> Pipeline
     nodes = list(_chain(root))
     segments = [node for node in nodes if isinstance(node, Segment)]
     limits = [segment.timeout_seconds for segment in segments if segment.timeout_seconds is not None]
-    block = Segment(
+    block = Attempt(
         tuple(guard for segment in segments for guard in segment.guards),
-        None,
         judge=judge,
         timeout_seconds=min(limits, default=None),
         has_threads=False,
@@ -95,13 +94,13 @@ class _Builder:
         return self._inner
 
     def _close(self) -> Node:
-        segment = Segment(
-            tuple(self._guards),
-            self._inner,
-            judge=self._judge,
-            timeout_seconds=self._timeout_seconds,
-            has_threads=self._shared.has_threads,
-        )
+        guards, timeout_seconds = tuple(self._guards), self._timeout_seconds
+        segment: Segment
+        if self._inner is None:
+            has_threads = self._shared.has_threads
+            segment = Attempt(guards, judge=self._judge, timeout_seconds=timeout_seconds, has_threads=has_threads)
+        else:
+            segment = Segment(guards, self._inner, judge=self._judge, timeout_seconds=timeout_seconds)
         self._inner, self._guards, self._timeout_seconds = segment, [], None
         return segment
 

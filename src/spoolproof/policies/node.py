@@ -22,6 +22,10 @@ class Node(Protocol):
 class Guard(Protocol):
     """What an attempt needs before it may run, and what learns how it ended."""
 
+    @property
+    def needs_time(self) -> bool:
+        """Whether `leave` has to be told when the attempt ended, and not only that it did."""
+
     def enter(self, call: Call, now: float) -> object | None:
         """Admit the attempt and return a permit, or None if it has to wait. Raises CallRejected."""
 

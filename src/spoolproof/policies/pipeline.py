@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import CoroutineType
 from typing import Any
 
-from spoolproof.errors import CallRejected, DeadlineExceeded, PolicyUsageError
+from spoolproof.errors import CallRejected, DeadlineExceeded, InvariantViolated
 from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.classifier import Classifier
@@ -20,7 +20,7 @@ from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.retry import refuse_event_loop
 from spoolproof.policies.threads import run_in_thread
-from spoolproof.policies.timeout import await_it, finish, is_awaitable
+from spoolproof.policies.timeout import await_it, finish, is_awaitable, run_limited
 from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict
 
 
@@ -61,111 +61,65 @@ class Judge:
 
 
 class Segment:
-    """Guards in order, a time limit, and what they protect: further nodes, or the function itself."""
+    """Guards in order and a time limit around further nodes. `Attempt` is the innermost one, around the function."""
 
-    __slots__ = ("_has_threads", "guards", "inner", "judge", "timeout_seconds")
+    __slots__ = ("_enters", "_leaves", "_needs_time", "guards", "inner", "judge", "timeout_seconds")
 
     def __init__(
-        self,
-        guards: tuple[Guard, ...],
-        inner: Node | None,
-        *,
-        judge: Judge,
-        timeout_seconds: float | None,
-        has_threads: bool,
+        self, guards: tuple[Guard, ...], inner: Node | None, *, judge: Judge, timeout_seconds: float | None
     ) -> None:
-        """inner: None for the innermost segment, whose runs are the attempts. has_threads: sync attempts with a limit
-        run in a thread of their own."""
         self.guards = guards
         self.inner = inner
         self.judge = judge
         self.timeout_seconds = timeout_seconds
-        self._has_threads = has_threads
-
-    # --- one attempt -------------------------------------------------------------------------------------------------
+        self._enters = tuple((guard.enter, guard) for guard in guards)
+        self._leaves = tuple(guard.leave for guard in reversed(guards))
+        self._needs_time = any(guard.needs_time for guard in guards)
 
     async def run(self, call: Call) -> Any:
         """Run the rest once, admitted and within its limit."""
-        inner = self.inner
-        if inner is None:
-            self.open_attempt(call)
         permits: list[object] = []
         try:
-            for guard in self.guards:
-                permit = guard.enter(call, call.now)
+            for enter, guard in self._enters:
+                permit = enter(call, call.now)
+                permits.append(await guard.wait(call) if permit is None else permit)
                 if permit is None:
-                    permit = await guard.wait(call)
-                    permits.append(permit)
                     self.check_deadline(call)
-                else:
-                    permits.append(permit)
-            if inner is None:
-                call.attempt_started_at = call.now
-                call.has_started = True
-                result = call.function(*call.args, **call.kwargs)
-                if type(result) is not CoroutineType:
-                    if not is_awaitable(result):
-                        return self.succeed(call, permits, result)
-                    result = await_it(result)
-            else:
-                result = inner.run(call)
-            if self.timeout_seconds is None and call.deadline_at is None:
+            result = (self.inner or _NOWHERE).run(call)
+            if self.timeout_seconds is None:
                 result = await result
             else:
-                try:
-                    waited_for = result.send(None)
-                except StopIteration as end:
-                    result = end.value
-                else:
-                    result = await finish(call, result, waited_for, self.timeout_seconds)
+                call.attempt_started_at = call.now
+                result = await run_limited(call, result, self.timeout_seconds)
         except BaseException as error:
             self.fail(call, permits, error)
             raise
-        return self.succeed(call, permits, result)
+        return self.succeed(call, permits, result, call.verdict or SUCCESS)
 
     def run_sync(self, call: Call) -> Any:
-        """The same on a thread."""
-        inner = self.inner
-        if inner is None:
-            self.open_attempt(call)
+        """The same on a thread. A time limit out here only keeps further attempts from starting."""
         permits: list[object] = []
         try:
-            for guard in self.guards:
-                permit = guard.enter(call, call.now)
-                if permit is None:
-                    refuse_event_loop(f"policy {call.name!r}: waiting for admission")
-                    permit = guard.wait_blocking(call)
-                    permits.append(permit)
-                    self.check_deadline(call)
-                else:
-                    permits.append(permit)
-            if inner is not None:
-                result = inner.run_sync(call)
-            else:
-                call.attempt_started_at = call.now
-                has_limit = self.timeout_seconds is not None or call.deadline_at is not None
-                if has_limit and self._has_threads:
-                    result = run_in_thread(call, self.timeout_seconds)
-                else:
-                    call.has_started = True
-                    result = call.function(*call.args, **call.kwargs)
-                if is_awaitable(result):
-                    refuse_awaitable(call, result)
+            self.admit_blocking(call, permits)
+            if self.timeout_seconds is not None:
+                ends_at = call.now + self.timeout_seconds
+                call.deadline_at = ends_at if call.deadline_at is None else min(ends_at, call.deadline_at)
+            result = (self.inner or _NOWHERE).run_sync(call)
         except BaseException as error:
             self.fail(call, permits, error)
             raise
-        return self.succeed(call, permits, result)
+        return self.succeed(call, permits, result, call.verdict or SUCCESS)
 
-    # --- its beginning and its end -----------------------------------------------------------------------------------
-
-    def open_attempt(self, call: Call) -> None:
-        """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""
-        call.attempts += 1
-        call.verdict = None
-        call.has_started = False
-        cooldown = self.judge.cooldown
-        if cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
-            self._refuse(call)
+    def admit_blocking(self, call: Call, permits: list[object]) -> None:
+        """Pass every guard, waiting where one says so."""
+        for enter, guard in self._enters:
+            permit = enter(call, call.now)
+            if permit is None:
+                refuse_event_loop(f"policy {call.name!r}: waiting for admission")
+                permits.append(guard.wait_blocking(call))
+                self.check_deadline(call)
+            else:
+                permits.append(permit)
 
     @staticmethod
     def check_deadline(call: Call) -> None:
@@ -174,69 +128,168 @@ class Segment:
         if call.deadline_at is not None and call.now >= call.deadline_at:
             raise DeadlineExceeded(policy=call.name, has_started=False)
 
+    def succeed(self, call: Call, permits: list[object], result: Any, verdict: Verdict) -> Any:
+        """End with a result and what it means; returns the result."""
+        if self._needs_time:
+            call.now = call.clock.monotonic()
+        for leave in self._leaves:
+            leave(permits.pop(), call, verdict, call.now)
+        return result
+
+    def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
+        """End with an error: judge it and give every permit back."""
+        call.now = call.clock.monotonic()
+        verdict = call.verdict or self.judge.of_error(call, error)
+        self.leave(call, permits, verdict)
+        if events.listeners and isinstance(error, CallRejected) and len(permits) < len(self.guards):
+            announce_rejection(call, error)
+
+    def leave(self, call: Call, permits: list[object], verdict: Verdict) -> None:
+        """Give back the permits there are."""
+        for index in range(len(permits) - 1, -1, -1):
+            self.guards[index].leave(permits[index], call, verdict, call.now)
+
+
+class Attempt(Segment):
+    """The innermost segment: each run is an attempt, judged once, by which every part around it goes."""
+
+    __slots__ = ("_has_threads",)
+
+    def __init__(
+        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, has_threads: bool
+    ) -> None:
+        """has_threads: sync attempts with a time limit run in a thread of their own."""
+        super().__init__(guards, None, judge=judge, timeout_seconds=timeout_seconds)
+        self._has_threads = has_threads
+
+    async def run(self, call: Call) -> Any:
+        """Make one attempt."""
+        self.open(call)
+        permits: list[object] = []
+        try:
+            for enter, guard in self._enters:
+                permit = enter(call, call.now)
+                if permit is None:
+                    permits.append(await guard.wait(call))
+                    self.check_deadline(call)
+                else:
+                    permits.append(permit)
+            call.attempt_started_at = call.now
+            call.has_started = True
+            result = call.function(*call.args, **call.kwargs)
+            if type(result) is CoroutineType or is_awaitable(result):
+                coroutine = result if type(result) is CoroutineType else await_it(result)
+                if self.timeout_seconds is None and call.deadline_at is None:
+                    result = await coroutine
+                else:
+                    try:
+                        waited_for = coroutine.send(None)
+                    except StopIteration as end:
+                        result = end.value
+                    else:
+                        result = await finish(call, coroutine, waited_for, self.timeout_seconds)
+            verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
+        except BaseException as error:
+            self.fail(call, permits, error)
+            raise
+        return self.succeed(call, permits, result, verdict)
+
+    def run_sync(self, call: Call) -> Any:
+        """Make one attempt on this thread, or in one of its own if it has a time limit."""
+        self.open(call)
+        permits: list[object] = []
+        try:
+            self.admit_blocking(call, permits)
+            call.attempt_started_at = call.now
+            if self._has_threads and (self.timeout_seconds is not None or call.deadline_at is not None):
+                result = run_in_thread(call, self.timeout_seconds)
+            else:
+                call.has_started = True
+                result = call.function(*call.args, **call.kwargs)
+            if is_awaitable(result):
+                refuse_awaitable(call, result)
+            verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
+        except BaseException as error:
+            self.fail(call, permits, error)
+            raise
+        return self.succeed(call, permits, result, verdict)
+
+    def open(self, call: Call) -> None:
+        """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""
+        call.attempts += 1
+        if call.attempts > 1:
+            call.verdict = None
+            call.has_started = False
+        if self.judge.cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
+            self._refuse(call)
+
     def _refuse(self, call: Call) -> None:
         try:
             if call.deadline_at is not None and call.now >= call.deadline_at:
                 raise DeadlineExceeded(policy=call.name, has_started=False)
             self.judge.cooldown.check(call.now)
-        except BaseException as error:
+        except (DeadlineExceeded, CallRejected) as error:
             self.fail(call, [], error)
             raise
 
-    def succeed(self, call: Call, permits: list[object], result: Any) -> Any:
-        """End with a result, which the classifier may call a failure; returns it."""
-        now = call.now = call.owner.clock.monotonic()
-        verdict = SUCCESS
-        if self.judge.judges_results:
-            verdict = self.judge.of_result(call, result) if self.inner is None else (call.verdict or SUCCESS)
-        if permits:
-            self._leave(call, permits, verdict, now)
-        if events.listeners and self.inner is None:
-            self._announce(call, verdict)
+    def succeed(self, call: Call, permits: list[object], result: Any, verdict: Verdict) -> Any:
+        """End with a result and what it means; returns the result."""
+        if self._needs_time or events.listeners:
+            call.now = call.clock.monotonic()
+        for leave in self._leaves:
+            leave(permits.pop(), call, verdict, call.now)
+        if events.listeners:
+            announce(call, verdict)
         return result
 
     def conclude(self, call: Call, permits: list[object], verdict: Verdict) -> None:
         """End with a verdict that the block itself gave."""
-        call.now = call.owner.clock.monotonic()
+        call.now = call.clock.monotonic()
         if verdict.status is not Status.SUCCESS:
             self.judge.note(call, verdict)
-        self._leave(call, permits, verdict, call.now)
+        self.leave(call, permits, verdict)
         if events.listeners:
-            self._announce(call, verdict)
+            announce(call, verdict)
 
     def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
         """End with an error: judge it and give every permit back."""
-        now = call.now = call.owner.clock.monotonic()
-        verdict = call.verdict
-        if verdict is None or self.inner is None:
-            verdict = self.judge.of_error(call, error)
-        self._leave(call, permits, verdict, now)
-        if events.listeners:
-            if isinstance(error, CallRejected) and len(permits) < max(1, len(self.guards)) and not call.has_started:
-                self._announce_rejection(call, error)
-            elif self.inner is None:
-                self._announce(call, verdict)
+        call.now = call.clock.monotonic()
+        verdict = self.judge.of_error(call, error)
+        self.leave(call, permits, verdict)
+        if not events.listeners:
+            return
+        if isinstance(error, CallRejected) and not call.has_started:
+            announce_rejection(call, error)
+        else:
+            announce(call, verdict)
 
-    def _leave(self, call: Call, permits: list[object], verdict: Verdict, now: float) -> None:
-        guards = self.guards
-        for index in range(len(permits) - 1, -1, -1):
-            guards[index].leave(permits[index], call, verdict, now)
 
-    @staticmethod
-    def _announce(call: Call, verdict: Verdict) -> None:
-        events.emit(
-            events.AttemptEnded(
-                policy=call.name,
-                key=call.key,
-                attempt=call.attempts,
-                verdict=verdict,
-                elapsed_seconds=call.now - call.attempt_started_at if call.has_started else 0.0,
-            )
+def announce(call: Call, verdict: Verdict) -> None:
+    """Tell of an attempt's end."""
+    elapsed = call.now - call.attempt_started_at if call.has_started else 0.0
+    events.emit(
+        events.AttemptEnded(
+            policy=call.name, key=call.key, attempt=call.attempts, verdict=verdict, elapsed_seconds=elapsed
         )
+    )
 
-    @staticmethod
-    def _announce_rejection(call: Call, error: CallRejected) -> None:
-        events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
+
+def announce_rejection(call: Call, error: CallRejected) -> None:
+    """Tell of an attempt that was not made."""
+    events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
+
+
+class _Nowhere:
+    """Stands for the nodes inside a segment that has none; never reached."""
+
+    async def run(self, call: Call) -> Any:
+        raise InvariantViolated("a segment without anything inside was run")
+
+    def run_sync(self, call: Call) -> Any:
+        raise InvariantViolated("a segment without anything inside was run")
+
+
+_NOWHERE = _Nowhere()
 
 
 def refuse_awaitable(call: Call, awaitable: Any) -> None:
@@ -248,8 +301,3 @@ def refuse_awaitable(call: Call, awaitable: Any) -> None:
         f"policy {call.name!r}: {call.function!r} returned {type(awaitable).__name__}, which nobody awaits under "
         "protection; make it `async def`, or use `await policy.call(…)`"
     )
-
-
-def refuse_generator(function: Any) -> None:
-    """Raise PolicyUsageError for what `call` cannot protect."""
-    raise PolicyUsageError(f"{function!r} yields; protect the block that reads it with `async with policy.permit()`")

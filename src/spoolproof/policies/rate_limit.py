@@ -97,6 +97,8 @@ class Tokens:
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
+    needs_time = False
+
     def enter(self, call: Call, now: float) -> object | None:
         """Take the call's tokens, or None if it has to wait. Raises RateLimited, ValueError for a cost above the
         burst."""

@@ -329,17 +329,16 @@ class RetryNode:
     def begin(self, call: Call) -> int:
         """Count a call; return how many attempts it may make."""
         self.budget.note_call(call.now)
-        attempts_max = self.settings.attempts
-        if is_repeating.get() and not self.settings.allows_nesting and attempts_max > 1:
-            attempts_max = 1
+        if is_repeating.get() and not self.settings.allows_nesting and self.settings.attempts > 1:
             if events.listeners:
                 events.emit(events.RetryNested(policy=call.name, key=call.key))
-        call.attempts_max = attempts_max
-        return attempts_max
+            return 1
+        return self.settings.attempts
 
     def after(self, call: Call, attempts_max: int) -> Stop | Wait:
         """Decide what follows the attempt that just ended, and say so. A Wait is paid for from the budget."""
         call.tries += 1
+        call.attempts_max = attempts_max
         verdict = call.verdict
         if verdict is None:  # an error from a place that judges nothing, such as a guard's own bug
             return self._stop(call, "permanent")

@@ -27,7 +27,9 @@ FAILED = verdict_of(Kind.TRANSIENT, reason="Away: refused")
 NEUTRAL = verdict_of(Kind.CANCELLED)
 
 
-def circuit(breaker: Breaker | None = None, *, preset: str | None = None, environ: dict[str, str] | None = None) -> Circuit:
+def circuit(
+    breaker: Breaker | None = None, *, preset: str | None = None, environ: dict[str, str] | None = None
+) -> Circuit:
     """A machine with the settings a policy of this breaker would have."""
     sources, faults = config.load(environ or {}, None)
     assert [] == faults
@@ -244,7 +246,9 @@ def test_q23_a_damaged_snapshot_is_ignored_with_an_event(damage: dict[str, Any],
     machine.restore(kept, 0.0, 90_000.0)
 
     assert "closed" == machine.state(0.0)
-    assert ["RestoreIgnored"] == [type(event).__name__ for event in told if not isinstance(event, events.BreakerChanged)]
+    assert ["RestoreIgnored"] == [
+        type(event).__name__ for event in told if not isinstance(event, events.BreakerChanged)
+    ]
 
 
 def test_q31_two_isolations_end_one_by_one_and_lead_to_a_probe() -> None:
@@ -289,7 +293,11 @@ def test_q31_observe_reports_the_first_opening_that_enforce_makes_and_rejects_no
 def test_q32_a_preset_opens_at_its_exact_volume_and_rate(preset: str, calls: int, failures: int, seconds: int) -> None:
     """Not one call earlier, and it probes at its exact reset; one good probe closes."""
     under, early, exact = circuit(preset=preset), circuit(preset=preset), circuit(preset=preset)
-    for machine, wrong, total in ((under, failures - 1, calls), (early, calls - 1, calls - 1), (exact, failures, calls)):
+    for machine, wrong, total in (
+        (under, failures - 1, calls),
+        (early, calls - 1, calls - 1),
+        (exact, failures, calls),
+    ):
         for _ in range(total - wrong):
             call(machine, 0.0)
         fail(machine, 0.0, wrong)
@@ -437,7 +445,12 @@ class BreakerModel(RuleBasedStateMachine):
         super().__init__()
         self.machine = circuit(
             Breaker(
-                Consecutive(3), open_seconds=5, open_jitter=0, open_seconds_max=20, probe_successes=2, probe_lease_seconds=7
+                Consecutive(3),
+                open_seconds=5,
+                open_jitter=0,
+                open_seconds_max=20,
+                probe_successes=2,
+                probe_lease_seconds=7,
             )
         )
         self.now = 1.0
@@ -521,7 +534,9 @@ class BreakerModel(RuleBasedStateMachine):
         assert self.round == self.machine.round or self.state == "closed"
 
 
-_DOSE = settings(max_examples=examples(500), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+_DOSE = settings(
+    max_examples=examples(500), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestTimeWindow = TimeWindowModel.TestCase
 TestCountWindow = CountWindowModel.TestCase
 TestBreaker = BreakerModel.TestCase

@@ -187,7 +187,9 @@ class BulkheadModel(RuleBasedStateMachine):
     def arrive(self, lane: str) -> None:
         call = _call(lane)
         queued = sum(map(len, self.waiting.values()))
-        lower = [name for name in ("background", "normal") if name > "" and _rank(name) > _rank(lane) and self.waiting[name]]
+        lower = [
+            name for name in ("background", "normal") if name > "" and _rank(name) > _rank(lane) and self.waiting[name]
+        ]
         try:
             permit = self.slots.enter(call, 0.0)
         except BulkheadFull:
@@ -257,7 +259,9 @@ async def test_q14_a_large_request_queued_first_is_served_first(make: Make, cloc
     assert ["large", "small", "small", "small"] == order
 
 
-async def test_q14_a_wait_too_long_is_refused_at_once_with_the_time_to_come_back(make: Make, clock: ManualClock) -> None:
+async def test_q14_a_wait_too_long_is_refused_at_once_with_the_time_to_come_back(
+    make: Make, clock: ManualClock
+) -> None:
     policy = make(RateLimit(1, burst=1, wait_seconds_max=1))
     await policy.call(asyncio.sleep, 0)
     waiting = asyncio.ensure_future(policy.call(asyncio.sleep, 0))
@@ -422,7 +426,9 @@ def _call(lane: str = "normal", cost: float = 1.0) -> Call:
     return call
 
 
-_DOSE = settings(max_examples=examples(500), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+_DOSE = settings(
+    max_examples=examples(500), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestBulkhead = BulkheadModel.TestCase
 TestRate = RateModel.TestCase
 TestBudget = BudgetModel.TestCase
