@@ -14,12 +14,13 @@ BUCKETS = 10
 class Budget:
     """Counts calls and retries of the last ten seconds. Thread-safe; time is passed in, in monotonic seconds."""
 
-    __slots__ = ("_calls", "_ends", "_lock", "_per_second_min", "_ratio", "_retries", "_second")
+    __slots__ = ("_calls", "_ends", "_fresh", "_lock", "_per_second_min", "_ratio", "_retries", "_second")
 
     def __init__(self, budget_ratio: float = 0.2, budget_per_second_min: float = 1.0) -> None:
         self._lock = threading.Lock()
         self._calls = [0] * BUCKETS
         self._retries = [0] * BUCKETS
+        self._fresh = 0  # calls of this second, not yet in their bucket
         self._second = 0
         self._ends = 1
         self._ratio = budget_ratio
@@ -35,7 +36,7 @@ class Budget:
         with self._lock:
             if now >= self._ends:
                 self._move(now)
-            self._calls[self._second % BUCKETS] += 1
+            self._fresh += 1
 
     def spend(self, now: float) -> bool:
         """Count one retry if it is within the budget; False, and nothing counted, if it is not."""
@@ -55,9 +56,11 @@ class Budget:
             return max(0.0, self._left())
 
     def _left(self) -> float:
-        return self._ratio * sum(self._calls) + BUCKETS * self._per_second_min - sum(self._retries)
+        return self._ratio * (sum(self._calls) + self._fresh) + BUCKETS * self._per_second_min - sum(self._retries)
 
     def _move(self, now: float) -> None:
+        self._calls[self._second % BUCKETS] += self._fresh
+        self._fresh = 0
         second = int(now)
         for gone in range(self._second + 1, min(second, self._second + BUCKETS) + 1):
             self._calls[gone % BUCKETS] = self._retries[gone % BUCKETS] = 0

@@ -143,19 +143,26 @@ class Slots:
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Give the slot back, to the next in line if there is one."""
         adaptive = self._adaptive
+        if adaptive is None:
+            with self._lock:
+                self.running -= 1
+                if not self.queued:
+                    return
+                granted = self._grant()
+            self._wake(granted)
+            return
         with self._lock:
             change = None
-            if adaptive is not None and call.has_started:
+            if call.has_started:
                 if verdict is SUCCESS:
                     change = adaptive.sample(now - call.attempt_started_at, self.running, now)
                 elif verdict.kind in (Kind.OVERLOADED, Kind.TIMEOUT):
                     change = adaptive.overload(self.running, now)
                 self.limit = adaptive.limit
             self.running -= 1
-            granted = self._grant() if self.queued else None
-        if granted:
-            self._wake(granted)
-        if change is not None and adaptive is not None:
+            granted = self._grant()
+        self._wake(granted)
+        if change is not None:
             adaptive.announce(change)
 
     # --- the queue ---------------------------------------------------------------------------------------------------

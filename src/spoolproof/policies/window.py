@@ -11,7 +11,7 @@ class TimeWindow:
     total, failures: running sums. A reading before the last one means that no time has passed.
     """
 
-    __slots__ = ("_ends", "_failures", "_number", "_span", "_totals", "failures", "total")
+    __slots__ = ("_before", "_ends", "_failures", "_number", "_span", "_totals", "failures", "total")
 
     def __init__(self, seconds: float) -> None:
         self._span = seconds / BUCKETS
@@ -23,6 +23,7 @@ class TimeWindow:
         """Forget everything."""
         self._totals = [0] * BUCKETS
         self._failures = [0] * BUCKETS
+        self._before = 0  # of total, what is in buckets; the rest is of the current one
         self.total = 0
         self.failures = 0
 
@@ -30,11 +31,9 @@ class TimeWindow:
         """Count one verdict."""
         if now >= self._ends:
             self.expire(now)
-        index = self._number % BUCKETS
-        self._totals[index] += 1
         self.total += 1
         if is_failure:
-            self._failures[index] += 1
+            self._failures[self._number % BUCKETS] += 1
             self.failures += 1
 
     def expire(self, now: float) -> None:
@@ -42,19 +41,27 @@ class TimeWindow:
         number = int(now / self._span)
         if number <= self._number:
             return
+        self._close_bucket()
         for gone in range(self._number + 1, min(number, self._number + BUCKETS) + 1):
             index = gone % BUCKETS
             self.total -= self._totals[index]
+            self._before -= self._totals[index]
             self.failures -= self._failures[index]
             self._totals[index] = self._failures[index] = 0
         self._number = number
         self._ends = (number + 1) * self._span
+
+    def _close_bucket(self) -> None:
+        # the current bucket is counted only here: one addition less for every call
+        self._totals[self._number % BUCKETS] += self.total - self._before
+        self._before = self.total
 
     def resized(self, seconds: float, now: float) -> TimeWindow:
         """Return a window of another length with what still belongs in it; this one if the length is the same."""
         if seconds / BUCKETS == self._span:
             return self
         self.expire(now)
+        self._close_bucket()
         other = TimeWindow(seconds)
         other.expire(now)
         for back in range(BUCKETS - 1, -1, -1):
@@ -65,6 +72,7 @@ class TimeWindow:
                 other._totals[target % BUCKETS] += self._totals[index]
                 other._failures[target % BUCKETS] += self._failures[index]
                 other.total += self._totals[index]
+                other._before += self._totals[index]
                 other.failures += self._failures[index]
         return other
 
