@@ -109,9 +109,16 @@ class Circuit:
     )
 
     def __init__(
-        self, name: str, key: str | None, *, rule: Shape, mode: str, random: RandomSource, **settings: Any
+        self,
+        name: str,
+        key: str | None,
+        *,
+        rule: Shape,
+        mode: str,
+        random: RandomSource,
+        settings: Mapping[str, Any],
     ) -> None:
-        """rule: the shape of the rule. settings: those of Breaker, resolved."""
+        """rule: the shape of the rule. settings: those of Breaker, resolved; kept, and never changed."""
         self._name = name
         self._key = key
         self._random = random
@@ -131,7 +138,7 @@ class Circuit:
         self._changes: list[events.BreakerChanged] = []
         self._watchers: tuple[Callable[[events.BreakerChanged], None], ...] = ()
         self._consecutive = 0
-        self._failed_at: deque[float] = deque()
+        self._failed_at: deque[float] | None = None  # only where failures have to lie close together
         self._rate: Window | None = None
         self._slow: TimeWindow | None = None
         self.epoch = 1
@@ -140,7 +147,7 @@ class Circuit:
         self.failures_total = 0
         self._apply(rule, mode, settings)
 
-    def configure(self, *, rule: Shape, mode: str, **settings: Any) -> None:
+    def configure(self, *, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
         """Change rule, thresholds and mode; state, epoch, round, timers and isolations stay."""
         with self._lock:
             self._apply(rule, mode, settings)
@@ -159,7 +166,7 @@ class Circuit:
             self._slow = None
             self._running.clear()
         within = settings.get("within_seconds") if "consecutive" in kinds else None
-        self._failed_at = deque(self._failed_at, maxlen=settings["consecutive"] if within else 0)
+        self._failed_at = deque(self._failed_at or (), maxlen=settings["consecutive"]) if within else None
         self._set_fast()
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
@@ -279,7 +286,8 @@ class Circuit:
             self._consecutive = 0
             return
         self._consecutive += 1
-        self._failed_at.append(now)
+        if self._failed_at is not None:
+            self._failed_at.append(now)
         self._last_error = error_text
         if self._holds(self._shape, now):
             self._open(now, f"too many failures: {error_text}" if error_text else "too many failures", asked)
@@ -309,10 +317,10 @@ class Circuit:
             return any(found) if shape[0] == "any" else all(found)
         settings = self._settings
         if shape == "consecutive":
-            within, most = settings.get("within_seconds"), settings["consecutive"]
-            if within is None:
+            most = settings["consecutive"]
+            if self._failed_at is None or self._consecutive < most:
                 return bool(self._consecutive >= most)
-            return bool(self._consecutive >= most and now - self._failed_at[-most] <= within)
+            return bool(now - self._failed_at[-most] <= settings["within_seconds"])
         window = self._rate if shape == "rate" else self._slow
         if window is None:
             return False
@@ -421,7 +429,8 @@ class Circuit:
         self._probes.clear()
         self._successes = 0
         self._consecutive = 0
-        self._failed_at.clear()
+        if self._failed_at is not None:
+            self._failed_at.clear()
         for window in (self._rate, self._slow):
             if window is not None:
                 window.clear()

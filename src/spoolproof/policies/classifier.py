@@ -182,7 +182,11 @@ def _built_in(error: Exception) -> Verdict:
 
 def text_of(error: BaseException) -> str:
     """Return class and message in at most 200 characters, without passwords and query strings of URLs."""
-    return redact(f"{type(error).__name__}: {error}")[:_TEXT_MAX]
+    try:
+        message = str(error)
+    except Exception:  # another library's __str__: what it cannot say must not hide what happened
+        message = ""
+    return redact(f"{type(error).__name__}: {message}")[:_TEXT_MAX]
 
 
 def redact(text: str) -> str:

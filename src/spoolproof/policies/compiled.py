@@ -27,6 +27,7 @@ class Shared:
     budget: Budget
     drain: Drain
     random: RandomSource
+    retry: RetrySettings | None
     has_threads: bool
 
 
@@ -107,17 +108,8 @@ class _Builder:
     def _around(self, part: Part, inner: Node) -> Node:
         shared, values = self._shared, self._shared.values
         match part:
-            case Retry():
-                settings = RetrySettings(
-                    attempts=values["attempts"],
-                    delay_seconds=values["delay_seconds"],
-                    delay_factor=values["delay_factor"],
-                    delay_seconds_max=values["delay_seconds_max"],
-                    retry_after_seconds_max=values["retry_after_seconds_max"],
-                    inline_seconds_max=values["inline_seconds_max"],
-                    allows_nesting=part.nested == "allow",
-                )
-                return RetryNode(inner, settings, budget=shared.budget, drain=shared.drain, random=shared.random)
+            case Retry() if shared.retry is not None:
+                return RetryNode(inner, shared.retry, budget=shared.budget, drain=shared.drain, random=shared.random)
             case Hedge():
                 return HedgeNode(
                     inner,

@@ -21,6 +21,7 @@ from spoolproof.policies.machines import Machines
 from spoolproof.policies.part import Part
 from spoolproof.policies.pipeline import Judge
 from spoolproof.policies.ranges import name_faults
+from spoolproof.policies.retry import Retry, RetrySettings
 
 if TYPE_CHECKING:
     from spoolproof.policies.policy import Policy
@@ -73,6 +74,7 @@ class Definition:
         self._children: OrderedDict[str, Policy] = OrderedDict()
         self._used_at: dict[str, float] = {}
         self._alive: WeakValueDictionary[str, Policy] = WeakValueDictionary()
+        self._overflow: Policy | None = None
 
     # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -103,10 +105,13 @@ class Definition:
             budget=self._budget,
             drain=self.registry.drain_switch,
             random=self.random,
+            retry=_retry_settings(self.parts, values),
             has_threads=self.sync == "thread",
         )
         with self._lock:
             machines = [child.machines for child in self._alive.values()]
+            if self._overflow is not None:
+                machines.append(self._overflow.machines)
             if self._own is not None:
                 machines.append(self._own)
         for one in machines:
@@ -180,8 +185,8 @@ class Definition:
         with self._lock:
             child = self._alive.get(key)
             if child is None and self._is_full(now):
-                key = OVERFLOW_KEY
-                child = self._alive.get(key)
+                self._overflow = self._overflow or make(OVERFLOW_KEY)
+                return self._overflow
             if child is None:
                 child = self._alive[key] = make(key)
             self._children[key] = child
@@ -216,3 +221,18 @@ class Definition:
         """Return the children that are kept, by key."""
         with self._lock:
             return dict(self._children)
+
+
+def _retry_settings(parts: Sequence[Part], values: Mapping[str, Any]) -> RetrySettings | None:
+    retry = next((part for part in parts if isinstance(part, Retry)), None)
+    if retry is None:
+        return None
+    return RetrySettings(
+        attempts=values["attempts"],
+        delay_seconds=values["delay_seconds"],
+        delay_factor=values["delay_factor"],
+        delay_seconds_max=values["delay_seconds_max"],
+        retry_after_seconds_max=values["retry_after_seconds_max"],
+        inline_seconds_max=values["inline_seconds_max"],
+        allows_nesting=retry.nested == "allow",
+    )

@@ -34,7 +34,8 @@ _CLASSES: Mapping[str, Meaning] = {
     "httpx.ConnectError": _NOT_SENT,
     "httpx.TimeoutException": _TIMED_OUT,
     "httpx.NetworkError": _LOST,
-    "httpx.RemoteProtocolError": _LOST,
+    "httpx.LocalProtocolError": _BUG,
+    "httpx.ProtocolError": _LOST,
     "httpx.ProxyError": _NOT_SENT,
     "httpx.UnsupportedProtocol": _BUG,
     "httpx.InvalidURL": _BUG,
@@ -47,7 +48,7 @@ _CLASSES: Mapping[str, Meaning] = {
     "aiohttp.client_exceptions.ClientConnectionError": _LOST,
     "aiohttp.client_exceptions.InvalidURL": _BUG,
     "requests.exceptions.ConnectTimeout": _NOT_SENT,
-    "requests.exceptions.ReadTimeout": _TIMED_OUT,
+    "requests.exceptions.Timeout": _TIMED_OUT,
     "requests.exceptions.SSLError": _NOT_SENT,
     "requests.exceptions.ProxyError": _NOT_SENT,
     "requests.exceptions.ConnectionError": _LOST,
@@ -65,6 +66,7 @@ _CLASSES: Mapping[str, Meaning] = {
     "redis.exceptions.ConnectionError": _LOST,
     "redis.exceptions.ResponseError": _REFUSED,
     "asyncpg.exceptions._base.InterfaceError": _NOT_SENT,
+    "pika.exceptions.StreamLostError": _LOST,
     "pika.exceptions.AMQPConnectionError": _NOT_SENT,
     "pika.exceptions.AMQPChannelError": _LOST,
     "pika.exceptions.AMQPError": _LOST,
@@ -228,7 +230,7 @@ def _of_os_error(error: BaseException) -> Meaning | None:
     if isinstance(error, ssl.SSLCertVerificationError | ConnectionRefusedError | socket.gaierror):
         return _NOT_SENT
     if isinstance(error, ssl.SSLError):
-        return _NOT_SENT if "HANDSHAKE" in (error.reason or "") else _LOST
+        return _NOT_SENT if "HANDSHAKE" in (getattr(error, "reason", None) or "") else _LOST
     if isinstance(error, ConnectionError):
         return _LOST
     if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN):

@@ -52,10 +52,9 @@ class Machines:
         self.pipeline = build(shared, judge_of(self.cooldown), guards)
 
     def _circuit(self, values: Mapping[str, Any], rule: Any, mode: str, shared: Shared) -> Circuit:
-        settings = {name: values[name] for name in CIRCUIT_SETTINGS if name in values}
         if self.circuit is None:
-            return Circuit(self._name, self._key, rule=rule, mode=mode, random=shared.random, **settings)
-        self.circuit.configure(rule=rule, mode=mode, **settings)
+            return Circuit(self._name, self._key, rule=rule, mode=mode, random=shared.random, settings=values)
+        self.circuit.configure(rule=rule, mode=mode, settings=values)
         return self.circuit
 
     def _slots(self, values: Mapping[str, Any], shared: Shared) -> Slots:
@@ -161,26 +160,3 @@ def _stir(future: asyncio.Future[None]) -> Any:
             future.set_result(None)
 
     return stir
-
-
-CIRCUIT_SETTINGS = (
-    "failure_rate",
-    "window_seconds",
-    "window_calls",
-    "calls_min",
-    "consecutive",
-    "within_seconds",
-    "slow_rate",
-    "slow_seconds",
-    "slow_window_seconds",
-    "slow_calls_min",
-    "open_seconds",
-    "open_factor",
-    "open_seconds_max",
-    "open_jitter",
-    "probes_max",
-    "probe_successes",
-    "probe_lease_seconds",
-    "ramp_seconds",
-    "isolate_seconds",
-)

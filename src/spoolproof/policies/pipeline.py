@@ -21,7 +21,7 @@ from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.retry import refuse_event_loop
 from spoolproof.policies.threads import run_in_thread
 from spoolproof.policies.timeout import await_it, finish, is_awaitable, run_limited
-from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict
+from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
 
 
 class Judge:
@@ -37,12 +37,16 @@ class Judge:
 
     def of_error(self, call: Call, error: BaseException) -> Verdict:
         """Return and note what an error of the attempt means; `call.now` is when it came."""
-        verdict = self.classifier.of_error(
-            error,
-            has_started=call.has_started,
-            elapsed_seconds=call.now - call.attempt_started_at,
-            blame_seconds=self.blame_seconds,
-        )
+        try:
+            verdict = self.classifier.of_error(
+                error,
+                has_started=call.has_started,
+                elapsed_seconds=call.now - call.attempt_started_at,
+                blame_seconds=self.blame_seconds,
+            )
+        except Exception as mistake:  # a rule of the user's; permits must be given back all the same
+            error.add_note(f"a classifier rule of policy {call.name!r} raised {type(mistake).__name__}: {mistake}")
+            verdict = verdict_of(Kind.BUG, is_unknown=call.has_started, reason="a classifier rule raised")
         return self.note(call, verdict)
 
     def of_result(self, call: Call, value: object) -> Verdict:

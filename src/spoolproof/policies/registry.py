@@ -132,6 +132,10 @@ class Registry:
         """Start no retry and no hedge from now on, and end every back-off: what waits is deferred."""
         self.drain_switch.start()
 
+    def resume(self) -> None:
+        """Undo `drain`: a service that uses these policies starts, or has ended and others live on."""
+        self.drain_switch.end()
+
     # --- keep --------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Policy]:

@@ -199,6 +199,12 @@ class Drain:
             except RuntimeError:
                 continue  # its event loop is closed, and the sleeper gone with it
 
+    def end(self) -> None:
+        """Let calls be tried again and wait, because a service of this process starts."""
+        with self._lock:
+            self.is_draining = False
+            self._event.clear()
+
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Return after `seconds`, or at once when the drain begins."""
         loop = asyncio.get_running_loop()

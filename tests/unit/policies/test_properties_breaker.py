@@ -37,7 +37,7 @@ def circuit(
     assert () == resolved.faults
     values = dict(resolved.values)
     mode = values.pop("mode")
-    return Circuit("psp", None, rule=resolved.rule, mode=mode, random=seeded_random(1), **values)
+    return Circuit("psp", None, rule=resolved.rule, mode=mode, random=seeded_random(1), settings=values)
 
 
 def call(machine: Circuit, now: float, verdict: Any = SUCCESS) -> None:
@@ -209,7 +209,7 @@ def test_q21_new_thresholds_keep_state_and_timers(state: str) -> None:
     before = (machine.state(now), machine._open_until, machine.round, machine.epoch)
     other = config.resolve("psp", [Breaker(Rate(0.9, window_seconds=60))], config.NOTHING)
 
-    machine.configure(rule=other.rule, mode="enforce", **{k: v for k, v in other.values.items() if k != "mode"})
+    machine.configure(rule=other.rule, mode="enforce", settings=other.values)
 
     assert before == (machine.state(now), machine._open_until, machine.round, machine.epoch)
 
@@ -482,13 +482,17 @@ class BreakerModel(RuleBasedStateMachine):
         try:
             permit = self.machine.enter(Call(), self.now)
         except BreakerOpen as error:
-            assert not expected
-            assert error.retry_after_seconds > 0
+            self._refused(expected, error)
             return
         assert expected
         if self.state == "half_open":
             self.lease = self.now + 7
         self.permits.append((permit, self.state, self.generation))
+
+    @staticmethod
+    def _refused(expected: bool, error: BreakerOpen) -> None:
+        assert not expected
+        assert error.retry_after_seconds > 0
 
     @precondition(lambda self: self.permits)
     @rule(data=st.data(), verdict=st.sampled_from([SUCCESS, FAILED, NEUTRAL]))

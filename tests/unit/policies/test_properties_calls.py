@@ -10,8 +10,8 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from email.utils import format_datetime
 from datetime import timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -98,7 +98,7 @@ async def in_time(clock: ManualClock, work: Any, *, step: float = 0.25, most: fl
     return await task
 
 
-# --- Q1, Q6, Q9 --------------------------------------------------------------------------------------------------------
+# --- Q1, Q6, Q9 -------------------------------------------------------------------------------------------------------
 
 
 async def test_q01_cancelled_calls_change_no_count_and_no_state(make: Make, clock: ManualClock) -> None:
@@ -243,7 +243,7 @@ def test_q09_sync_calls_of_several_threads_run_beside_each_other() -> None:
     assert time.monotonic() - started < 0.2
 
 
-# --- Q10 to Q13: retry -------------------------------------------------------------------------------------------------
+# --- Q10 to Q13: retry ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("classify", [Classifier(), Classifier().transient(Exception)])
@@ -385,7 +385,7 @@ async def test_q17_the_budget_bounds_what_retries_add(make: Make, clock: ManualC
     assert 20 <= worst <= 0.2 * 200 + 10 + 0.2 * 20 + 1
 
 
-# --- Q15, Q29, Q30: time -----------------------------------------------------------------------------------------------
+# --- Q15, Q29, Q30: time ----------------------------------------------------------------------------------------------
 
 
 async def test_q15_the_bodys_own_timeout_error_is_unchanged(make: Make, clock: ManualClock) -> None:
@@ -501,7 +501,7 @@ async def test_q30_nested_deadlines_only_shorten_and_never_leak(make: Make, cloc
     assert deadline.remaining() is None
 
 
-# --- Q16: hedge --------------------------------------------------------------------------------------------------------
+# --- Q16: hedge -------------------------------------------------------------------------------------------------------
 
 
 async def test_q16_losers_are_awaited_and_discarded_results_handed_over(
@@ -560,7 +560,7 @@ async def test_q16_a_call_that_is_not_idempotent_is_not_hedged(make: Make, clock
         await make(Hedge(), Timeout(4)).call(Counted())
 
 
-# --- Q8, Q18, Q24, Q25: what is judged and what is spent ---------------------------------------------------------------
+# --- Q8, Q18, Q24, Q25: what is judged and what is spent --------------------------------------------------------------
 
 
 async def test_q08_a_rejection_spends_nothing_and_says_when_to_come_back(make: Make, clock: ManualClock) -> None:
@@ -663,7 +663,7 @@ async def test_q25_a_rejected_attempt_spends_no_token(make: Make, clock: ManualC
     assert "done" == await policy.call(Counted())
 
 
-# --- Q20, Q28 ----------------------------------------------------------------------------------------------------------
+# --- Q20, Q28 ---------------------------------------------------------------------------------------------------------
 
 
 async def test_q20_listeners_that_raise_reenter_or_leave_disturb_nobody(make: Make, clock: ManualClock) -> None:

@@ -31,7 +31,7 @@ from .conftest import settle
 Make = Callable[..., Policy]
 
 
-# --- bulkhead ----------------------------------------------------------------------------------------------------------
+# --- bulkhead ---------------------------------------------------------------------------------------------------------
 
 
 async def held(policy: Policy, count: int, **options: Any) -> tuple[list[asyncio.Task[Any]], asyncio.Event]:
@@ -241,7 +241,7 @@ class BulkheadModel(RuleBasedStateMachine):
         assert not any(waiter.is_granted for queue in self.waiting.values() for waiter in queue)
 
 
-# --- rate limit --------------------------------------------------------------------------------------------------------
+# --- rate limit -------------------------------------------------------------------------------------------------------
 
 
 async def test_q14_a_large_request_queued_first_is_served_first(make: Make, clock: ManualClock) -> None:
@@ -292,12 +292,15 @@ class RateModel(RuleBasedStateMachine):
         try:
             assert self.tokens.enter(_call(cost=cost), self.now)
         except RateLimited as error:
-            assert self.level < cost + 1e-6
-            assert error.retry_after_seconds > 0
+            self._refused(cost, error)
             return
         assert self.level >= cost - 1e-6
         self.level -= cost
         self.grants.append((self.now, cost))
+
+    def _refused(self, cost: float, error: RateLimited) -> None:
+        assert self.level < cost + 1e-6
+        assert error.retry_after_seconds > 0
 
     @rule(seconds=st.floats(0.01, 2))
     def pass_time(self, seconds: float) -> None:
@@ -312,7 +315,7 @@ class RateModel(RuleBasedStateMachine):
             assert total <= 8 + 5 * (self.now - at) + 1e-6
 
 
-# --- budget ------------------------------------------------------------------------------------------------------------
+# --- budget -----------------------------------------------------------------------------------------------------------
 
 
 class BudgetModel(RuleBasedStateMachine):
@@ -351,12 +354,12 @@ class BudgetModel(RuleBasedStateMachine):
         assert self.budget.available(self.now) >= 0
 
 
-# --- adaptive ----------------------------------------------------------------------------------------------------------
+# --- adaptive ---------------------------------------------------------------------------------------------------------
 
 
 def test_q26_the_limit_finds_the_servers_capacity_and_finds_it_again() -> None:
-    """A server of capacity 50 under a demand of 500: within 40 to 75 from 60 s to 900 s, and again 240 s after its latency
-    doubles. A limit that measures against its own queue runs away to the maximum."""
+    """A server of capacity 50 under a demand of 500: within 40 to 75 from 60 s to 900 s, and again 240 s after its
+    latency doubles. A limit that measures against its own queue runs away to the maximum."""
     limit = AdaptiveLimit("psp", None, limit_initial=20, limit_min=1, limit_max=200)
     source = seeded_random(7)
     ends: list[tuple[float, float]] = []  # (end, start) of calls in flight

@@ -1,0 +1,280 @@
+"""Names, keys and reloads: what is shared, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoolproof.errors import Action, PolicyConfigError
+from spoolproof.policies import (
+    Breaker,
+    BreakerOpen,
+    Bulkhead,
+    Consecutive,
+    Policy,
+    Rate,
+    Registry,
+    Retry,
+    events,
+    report,
+)
+from spoolproof.testing.clock import ManualClock
+
+from .conftest import settle
+
+Make = Callable[..., Policy]
+
+
+async def away() -> None:
+    raise ConnectionRefusedError
+
+
+def test_a_name_registers_once(registry: Registry) -> None:
+    """Two policies that count apart under one name would each see half an outage."""
+    first = Policy("psp", Retry(3), Breaker(), registry=registry)
+
+    again = Policy("psp", Retry(3), Breaker(), registry=registry)
+    with pytest.raises(PolicyConfigError, match="taken"):
+        Policy("psp", Retry(4), Breaker(), registry=registry)
+
+    assert first.machines is again.machines is registry.get("psp").machines
+
+
+def test_a_wrong_environment_is_reported_and_does_not_stop_the_import() -> None:
+    """It belongs into the start-up report with all the others; until then the policy works as declared."""
+    environ = {
+        "SPOOLPROOF_POLICY_PSP_ATTEMPTS": "many",
+        "SPOOLPROOF_POLICY_PSP_RATE": "5",
+        "SPOOLPROOF_POLICY_PSP_ATEMPTS": "5",
+        "SPOOLPROOF_POLICY_DEFAULT_TIMEOUT_SECONDS": "30s",
+        "CB_RESET_TIMEOUT": "30s",
+        "CB_FAILURE_THRESHOLD": "1.5",
+    }
+    registry = Registry(environ)
+
+    policy = Policy("psp", Retry(4), Breaker(), registry=registry)
+
+    faults = registry.check()
+    assert 4 == policy._definition.values["attempts"]
+    assert 6 == len(faults)
+    for variable in ("PSP_ATTEMPTS", "PSP_ATEMPTS", "TIMEOUT_SECONDS", "CB_RESET_TIMEOUT", "CB_FAILURE_THRESHOLD"):
+        assert any(variable in fault for fault in faults), variable
+    assert any("rate=5" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("state", ["closed", "open", "half_open", "isolated"])
+async def test_q21_a_reload_keeps_state_and_open_time(clock: ManualClock, state: str) -> None:
+    """With calls in flight, which end in the pipeline they began in."""
+    registry = Registry({})
+    policy = Policy("psp", Breaker(Consecutive(2), open_seconds=10, open_jitter=0), Bulkhead(5), registry=registry)
+    release = asyncio.Event()
+    running = asyncio.ensure_future(policy.call(release.wait))
+    await settle()
+    if state in ("open", "half_open"):
+        await asyncio.gather(policy.result(away), policy.result(away))
+    if state == "half_open":
+        await clock.advance(10)
+    if state == "isolated":
+        policy.isolate("maintenance")
+    before = (policy.state, policy.open_until_seconds)
+
+    registry.reload({"SPOOLPROOF_POLICY_PSP_CONSECUTIVE": "7", "SPOOLPROOF_POLICY_PSP_RUNNING_MAX": "1"})
+    after = (policy.state, policy.open_until_seconds)
+    release.set()
+    await running
+
+    assert (state, before) == (before[0], after)
+    assert (1, 0) == (policy.machines.slots.limit, policy.machines.slots.running)
+    assert 7 == policy._definition.values["consecutive"]
+
+
+def test_q21_a_faulty_reload_changes_nothing(registry: Registry) -> None:
+    policies = [Policy(name, Retry(3), registry=registry) for name in ("a", "b")]
+
+    with pytest.raises(PolicyConfigError) as raised:
+        registry.reload({"SPOOLPROOF_POLICY_A_ATTEMPTS": "5", "SPOOLPROOF_POLICY_B_ATTEMPTS": "99"})
+
+    assert ["SPOOLPROOF_POLICY_B_ATTEMPTS" in fault for fault in raised.value.faults] == [True]
+    assert [3, 3] == [policy.machines.pipeline.retry.settings.attempts for policy in policies]
+
+
+def test_q22_open_children_are_never_forgotten(registry: Registry, clock: ManualClock) -> None:
+    """Memory is bounded, and an outage is no reason to forget an outage."""
+    policy = Policy("psp", Breaker(Consecutive(1)), registry=registry)
+    for number in range(5):
+        with pytest.raises(ConnectionRefusedError):
+            policy.for_key(f"bad {number}").call_sync(_refused)
+
+    for number in range(10_000):
+        policy.for_key(f"host {number}").call_sync(int)
+
+    assert 1024 >= len(policy._definition.children())
+    assert ["open"] * 5 == [policy.for_key(f"bad {number}").state for number in range(5)]
+
+
+def test_q22_when_all_are_pinned_further_keys_share_one(registry: Registry, told: list[events.Event]) -> None:
+    registry.reload({})
+    policy = Policy("psp", Breaker(Consecutive(1)), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "3"})
+    for number in range(3):
+        with pytest.raises(ConnectionRefusedError):
+            policy.for_key(str(number)).call_sync(_refused)
+
+    first, second = policy.for_key("x"), policy.for_key("y")
+
+    assert first is second
+    assert any(isinstance(event, events.KeysExhausted) for event in told)
+
+
+async def test_a_child_in_use_is_found_again_although_it_was_forgotten(registry: Registry, clock: ManualClock) -> None:
+    policy = Policy("psp", Breaker(Consecutive(1)), registry=registry)
+    gate = asyncio.get_running_loop().create_future()
+    running = asyncio.ensure_future(policy.for_key("slow").call(lambda: gate))
+    await settle()
+    await clock.advance(901)
+    policy.for_key("other")
+    assert "slow" not in policy._definition.children()
+
+    gate.set_exception(ConnectionRefusedError())
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert "open" == policy.for_key("slow").state
+
+
+def test_a_keyed_child_costs_less_than_four_kib(registry: Registry) -> None:
+    policy = Policy.standard("psp", registry=registry, idempotent=True)
+    policy.for_key("first").call_sync(int)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    children = [policy.for_key(f"key {number}") for number in range(500)]
+    for child in children:
+        child.call_sync(int)
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+
+    assert used / 500 < 4096
+
+
+async def test_a_drain_ends_every_back_off_and_defers(registry: Registry, clock: ManualClock) -> None:
+    """What waits when the process ends is better done by the next one."""
+    policy = Policy("psp", Retry(3, delay_seconds=60, delay_seconds_max=60), registry=registry, idempotent=True)
+    waiting = asyncio.ensure_future(policy.result(away))
+    await settle()
+
+    registry.drain()
+    await settle()
+
+    assert waiting.done()
+    kept = report(waiting.result().error)
+    assert ("draining", Action.DEFER, 1) == (kept.stop_reason, kept.disposition.action, kept.attempts)
+
+
+def test_a_file_sets_policies_and_adds_presets(tmp_path: Path) -> None:
+    file = tmp_path / "policies.toml"
+    file.write_text(
+        "[policies.psp]\npreset = 'ours'\nattempts = 5\n[presets.ours]\nconsecutive = 2\nopen_seconds = 7\n"
+    )
+    registry = Registry({"SPOOLPROOF_POLICIES_FILE": str(file)})
+
+    policy = Policy("psp", Retry(2), Breaker(), registry=registry)
+
+    values = policy._definition.values
+    assert (5, 2, 7) == (values["attempts"], values["consecutive"], values["open_seconds"])
+    assert [] == registry.check()
+    assert "consecutive" == policy._definition.resolved.rule
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("[policies.psp", "policies.toml"),
+        ("[policies.psp]\nattempts = 99", "attempts=99"),
+        ("[policies.psp]\nnonsense = 1", "nonsense"),
+        ("[policies.other]\nattempts = 2", "other"),
+        ("[policy.psp]\nattempts = 2", "policy"),
+        ("[policies]\npsp = 3", "psp=3"),
+    ],
+)
+def test_every_fault_of_a_file_is_reported(tmp_path: Path, content: str, part: str) -> None:
+    file = tmp_path / "policies.toml"
+    file.write_text(content)
+    registry = Registry({"SPOOLPROOF_POLICIES_FILE": str(file)})
+    Policy("psp", Retry(2), registry=registry)
+
+    assert any(part in fault for fault in registry.check())
+
+
+def test_a_strong_source_wins_over_a_weaker_one(tmp_path: Path) -> None:
+    file = tmp_path / "policies.toml"
+    file.write_text("[policies.psp]\nopen_seconds = 4\n")
+    given: list[tuple[dict[str, str], str | None, dict[str, Any], float]] = [
+        ({}, None, {}, 5.0),
+        ({"SPOOLPROOF_POLICY_DEFAULT_OPEN_SECONDS": "6"}, None, {}, 6.0),
+        ({"CB_RESET_TIMEOUT": "7000"}, None, {}, 7.0),
+        ({"SPOOLPROOF_POLICY_DEFAULT_OPEN_SECONDS": "6"}, "database", {}, 20.0),
+        ({}, "database", {"open_seconds": 9}, 9.0),
+        ({"SPOOLPROOF_POLICIES_FILE": str(file)}, "database", {"open_seconds": 9}, 4.0),
+        ({"SPOOLPROOF_POLICIES_FILE": str(file), "SPOOLPROOF_POLICY_PSP_OPEN_SECONDS": "3"}, None, {}, 3.0),
+    ]
+
+    found = [
+        Policy("psp", Breaker(**code), preset=preset, registry=Registry(environ))._definition.values["open_seconds"]
+        for environ, preset, code, _ in given
+    ]
+
+    assert [expected for *_, expected in given] == found
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ((Breaker(Rate(0.5, window_calls=10, calls_min=20)),), "E2"),
+        ((Retry(2), Retry(3)), "E6"),
+    ],
+)
+def test_impossible_policies_are_refused(registry: Registry, parts: Any, code: str) -> None:
+    with pytest.raises(PolicyConfigError, match=code):
+        Policy("psp", *parts, registry=registry)
+
+
+def test_all_faults_are_listed_at_once(registry: Registry) -> None:
+    with pytest.raises(PolicyConfigError) as raised:
+        Breaker(Rate(2.0, calls_min=True), open_seconds=float("nan"), probes_max=0, nonsense=1)
+
+    fields = [fault.split("=")[0] for fault in raised.value.faults]
+    assert ["calls_min", "failure_rate", "nonsense", "open_seconds", "probes_max"] == sorted(set(fields))
+    assert isinstance(raised.value, ValueError)
+
+
+async def test_an_isolated_policy_refuses_until_it_is_released(make: Make, clock: ManualClock) -> None:
+    policy = make(Breaker(probe_successes=1))
+    release = policy.isolate("maintenance", ttl_seconds=60)
+    with pytest.raises(BreakerOpen, match="maintenance"):
+        await policy.call(asyncio.sleep, 0)
+    waiting = asyncio.ensure_future(policy.wait_admission(100))
+    await settle()
+
+    release()
+    await settle()
+
+    assert waiting.result() is True
+    await policy.call(asyncio.sleep, 0)
+    assert "closed" == policy.state
+
+
+async def test_waiting_for_admission_ends_when_the_breaker_probes(make: Make, clock: ManualClock) -> None:
+    policy = make(Breaker(Consecutive(1), open_seconds=5, open_jitter=0))
+    await policy.result(away)
+    short, long = (asyncio.ensure_future(policy.wait_admission(seconds)) for seconds in (2, 60))
+    await clock.advance(5)
+
+    assert (False, True) == (await short, await long)
+
+
+def _refused() -> None:
+    raise ConnectionRefusedError
