@@ -65,10 +65,11 @@ class Permit:
 class Block:
     """One run of a block under a policy."""
 
-    def __init__(self, call: Call, pipeline: Pipeline) -> None:
+    def __init__(self, call: Call, pipeline: Pipeline, *, is_whole_call: bool = True) -> None:
+        """is_whole_call: False if its end is not yet the end of the call, which another run may follow."""
         self._call = call
-        self._pipeline = pipeline
         self._segment = pipeline.block
+        self._is_whole_call = is_whole_call
         self._permits: list[object] = []
         self._permit = Permit(call)
         self._expiry: Expiry | None = None
@@ -119,7 +120,7 @@ class Block:
         return None
 
     def _report(self, error: BaseException) -> None:
-        if self._call.on_failure is not None:
+        if self._is_whole_call and self._call.on_failure is not None:
             self._call.on_failure(self._call, error)
 
     def _translated(self, error: BaseException | None) -> BaseException | None:
@@ -171,9 +172,9 @@ class Attempts:
             call.now = call.clock.monotonic()
             if retry.drain.is_draining and self._last is not None:
                 call.stop_reason = "draining"
-                raise self._last
+                raise self.failed(self._last)
         self._step = Stop("")  # a run that is never entered is the last
-        return _Attempt(self, Block(call, self._pipeline))
+        return _Attempt(self, Block(call, self._pipeline, is_whole_call=False))
 
     def ended(self, error: Exception | None) -> bool:
         """Take note of a run's end; True if its error is swallowed because another run follows."""
@@ -188,7 +189,13 @@ class Attempts:
         """Return what to raise for a run that was not admitted."""
         last = self._last
         self.ended(error)
-        return error if last is None or self._call.stop_reason != "local" else prefer(last, error)
+        return self.failed(error if last is None or self._call.stop_reason != "local" else prefer(last, error))
+
+    def failed(self, error: Exception) -> Exception:
+        """Keep on the error what is known of the call that ends with it."""
+        if self._call.on_failure is not None:
+            self._call.on_failure(self._call, error)
+        return error
 
 
 class _Attempt:
@@ -218,7 +225,11 @@ class _Attempt:
         except Exception as translated:
             if self._attempts.ended(translated):
                 return True
+            self._attempts.failed(translated)
             raise
-        if error is None or isinstance(error, Exception):
-            return self._attempts.ended(error)
-        return False
+        if error is not None and not isinstance(error, Exception):
+            return False
+        is_swallowed = self._attempts.ended(error)
+        if error is not None and not is_swallowed:
+            self._attempts.failed(error)
+        return is_swallowed

@@ -1,0 +1,407 @@
+"""The forms a call takes, what they tell, and that they need nothing but the standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoolproof.errors import Action
+from spoolproof.policies import (
+    Breaker,
+    BreakerOpen,
+    Bulkhead,
+    Chaos,
+    Classifier,
+    Consecutive,
+    Deadline,
+    Fallback,
+    Kind,
+    Policy,
+    PolicyConfigError,
+    PolicyUsageError,
+    RateLimit,
+    Registry,
+    Retry,
+    Timeout,
+    events,
+    report,
+)
+from spoolproof.policies.pipeline import Attempt
+from spoolproof.testing.clock import ManualClock
+
+from .conftest import settle
+
+Make = Callable[..., Policy]
+ROOT = Path(__file__).parents[3]
+
+
+class Away(Exception):
+    failure_kind = "transient"
+    is_unknown = False
+
+
+async def away() -> str:
+    raise Away
+
+
+def test_policies_need_nothing_but_the_standard_library() -> None:
+    """So that they can be used where the rest of the package is not wanted."""
+    script = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"msgspec", "pydantic", "pydantic_settings", "typer", "rich", "pika", "asyncpg"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Block())
+import asyncio
+from spoolproof.policies import Policy
+policy = Policy.standard("psp", idempotent=True)
+print(asyncio.run(policy.call(asyncio.sleep, 0, "works")), policy.call_sync(lambda: "here"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+
+    assert ("works here\n", 0) == (done.stdout, done.returncode), done.stderr
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_signatures_are_kept(checker: str, tmp_path: Path) -> None:
+    """A protected function takes and returns what it did, and a wrong call of it is found before it runs."""
+    file = tmp_path / "signatures.py"
+    file.write_text(
+        """
+from spoolproof.policies import Policy, Timeout
+
+policy = Policy.standard("psp", idempotent=True)
+
+@policy
+async def one(x: int, *, y: str = "") -> float:
+    return 1.0
+
+@Timeout(5)
+def two(x: int) -> str:
+    return ""
+
+async def main() -> None:
+    a: float = await one(1, y="a")
+    b: str = two(1)
+    c: float = await policy.call(one, 1, y="a")
+    d: str = policy.call_sync(two, 1)
+    e: float = await policy.using(lane="critical").call(one, 1)
+    await one("1")  # wrong
+    two(1, 2)  # wrong
+    await policy.call(one, "1")  # wrong
+    f: int = policy.call_sync(two, 1)  # wrong
+"""
+    )
+    command = [sys.executable, "-m", checker, str(file)]
+    if checker == "mypy":
+        command += ["--strict", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=55, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "MYPYPATH": "src"}
+    )
+
+    lines = file.read_text().split("\n")
+    expected = {number for number, line in enumerate(lines, 1) if "# wrong" in line}
+    found = {
+        int(line.split(":")[1])
+        for line in done.stdout.split("\n")
+        if "signatures.py:" in line and " error" in line and line.split(":")[1].isdigit()
+    }
+    assert expected == found, done.stdout + done.stderr
+
+
+async def test_a_result_says_how_a_call_ended(make: Make, clock: ManualClock) -> None:
+    policy = make(Fallback.constant("instead"), Breaker(Consecutive(3)))
+
+    good, bad, odd = (
+        await policy.result(asyncio.sleep, 0, "live"),
+        await policy.result(away),
+        await policy.result(dict, 1),
+    )
+
+    assert ("live", "live", 1, True) == (good.value, good.source, good.attempts, good.is_ok)
+    assert ("instead", "fallback", Kind.TRANSIENT) == (bad.value, bad.source, bad.verdict.kind)
+    assert (None, TypeError, Kind.BUG) == (odd.value, type(odd.error), odd.verdict.kind)
+
+
+async def test_a_block_is_admitted_judged_and_given_back(make: Make, clock: ManualClock) -> None:
+    policy = make(Breaker(Consecutive(1), probe_successes=1), Bulkhead(1))
+
+    async with policy.permit() as permit:
+        assert 1 == policy.machines.slots.running
+        permit.failure("transient")
+        permit.success()  # the first word stands
+
+    assert ("open", 0) == (policy.state, policy.machines.slots.running)
+    with pytest.raises(BreakerOpen):
+        async with policy.permit():
+            pytest.fail("the block ran")
+    with pytest.raises(PolicyUsageError, match="nonsense"):
+        permit.failure("nonsense")
+
+
+async def test_a_block_that_raises_is_judged_by_what_it_raised(make: Make, clock: ManualClock) -> None:
+    policy = make(Breaker(Consecutive(1)), Timeout(5))
+
+    with pytest.raises(Away) as raised:
+        async with policy.permit():
+            raise Away
+
+    assert "open" == policy.state
+    assert Action.DEFER is report(raised.value).disposition.action
+
+
+async def test_a_block_is_cut_off_at_its_limit(make: Make, clock: ManualClock) -> None:
+    policy = make(Deadline(9), Timeout(5))
+
+    async def work() -> None:
+        async with policy.permit():
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.ensure_future(work())
+    await settle()
+    await clock.advance(5)
+
+    assert isinstance(task.exception(), TimeoutError)
+
+
+async def test_attempts_raise_the_last_error_with_a_note(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(3, delay_seconds=0), idempotent=True)
+    tried: list[int] = []
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt as permit:
+                tried.append(permit.attempt)
+                raise Away
+
+    task = asyncio.ensure_future(work())
+    for _ in range(5):
+        await clock.advance(0.1)
+
+    assert isinstance(task.exception(), Away)
+    assert [1, 2, 3] == tried
+    assert (3, "attempts") == (report(task.exception()).attempts, report(task.exception()).stop_reason)
+    assert any("attempt 3 of 3" in note for note in task.exception().__notes__)
+
+
+async def test_attempts_that_are_rejected_later_raise_the_dependencys_error(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(3, delay_seconds=0), Breaker(Consecutive(1)), idempotent=True)
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt:
+                raise Away
+
+    task = asyncio.ensure_future(work())
+    for _ in range(5):
+        await clock.advance(0.1)
+
+    assert isinstance(task.exception(), Away)
+    assert any("rejected" in note for note in task.exception().__notes__)
+
+
+async def test_a_sync_wait_on_the_event_loops_thread_is_refused(make: Make, clock: ManualClock) -> None:
+    """It would stop everything that runs on the loop, the one waited for included."""
+    policy = make(Retry(2), Bulkhead(1), idempotent=True)
+
+    def refused() -> None:
+        raise Away
+
+    with pytest.raises(PolicyUsageError, match="event loop"):
+        policy.call_sync(refused)
+    async with policy.permit():
+        with pytest.raises(PolicyUsageError, match="event loop"):
+            policy.call_sync(int)
+    assert (0, 0) == (policy.machines.slots.running, policy.machines.slots.queued)
+
+
+def test_sync_retries_wait_and_succeed(make: Make, clock: ManualClock) -> None:
+    policy = make(
+        Deadline(30),
+        Retry(3, delay_seconds=1),
+        Breaker(),
+        RateLimit(100),
+        Bulkhead(5),
+        Timeout(10),
+        sync="cooperative",
+        idempotent=True,
+    )
+    calls: list[float] = []
+
+    @policy
+    def work(x: int) -> int:
+        calls.append(clock.monotonic())
+        if len(calls) < 3:
+            raise Away
+        return x
+
+    assert 7 == work(7)
+    assert calls == sorted(calls)
+    assert (3, 0) == (len(calls), policy.machines.slots.running)
+
+
+async def test_a_classifier_rule_that_raises_gives_permits_back(make: Make, clock: ManualClock) -> None:
+    """The user's code runs inside ours; a mistake there must not cost a slot."""
+
+    def mistaken(error: Any) -> bool:
+        raise ZeroDivisionError
+
+    policy = make(Bulkhead(1), classify=Classifier().transient(mistaken).result(mistaken))
+
+    with pytest.raises(Away) as raised:
+        await policy.call(away)
+    with pytest.raises(ZeroDivisionError):
+        await policy.call(asyncio.sleep, 0)
+
+    assert 0 == policy.machines.slots.running
+    assert any("classifier rule" in note for note in raised.value.__notes__)
+
+
+async def test_results_may_be_failures(make: Make, clock: ManualClock) -> None:
+    policy = make(
+        Fallback("instead"),
+        Retry(3, delay_seconds=0),
+        Breaker(Consecutive(3)),
+        classify=Classifier().result(lambda value: Kind.TRANSIENT if value == "bad" else None),
+        idempotent=True,
+    )
+    task = asyncio.ensure_future(policy.result(asyncio.sleep, 0, "bad"))
+    for _ in range(5):
+        await clock.advance(0.1)
+
+    result = await task
+    assert ("instead", 3, "open") == (result.value, result.attempts, policy.state)
+
+
+async def test_events_cost_nothing_without_listeners_and_tell_everything_with_one(
+    make: Make, clock: ManualClock
+) -> None:
+    policy = make(Retry(2, delay_seconds=0), Breaker(Consecutive(2)), idempotent=True)
+    await policy.call(asyncio.sleep, 0)
+    told: list[str] = []
+    unsubscribe = events.subscribe(lambda event: told.append(type(event).__name__))
+
+    task = asyncio.ensure_future(policy.result(away))
+    for _ in range(5):
+        await clock.advance(0.1)
+    await task
+    await policy.result(away)
+    unsubscribe()
+    await policy.result(away)
+
+    assert [
+        "AttemptEnded",
+        "RetryScheduled",
+        "BreakerChanged",
+        "AttemptEnded",
+        "RetryStopped",
+        "CallEnded",
+        "CallRejectedBy",
+        "RetryStopped",
+        "CallEnded",
+    ] == told
+
+
+def test_explain_is_stable_text(registry: Registry) -> None:
+    """For snapshot tests: what a policy does, without what it did."""
+    policy = Policy.standard("psp", RateLimit(50), attempts=2, registry=registry, lint_ignore={"W4"})
+
+    assert (
+        "policy psp\n"
+        "  deadline deadline_seconds=30 (built-in)\n"
+        "  retry attempts=2 (code) delay_seconds=0.1 (built-in) delay_factor=2 (built-in) delay_seconds_max=20 (built-in) "
+        "retry_after_seconds_max=60 (built-in) inline_seconds_max=2 (built-in) budget_ratio=0.2 (built-in) "
+        "budget_per_second_min=1 (built-in)\n"
+        "  breaker rule=any(rate, consecutive)"
+    ) in policy.explain()
+    assert policy.explain().endswith(
+        "W4: Retry with idempotent unstated: unknown outcomes are not retried; say True or False"
+    )
+
+
+def test_the_standard_order_is_the_recommended_one(registry: Registry) -> None:
+    policy = Policy.standard("psp", RateLimit(5), Fallback(1), registry=registry, idempotent=True)
+
+    kinds = [part.kind for part in policy._definition.parts]
+
+    assert ["fallback", "deadline", "retry", "breaker", "rate_limit", "bulkhead", "timeout"] == kinds
+    assert isinstance(policy.machines.pipeline.retry.inner, Attempt)
+    with pytest.raises(PolicyConfigError, match="attempts=0"):
+        Policy.standard("other", attempts=0, registry=registry)
+
+
+async def test_each_part_works_alone(clock: ManualClock) -> None:
+    for part in (Retry(2), Breaker(), RateLimit(5), Bulkhead(2), Timeout(5), Deadline(5), Fallback(1)):
+
+        @part
+        async def one(x: int) -> int:
+            return x
+
+        @part
+        def two(x: int) -> int:
+            return x
+
+        assert (3, 3) == (await one(3), two(3))
+        assert ("one", "two") == (one.__name__, two.__name__)
+
+
+@pytest.mark.parametrize(
+    ("chaos", "ends"),
+    [
+        (Chaos(1, fault=Away()), Away),
+        (Chaos(1, fault=Away), Away),
+        (Chaos(1, result="other"), "other"),
+        (Chaos(1, behaviour=lambda: "else"), "else"),
+        (Chaos(1, latency_seconds=3), "done"),
+        (Chaos(1, unknown=True), TimeoutError),
+        (Chaos(1, hang=True), TimeoutError),
+        (Chaos(1, cancel=True), asyncio.CancelledError),
+        (Chaos(0, cancel=True), "done"),
+        (Chaos(1, cancel=True, when=lambda: False), "done"),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, Chaos) else "",
+)
+async def test_chaos_goes_wrong_in_the_way_it_says(make: Make, clock: ManualClock, chaos: Chaos, ends: Any) -> None:
+    policy = make(Timeout(10), chaos)
+    calls: list[int] = []
+
+    async def work() -> str:
+        calls.append(1)
+        return "done"
+
+    task = asyncio.ensure_future(policy.call(work))
+    await settle()
+    await clock.advance(12)
+    await asyncio.wait([task])
+
+    if isinstance(ends, str):
+        assert ends == task.result()
+    elif ends is asyncio.CancelledError:
+        assert task.cancelled()
+    else:
+        assert isinstance(task.exception(), ends)
+    assert (chaos.way in ("unknown", "latency_seconds") or ends == "done") == bool(calls)
+
+
+async def test_chaos_is_repeatable_and_inert_without_being_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy with chaos in it may be shipped."""
+
+    async def run(name: str) -> list[bool]:
+        policy = Policy(name, Chaos(0.5, seed=4, fault=Away()), registry=Registry({}))
+        return [(await policy.result(asyncio.sleep, 0)).is_ok for _ in range(50)]
+
+    assert [True] * 50 == await run("inert")
+    monkeypatch.setenv("SPOOLPROOF_CHAOS", "1")
+    first, second = await run("first"), await run("second")
+
+    assert first == second
+    assert 10 < sum(first) < 40
+    with pytest.raises(PolicyConfigError, match="exactly one"):
+        Chaos(0.5)
