@@ -261,11 +261,21 @@ class CallRejected(PolicyError):
     """The call was not made: nothing happened, and it may be tried again after `retry_after_seconds` (above 0)."""
 
     by: str = ""  #: the part that rejected
+    _disposition: Disposition | None = None
 
     def __init__(self, message: str, *, policy: str, retry_after_seconds: float) -> None:
         self.policy = policy
         self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
+
+    @property
+    def disposition(self) -> Disposition | None:
+        """What to do with the work behind the call: DEFER, unless an earlier attempt of it says otherwise."""
+        return self._disposition or Disposition(Action.DEFER, str(self), self.retry_after_seconds)
+
+    @disposition.setter
+    def disposition(self, value: Disposition | None) -> None:
+        self._disposition = value
 
 
 class BreakerOpen(CallRejected):
@@ -275,16 +285,20 @@ class BreakerOpen(CallRejected):
     by = "breaker"
 
     def __init__(
-        self, *, policy: str, state: str, reason: str, retry_after_seconds: float, last_error_text: str = ""
+        self, policy: str, state: str, reason: str, retry_after_seconds: float, last_error_text: str = ""
     ) -> None:
+        # the text is made when somebody reads it: an outage raises thousands of these a second
+        self.policy = policy
         self.state = state
         self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
         self.last_error_text = last_error_text
-        last = f"; last error: {last_error_text}" if last_error_text else ""
-        super().__init__(
-            f"policy {policy!r}: breaker {state} ({reason}), try again in {retry_after_seconds:.3g} s{last}",
-            policy=policy,
-            retry_after_seconds=retry_after_seconds,
+
+    def __str__(self) -> str:
+        last = f"; last error: {self.last_error_text}" if self.last_error_text else ""
+        return (
+            f"policy {self.policy!r}: breaker {self.state} ({self.reason}), try again in "
+            f"{self.retry_after_seconds:.3g} s{last}"
         )
 
 

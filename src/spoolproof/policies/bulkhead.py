@@ -57,11 +57,11 @@ class Slots:
         "_adaptive",
         "_key",
         "_lanes",
-        "_lock",
         "_name",
         "_queue_max",
         "_wait_seconds_max",
         "limit",
+        "lock",
         "queued",
         "running",
     )
@@ -78,7 +78,7 @@ class Slots:
     ) -> None:
         self._name = name
         self._key = key
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._lanes: dict[str, deque[Waiter]] = {}  # bounded by queue_max; made when first needed
         self._adaptive = limit
         self.limit: float = running_max if limit is None else limit.limit
@@ -89,7 +89,7 @@ class Slots:
 
     def configure(self, *, running_max: int, queue_max: int, wait_seconds_max: float) -> None:
         """Change the bounds; above a lowered limit nobody is admitted until enough have left."""
-        with self._lock:
+        with self.lock:
             self._queue_max = queue_max
             self._wait_seconds_max = wait_seconds_max
             if self._adaptive is None:
@@ -100,13 +100,25 @@ class Slots:
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a success needs no more than its slot given back."""
+        return self._adaptive is None
+
+    def give_back(self) -> None:
+        """Give a slot back, to the next in line if there is one."""
+        with self.lock:
+            self.running -= 1
+            granted = self._grant()
+        self._wake(granted)
+
+    @property
     def needs_time(self) -> bool:
         """Only an adaptive limit measures."""
         return self._adaptive is not None
 
     def enter(self, call: Call, now: float) -> object | None:
         """Take a slot, or None if the call has to queue for one. Raises BulkheadFull."""
-        with self._lock:
+        with self.lock:
             if self.running < self.limit and not self.queued:
                 self.running += 1
                 return True
@@ -144,14 +156,14 @@ class Slots:
         """Give the slot back, to the next in line if there is one."""
         adaptive = self._adaptive
         if adaptive is None:
-            with self._lock:
+            with self.lock:
                 self.running -= 1
                 if not self.queued:
                     return
                 granted = self._grant()
             self._wake(granted)
             return
-        with self._lock:
+        with self.lock:
             change = None
             if call.has_started:
                 if verdict is SUCCESS:
@@ -174,7 +186,7 @@ class Slots:
     def _join(self, waiter: Waiter, lane: str) -> bool:
         """Queue up; True if a slot was free after all. Raises BulkheadFull."""
         refused: Waiter | None = None
-        with self._lock:
+        with self.lock:
             if self.running < self.limit and not self.queued:
                 self.running += 1
                 return True
@@ -193,7 +205,7 @@ class Slots:
         return False
 
     def _granted(self, waiter: Waiter, call: Call, until: float) -> object:
-        with self._lock:
+        with self.lock:
             if waiter.is_granted:
                 return True
             if not waiter.is_refused:
@@ -206,7 +218,7 @@ class Slots:
 
     def _abandon(self, waiter: Waiter, lane: str) -> None:
         granted: list[Waiter] = []
-        with self._lock:
+        with self.lock:
             if waiter.is_granted:
                 self.running -= 1
                 granted = self._grant()
@@ -231,7 +243,7 @@ class Slots:
             lost = [waiter for waiter in granted if not waiter.wake()]
             if not lost:
                 return
-            with self._lock:  # they died with their event loop: their slots go to the next
+            with self.lock:  # they died with their event loop: their slots go to the next
                 for waiter in lost:
                     waiter.is_granted, waiter.is_refused = False, True
                 self.running -= len(lost)

@@ -42,6 +42,15 @@ class Options:
             raise PolicyUsageError(f"idempotency_key={self.idempotency_key!r}: a text that is not empty")
 
 
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What the express way has done of the first attempt. error: None if it has only to go on being admitted."""
+
+    permits: list[object]
+    has_started: bool
+    error: BaseException | None
+
+
 class Owner(Protocol):
     """The policy a call belongs to, as its parts see it."""
 
@@ -75,6 +84,7 @@ class Call:
     is_unknown: bool = False
     source: str = "live"
     stop_reason: str = ""
+    prior: Prior | None = None
     on_failure: Callable[[Call, BaseException], None] | None = None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -52,6 +52,10 @@ class Runner:
         """Run a call to its end."""
         raise NotImplementedError
 
+    def express(self) -> Callable[..., Any] | None:
+        """Return how `call` runs calls to which nothing happens; None for the long way."""
+        raise NotImplementedError
+
     def run_sync(self, call: Call) -> Any:
         """Run a call to its end on this thread."""
         raise NotImplementedError
@@ -74,6 +78,7 @@ class Caller:
 
     _runner: Runner
     _options: Options | None = None
+    _run_call: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Protect a function, `async def` or `def`; its signature is kept.
@@ -96,15 +101,30 @@ class Caller:
         return cast("Callable[P, T]", _like(function, protected_sync))
 
     @overload
-    async def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def call(
+        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
     @overload
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
         """Call a function once under the policy and return its result; an awaitable result is awaited inside.
 
         Raises what the function raises, BreakerOpen, BulkheadFull, RateLimited, AttemptTimeout or DeadlineExceeded.
         """
-        return await self._runner.run(self._new(function, args, kwargs))
+        run = self._run_call
+        if run is None:
+            run = self._run_call = self._call_way()
+        return run(function, *args, **kwargs)
+
+    def _call_way(self) -> Callable[..., Coroutine[Any, Any, Any]]:
+        express = None if self._options is not None else self._runner.express()
+        if express is not None:
+            return express
+
+        async def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return await self._runner.run(self._new(function, args, kwargs))
+
+        return run
 
     def call_sync(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for a sync function. Raises TypeError when it returns an awaitable, PolicyUsageError when it would

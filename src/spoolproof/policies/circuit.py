@@ -12,8 +12,8 @@ call that began before an outage says nothing of what is now. A probe is reserve
 it, and holds a lease, so that one that hangs cannot block the breaker. No timer is needed: states are caught up with at
 every `enter`, `leave` and read. Transitions are collected under the lock and told after it is released.
 
-A closed breaker admits by reading one attribute (`_fast`: the epoch, or 0 when there is more to look at) and locks
-once, to record."""
+A closed breaker admits by reading one attribute (`plain_epoch`: the epoch, or 0 when there is more to look at) and
+locks once, to record."""
 
 from __future__ import annotations
 
@@ -77,14 +77,11 @@ class Circuit:
     __slots__ = (
         "_changes",
         "_closed_at",
-        "_consecutive",
         "_credit",
         "_failed_at",
-        "_fast",
         "_isolations",
         "_key",
         "_last_error",
-        "_lock",
         "_mode",
         "_name",
         "_now",
@@ -94,6 +91,7 @@ class Circuit:
         "_random",
         "_rate",
         "_reason",
+        "_rejects_until",
         "_running",
         "_settings",
         "_shape",
@@ -102,8 +100,12 @@ class Circuit:
         "_state",
         "_successes",
         "_watchers",
+        "consecutive",
         "epoch",
         "failures_total",
+        "lock",
+        "plain_epoch",
+        "plain_window",
         "round",
         "successes_total",
     )
@@ -122,7 +124,7 @@ class Circuit:
         self._name = name
         self._key = key
         self._random = random
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._now = 0.0
         self._state = CLOSED
         self._reason = ""
@@ -137,7 +139,7 @@ class Circuit:
         self._isolations: list[Isolation] = []
         self._changes: list[events.BreakerChanged] = []
         self._watchers: tuple[Callable[[events.BreakerChanged], None], ...] = ()
-        self._consecutive = 0
+        self.consecutive = 0
         self._failed_at: deque[float] | None = None  # only where failures have to lie close together
         self._rate: Window | None = None
         self._slow: TimeWindow | None = None
@@ -149,7 +151,7 @@ class Circuit:
 
     def configure(self, *, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
         """Change rule, thresholds and mode; state, epoch, round, timers and isolations stay."""
-        with self._lock:
+        with self.lock:
             self._apply(rule, mode, settings)
 
     def _apply(self, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
@@ -159,6 +161,10 @@ class Circuit:
         self._settings: Mapping[str, Any] = settings
         self._slow_seconds: float | None = settings["slow_seconds"] if "slow" in kinds else None
         self._rate = _resized_rate(self._rate, settings, self._now) if "rate" in kinds else None
+        # where a success is counted if no more than that is needed; after its `ends` the long way is taken
+        self.plain_window = self._rate if isinstance(self._rate, TimeWindow) else TimeWindow(1.0)
+        if self._rate is not self.plain_window:
+            self.plain_window.ends = float("inf") if self._rate is None else float("-inf")
         if "slow" in kinds:
             seconds = settings["slow_window_seconds"]
             self._slow = TimeWindow(seconds) if self._slow is None else self._slow.resized(seconds, self._now)
@@ -172,13 +178,20 @@ class Circuit:
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     needs_time = True
+    is_plain = True
 
     def enter(self, call: Call, now: float) -> object:
         """Admit a call. Raises BreakerOpen."""
-        return self._fast or self._enter(now)
+        return self.plain_epoch or self.enter_slowly(now)
+
+    def enter_slowly(self, now: float) -> object:
+        """Admit a call of a breaker that is not plainly closed. Raises BreakerOpen."""
+        if now < self._rejects_until:
+            raise BreakerOpen(self._name, self._state, self._reason, self._open_until - now, self._last_error) from None
+        return self._enter(now)
 
     def _enter(self, now: float) -> object:
-        with self._lock:
+        with self.lock:
             permit = self._admit(now)
             changes = self._take()
         if changes:
@@ -195,13 +208,17 @@ class Circuit:
         """Never needed: a breaker admits or rejects."""
         return self._enter(call.now)
 
+    def succeed(self, permit: object, now: float) -> None:
+        """Learn that an admitted call succeeded."""
+        self.conclude(permit, False, now)
+
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Learn how an admitted call ended."""
-        if verdict is SUCCESS and permit == self._fast:  # the common case, and the one that has to be cheap
-            with self._lock:
-                if permit == self._fast:
+        if verdict is SUCCESS and permit == self.plain_epoch:  # the common case, and the one that has to be cheap
+            with self.lock:
+                if permit == self.plain_epoch:
                     self.successes_total += 1
-                    self._consecutive = 0
+                    self.consecutive = 0
                     if self._rate is not None:
                         self._rate.add(False, now)
                     return
@@ -222,7 +239,7 @@ class Circuit:
         retry_after_seconds: float | None = None,
     ) -> None:
         """End an admitted call: True a failure, False a success, None says nothing."""
-        with self._lock:
+        with self.lock:
             now = self._catch_up(now)
             if is_failure is not None:
                 self._count_total(is_failure)
@@ -283,9 +300,9 @@ class Circuit:
         if self._rate is not None:
             self._rate.add(is_failure, now)
         if not is_failure:
-            self._consecutive = 0
+            self.consecutive = 0
             return
-        self._consecutive += 1
+        self.consecutive += 1
         if self._failed_at is not None:
             self._failed_at.append(now)
         self._last_error = error_text
@@ -318,8 +335,8 @@ class Circuit:
         settings = self._settings
         if shape == "consecutive":
             most = settings["consecutive"]
-            if self._failed_at is None or self._consecutive < most:
-                return bool(self._consecutive >= most)
+            if self._failed_at is None or self.consecutive < most:
+                return bool(self.consecutive >= most)
             return bool(now - self._failed_at[-most] <= settings["within_seconds"])
         window = self._rate if shape == "rate" else self._slow
         if window is None:
@@ -428,7 +445,7 @@ class Circuit:
         self.epoch += 1
         self._probes.clear()
         self._successes = 0
-        self._consecutive = 0
+        self.consecutive = 0
         if self._failed_at is not None:
             self._failed_at.clear()
         for window in (self._rate, self._slow):
@@ -450,7 +467,7 @@ class Circuit:
         )
 
     def _counts(self) -> dict[str, float]:
-        counts: dict[str, float] = {"consecutive": self._consecutive, "round": self.round}
+        counts: dict[str, float] = {"consecutive": self.consecutive, "round": self.round}
         for name, window in (("failures", self._rate), ("slow", self._slow)):
             if window is not None:
                 counts[name] = window.failures
@@ -458,8 +475,9 @@ class Circuit:
         return counts
 
     def _set_fast(self) -> None:
+        self._rejects_until = self._open_until if self._state == OPEN and self._mode == "enforce" else 0.0
         is_plain = self._state == CLOSED and self._slow_seconds is None and self._ramp_from is None
-        self._fast = _UNCOUNTED if self._mode == "off" else self.epoch if is_plain else 0
+        self.plain_epoch = _UNCOUNTED if self._mode == "off" else self.epoch if is_plain else 0
 
     def _take(self) -> list[events.BreakerChanged]:
         changes = self._changes
@@ -486,7 +504,7 @@ class Circuit:
             faults.append(f"ttl_seconds={ttl_seconds!r}: a number from 1 to 86,400")
         if faults:
             raise PolicyConfigError(faults, policy=self._name)
-        with self._lock:
+        with self.lock:
             now = self._catch_up(now)
             isolation = Isolation(self, reason, now + seconds)
             self._isolations.append(isolation)
@@ -497,7 +515,7 @@ class Circuit:
 
     def release(self, isolation: Isolation, now: float) -> None:
         """End one isolation; the last one leads to a probe before full traffic."""
-        with self._lock:
+        with self.lock:
             isolation.until = now
             self._catch_up(now)
             changes = self._take()
@@ -505,7 +523,7 @@ class Circuit:
 
     def reset(self, reason: str, now: float) -> None:
         """Close, and forget window, round and isolations."""
-        with self._lock:
+        with self.lock:
             now = self._catch_up(now)
             self._isolations.clear()
             self.round = 0
@@ -518,7 +536,7 @@ class Circuit:
 
     def probe_now(self, reason: str, now: float) -> None:
         """Let an open breaker probe at once; does nothing in any other state."""
-        with self._lock:
+        with self.lock:
             self._catch_up(now)
             if self._state == OPEN:
                 self._change(HALF_OPEN, reason)
@@ -528,11 +546,11 @@ class Circuit:
     def watch(self, callback: Callable[[events.BreakerChanged], None]) -> Callable[[], None]:
         """Call `callback` at each transition, after the lock is released; returns the unwatch. It must not raise."""
         entry = lambda change: callback(change)  # noqa: E731  its own identity: one callback may watch twice
-        with self._lock:
+        with self.lock:
             self._watchers = (*self._watchers, entry)
 
         def unwatch() -> None:
-            with self._lock:
+            with self.lock:
                 self._watchers = tuple(one for one in self._watchers if one is not entry)
 
         return unwatch
@@ -546,9 +564,9 @@ class Circuit:
 
     def state(self, now: float) -> str:
         """Return the state as of now."""
-        if self._fast > 0:
+        if self.plain_epoch > 0:
             return CLOSED
-        with self._lock:
+        with self.lock:
             self._catch_up(now)
             state = self._state
             changes = self._take()
@@ -558,7 +576,7 @@ class Circuit:
 
     def admitted_share(self, now: float) -> float:
         """Return the share of calls admitted: 1 when closed, growing while it ramps, else 0."""
-        with self._lock:
+        with self.lock:
             return self._share(max(now, self._now))
 
     def would_admit(self, now: float) -> bool:
@@ -569,7 +587,7 @@ class Circuit:
 
     def retry_after(self, now: float) -> float:
         """Return in how many seconds a call may be admitted; always above 0."""
-        with self._lock:
+        with self.lock:
             return self._retry_after(max(now, self._now))
 
     def _retry_after(self, now: float) -> float:
@@ -584,7 +602,7 @@ class Circuit:
     def snapshot(self, now: float, wall: float) -> dict[str, Any]:
         """Return state, round, and times as wall-clock seconds; no counts."""
         self.state(now)
-        with self._lock:
+        with self.lock:
             return {
                 "state": self._state,
                 "round": self.round,
@@ -623,7 +641,7 @@ class Circuit:
         ]
         if state == CLOSED:
             return
-        with self._lock:
+        with self.lock:
             now = self._catch_up(now)
             self.round = round_
             self._isolations = [one for one in isolations if one.until > now]

@@ -130,6 +130,11 @@ class FallbackNode:
         self._last_good = next((rung for rung in rungs if isinstance(rung, LastGood)), None)
         self._answers = Answers()
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps the last good answers."""
+        return self._last_good is not None
+
     async def run(self, call: Call) -> Any:
         """Return the live answer, or the first one a rung has."""
         question = self._question(call)

@@ -23,7 +23,17 @@ SNAPSHOT_VERSION = 1
 class Machines:
     """The state of one policy and key. Settings are laid on with `configure`, which keeps it."""
 
-    __slots__ = ("_key", "_name", "circuit", "cooldown", "pipeline", "slots", "tokens")
+    __slots__ = (
+        "_key",
+        "_name",
+        "circuit",
+        "cooldown",
+        "deadline_seconds",
+        "pipeline",
+        "slots",
+        "timeout_seconds",
+        "tokens",
+    )
 
     def __init__(self, name: str, key: str | None) -> None:
         self._name = name
@@ -39,6 +49,8 @@ class Machines:
         pipeline."""
         values = shared.values
         kinds = {part.kind for part in shared.parts}
+        self.timeout_seconds: float | None = values["timeout_seconds"] if "timeout" in kinds else None
+        self.deadline_seconds: float | None = values["deadline_seconds"] if "deadline" in kinds else None
         self.cooldown.configure(
             cooldown_seconds=values["cooldown_seconds"], cooldown_seconds_max=values["cooldown_seconds_max"]
         )

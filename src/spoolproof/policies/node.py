@@ -23,6 +23,10 @@ class Guard(Protocol):
     """What an attempt needs before it may run, and what learns how it ended."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a success needs no more than `express` does."""
+
+    @property
     def needs_time(self) -> bool:
         """Whether `leave` has to be told when the attempt ended, and not only that it did."""
 

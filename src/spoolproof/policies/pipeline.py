@@ -168,10 +168,13 @@ class Attempt(Segment):
 
     async def run(self, call: Call) -> Any:
         """Make one attempt."""
-        self.open(call)
-        permits: list[object] = []
+        if call.prior is None:
+            self.open(call)
+            permits: list[object] = []
+        else:
+            permits = self._take_over(call)
         try:
-            for enter, guard in self._enters:
+            for enter, guard in self._enters[len(permits) :] if permits else self._enters:
                 permit = enter(call, call.now)
                 if permit is None:
                     permits.append(await guard.wait(call))
@@ -226,6 +229,18 @@ class Attempt(Segment):
             call.has_started = False
         if self.judge.cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
             self._refuse(call)
+
+    def _take_over(self, call: Call) -> list[object]:
+        """Go on where the express way left off, with the permits it got; raises the error it met."""
+        prior, call.prior = call.prior, None
+        if prior is None:
+            return []
+        call.attempts += 1
+        call.has_started = prior.has_started
+        if prior.error is not None:
+            self.fail(call, prior.permits, prior.error)
+            raise prior.error
+        return prior.permits
 
     def _refuse(self, call: Call) -> None:
         try:

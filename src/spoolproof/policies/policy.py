@@ -23,6 +23,7 @@ from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
 from spoolproof.policies.definition import Definition
 from spoolproof.policies.disposition import disposition_of
+from spoolproof.policies.express import compile_express
 from spoolproof.policies.part import Part
 from spoolproof.policies.registry import Registry, default_registry
 from spoolproof.policies.report import Report, attach
@@ -166,6 +167,10 @@ class Policy(Caller, Runner):
 
             return protected_with_options
 
+        express = compile_express(self, function)
+        if express is not None:
+            return express
+
         async def protected(*args: Any, **kwargs: Any) -> Any:
             # `new_call` and `run` by hand: as calls they would be a quarter of what a policy costs
             call = Call()
@@ -193,6 +198,10 @@ class Policy(Caller, Runner):
         if self._chaos is not None:
             call.function = self._chaos.around(call)
         call.now = call.started_at = self.clock.monotonic()
+        return await self.go_on(call)
+
+    async def go_on(self, call: Call) -> Any:
+        """Run a call that has begun."""
         deadline_at = ends_at.get()
         if deadline_at is not None:
             call.deadline_at = deadline_at
@@ -229,6 +238,15 @@ class Policy(Caller, Runner):
         if events.listeners:
             self._announce(call, call.verdict)
         return value
+
+    def express(self) -> Callable[..., Any] | None:
+        """Return how `call` runs calls to which nothing happens; None for the long way."""
+        return None if self.key is not None else compile_express(self, None)  # a keyed child has to stay small
+
+    @property
+    def has_chaos(self) -> bool:
+        """Whether faults may be made on purpose."""
+        return self._chaos is not None
 
     def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
         """Refuse a function this policy cannot protect. Raises PolicyConfigError."""

@@ -116,6 +116,17 @@ class Tokens:
                 raise RateLimited(policy=self._name, retry_after_seconds=max(wait, _ROUNDING))
         return None
 
+    is_plain = True
+
+    def take(self, now: float) -> object | None:
+        """Take one token if there is one now."""
+        with self._lock:
+            at = (self._at if self._at > now else now) + self._interval
+            if at - now > self._burst_seconds or self._queue:
+                return None
+            self._at = at
+            return True
+
     async def wait(self, call: Call) -> object:
         """Return with the tokens. Raises RateLimited or DeadlineExceeded."""
         waiter = TaskWaiter(call.cost)

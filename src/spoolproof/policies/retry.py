@@ -334,7 +334,8 @@ class RetryNode:
 
     def begin(self, call: Call) -> int:
         """Count a call; return how many attempts it may make."""
-        self.budget.note_call(call.now)
+        if call.prior is None:  # the express way has counted it
+            self.budget.note_call(call.now)
         if is_repeating.get() and not self.settings.allows_nesting and self.settings.attempts > 1:
             if events.listeners:
                 events.emit(events.RetryNested(policy=call.name, key=call.key))

@@ -11,12 +11,12 @@ class TimeWindow:
     total, failures: running sums. A reading before the last one means that no time has passed.
     """
 
-    __slots__ = ("_before", "_ends", "_failures", "_number", "_span", "_totals", "failures", "total")
+    __slots__ = ("_before", "_failures", "_number", "_span", "_totals", "ends", "failures", "total")
 
     def __init__(self, seconds: float) -> None:
         self._span = seconds / BUCKETS
         self._number = 0
-        self._ends = self._span
+        self.ends = self._span
         self.clear()
 
     def clear(self) -> None:
@@ -29,7 +29,7 @@ class TimeWindow:
 
     def add(self, is_failure: bool, now: float) -> None:
         """Count one verdict."""
-        if now >= self._ends:
+        if now >= self.ends:
             self.expire(now)
         self.total += 1
         if is_failure:
@@ -49,7 +49,7 @@ class TimeWindow:
             self.failures -= self._failures[index]
             self._totals[index] = self._failures[index] = 0
         self._number = number
-        self._ends = (number + 1) * self._span
+        self.ends = (number + 1) * self._span
 
     def _close_bucket(self) -> None:
         # the current bucket is counted only here: one addition less for every call
