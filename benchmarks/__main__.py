@@ -15,6 +15,8 @@ MODULES = {
     "p4": "p4_relay",
     "p7": "p7_publish_sqlite",
     "p8": "p8_insert",
+    "p9": "policies:P9",
+    "p10": "policies:P10",
     "p17": "p17_memory",
 }
 
@@ -35,7 +37,8 @@ def main() -> None:
     results: list[Result] = []
     with Stage(quick=arguments.quick) as stage:
         for name in names:
-            benchmark: Benchmark = importlib.import_module(f"benchmarks.{MODULES[name]}").BENCHMARK
+            module, _, attribute = MODULES[name].partition(":")
+            benchmark: Benchmark = getattr(importlib.import_module(f"benchmarks.{module}"), attribute or "BENCHMARK")
             result = hold(benchmark, stage, arguments.rounds)
             results.append(result)
             print(report.text_of(result, stage), flush=True)

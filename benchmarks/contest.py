@@ -40,12 +40,15 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """contenders: key → what it is. switches: every durability switch and setting that matters, name → value."""
+    """contenders: key → what it is; one without samples could not run. switches: every durability switch and setting
+    that matters, name → value."""
 
     id: str
     title: str
     contenders: dict[str, str]
-    measure: Callable[[Stage, str], Sample]
+    measure: Callable[[Stage, str], Sample] | None = None
+    measure_together: Callable[[Stage, int], dict[str, list[Sample]]] | None = None
+    """In place of `measure`: all rounds of all contenders, interleaved; judged by the median of the rounds' ratios."""
     comparisons: Sequence[Comparison]
     switches: dict[str, str]
     notes: Sequence[str] = ()
@@ -68,11 +71,23 @@ class Result:
         """Return the median of the rounds."""
         return statistics.median(self.figures(contender, metric))
 
+    def ratio(self, ours: str, peer: str, metric: str) -> float:
+        """Return ours ÷ peer: of the medians, or the median over rounds in which both ran side by side."""
+        if self.benchmark.measure_together is None:
+            return self.median(ours, metric) / self.median(peer, metric)
+        pairs = zip(self.figures(ours, metric), self.figures(peer, metric), strict=True)
+        return statistics.median(one / other for one, other in pairs)
+
 
 def hold(benchmark: Benchmark, stage: Stage, rounds: int) -> Result:
     """Let the contenders take turns for so many rounds."""
     result = Result(benchmark, {key: [] for key in benchmark.contenders})
     rounds = min(rounds, benchmark.rounds_max or rounds)
+    if benchmark.measure_together is not None:
+        print(f"{benchmark.id}: {rounds} rounds, contenders side by side", file=sys.stderr, flush=True)
+        result.samples.update(benchmark.measure_together(stage, rounds))
+        return result
+    assert benchmark.measure is not None
     for number in range(1, rounds + 1):
         for key in benchmark.contenders:
             sample = benchmark.measure(stage, key)

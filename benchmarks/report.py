@@ -16,14 +16,27 @@ from benchmarks.contest import Comparison, Result, Target
 from benchmarks.stage import Stage
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-PACKAGES = ("spoolproof", "pika", "asyncpg", "uvloop", "msgspec", "faststream", "aio-pika", "faststream-outbox")
+PACKAGES = (
+    *("spoolproof", "pika", "asyncpg", "uvloop", "msgspec", "faststream", "aio-pika", "faststream-outbox"),
+    *(
+        "tenacity",
+        "stamina",
+        "circuitbreaker",
+        "aiobreaker",
+        "pybreaker",
+        "purgatory",
+        "hyx",
+        "nopanic",
+        "interlock-cb",
+    ),
+)
 HEADER = ("peer", "peer's figure", "ours", "ratio", "target", "")
 
 
 def text_of(result: Result, stage: Stage) -> str:
     """Return one benchmark as Markdown: its table, what was compared, every switch."""
     benchmark = result.benchmark
-    rounds = len(next(iter(result.samples.values())))
+    rounds = max(len(samples) for samples in result.samples.values())
     lines = [f"## {benchmark.id}: {benchmark.title}", ""]
     if stage.quick:
         lines += ["A quick run: fewer rows and seconds than title and settings say.", ""]
@@ -54,12 +67,15 @@ def write(results: Sequence[Result], stage: Stage, *, rounds: int) -> None:
 
 
 def _row(result: Result, comparison: Comparison) -> tuple[str, ...]:
+    absent = [key for key in (comparison.ours, comparison.peer) if key is not None and not result.samples[key]]
+    if absent:
+        return comparison.label, "could not run", "–", "–", _target_text(comparison), ""
     ours = result.median(comparison.ours, comparison.metric)
     if comparison.peer is None:
         judged, peer_text, ratio_text = ours, "–", "–"
     else:
         peer = result.median(comparison.peer, comparison.metric)
-        judged = ours / peer
+        judged = result.ratio(comparison.ours, comparison.peer, comparison.metric)
         peer_text, ratio_text = _figure(peer, comparison.unit), f"{judged:.2f}×"
     target = comparison.target
     verdict = "" if target is None else "met" if target.is_met(judged) else "**missed**"
@@ -85,6 +101,8 @@ def _target_text(comparison: Comparison) -> str:
 
 
 def _spread(result: Result, key: str) -> str:
+    if not result.samples[key]:
+        return "could not run"
     shown = []
     units = {
         comparison.metric: comparison.unit

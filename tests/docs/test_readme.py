@@ -31,7 +31,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         outputs[block["name"]] = done.stdout
 
-    assert {"shop.py": "", "publish.py": "stored\n"} == outputs
+    assert {"shop.py": "", "publish.py": "stored\n", "policies.py": "1250\nlive 1 closed\n"} == outputs
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])

@@ -18,97 +18,34 @@ locks once, to record."""
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import events
-from spoolproof.policies.breaker import Shape, leaves
+from spoolproof.policies.admission import Isolation, Permit, Ramp
+from spoolproof.policies.breaker import Shape
 from spoolproof.policies.call import Call
+from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, REASON_MAX, read_snapshot
+from spoolproof.policies.tally import Tally
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict
-from spoolproof.policies.window import CountWindow, TimeWindow, Window
-
-CLOSED, OPEN, HALF_OPEN, ISOLATED = "closed", "open", "half_open", "isolated"
 
 _FAILURES = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT})
 _SUCCESSES = frozenset({None, Kind.PERMANENT})  # a dependency that refuses has answered
 _UNCOUNTED = -1  #: the permit of a call whose verdict belongs to no epoch
-_SHARE_FIRST = 0.2
 _REJECTED_SECONDS = 0.1  #: when to ask again while probes run or the share grows
-_SNAPSHOT_SECONDS_MAX = 86_400.0
-_SKEW_SECONDS = 60.0  #: how far ahead another machine's wall clock may have been
-_REASON_MAX = 200
-SNAPSHOT_VERSION = 1
-
-
-class Permit:
-    """One admitted call that is watched while it runs: a probe, or any call where slow ones count."""
-
-    __slots__ = ("epoch", "is_probe", "is_slow", "lease_until", "started")
-
-    def __init__(self, epoch: int, started: float, *, is_probe: bool, lease_until: float) -> None:
-        self.epoch = epoch
-        self.started = started
-        self.is_probe = is_probe
-        self.lease_until = lease_until
-        self.is_slow = False
-
-
-class Isolation:
-    """An operator's "leave it alone"; ends when released or at its time."""
-
-    __slots__ = ("_circuit", "reason", "until")
-
-    def __init__(self, circuit: Circuit, reason: str, until: float) -> None:
-        self._circuit = circuit
-        self.reason = reason
-        self.until = until
-
-    def release(self, now: float) -> None:
-        """End it. Idempotent."""
-        self._circuit.release(self, now)
 
 
 class Circuit:
     """Breaker of one policy and key. Thread-safe; time is passed in, in monotonic seconds."""
 
     __slots__ = (
-        "_changes",
-        "_closed_at",
-        "_credit",
-        "_failed_at",
-        "_isolations",
-        "_key",
-        "_last_error",
-        "_mode",
-        "_name",
-        "_now",
-        "_open_until",
-        "_probes",
-        "_ramp_from",
-        "_random",
-        "_rate",
-        "_reason",
-        "_rejects_until",
-        "_running",
-        "_settings",
-        "_shape",
-        "_slow",
-        "_slow_seconds",
-        "_state",
-        "_successes",
-        "_watchers",
-        "consecutive",
-        "epoch",
-        "failures_total",
-        "lock",
-        "plain_epoch",
-        "plain_window",
-        "round",
-        "successes_total",
-    )
+        "_changes", "_closed_at", "_isolations", "_key", "_last_error", "_mode", "_name",
+        "_now", "_open_until", "_probes", "_ramp", "_random", "_reason", "_rejects_until", "_running",
+        "_settings", "_slow_seconds", "_state", "_successes", "_watchers", "epoch",
+        "failures_total", "lock", "plain_epoch", "round", "successes_total", "tally",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -131,18 +68,14 @@ class Circuit:
         self._last_error = ""
         self._closed_at = 0.0
         self._open_until = 0.0
-        self._ramp_from: float | None = None
-        self._credit = 0.0
+        self._ramp: Ramp | None = None
         self._successes = 0
         self._probes: dict[Permit, None] = {}
         self._running: dict[Permit, None] = {}
         self._isolations: list[Isolation] = []
         self._changes: list[events.BreakerChanged] = []
         self._watchers: tuple[Callable[[events.BreakerChanged], None], ...] = ()
-        self.consecutive = 0
-        self._failed_at: deque[float] | None = None  # only where failures have to lie close together
-        self._rate: Window | None = None
-        self._slow: TimeWindow | None = None
+        self.tally = Tally()
         self.epoch = 1
         self.round = 0
         self.successes_total = 0
@@ -155,24 +88,12 @@ class Circuit:
             self._apply(rule, mode, settings)
 
     def _apply(self, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
-        kinds = leaves(rule)
-        self._shape = rule
         self._mode = mode
         self._settings: Mapping[str, Any] = settings
-        self._slow_seconds: float | None = settings["slow_seconds"] if "slow" in kinds else None
-        self._rate = _resized_rate(self._rate, settings, self._now) if "rate" in kinds else None
-        # where a success is counted if no more than that is needed; after its `ends` the long way is taken
-        self.plain_window = self._rate if isinstance(self._rate, TimeWindow) else TimeWindow(1.0)
-        if self._rate is not self.plain_window:
-            self.plain_window.ends = float("inf") if self._rate is None else float("-inf")
-        if "slow" in kinds:
-            seconds = settings["slow_window_seconds"]
-            self._slow = TimeWindow(seconds) if self._slow is None else self._slow.resized(seconds, self._now)
-        else:
-            self._slow = None
+        self.tally.configure(rule, settings, self._now)
+        self._slow_seconds = self.tally.slow_seconds
+        if self._slow_seconds is None:
             self._running.clear()
-        within = settings.get("within_seconds") if "consecutive" in kinds else None
-        self._failed_at = deque(self._failed_at or (), maxlen=settings["consecutive"]) if within else None
         self._set_fast()
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
@@ -218,9 +139,7 @@ class Circuit:
             with self.lock:
                 if permit == self.plain_epoch:
                     self.successes_total += 1
-                    self.consecutive = 0
-                    if self._rate is not None:
-                        self._rate.add(False, now)
+                    self.tally.add(False, now)
                     return
         kind = verdict.kind
         if kind in _FAILURES:
@@ -241,8 +160,10 @@ class Circuit:
         """End an admitted call: True a failure, False a success, None says nothing."""
         with self.lock:
             now = self._catch_up(now)
-            if is_failure is not None:
-                self._count_total(is_failure)
+            if is_failure:
+                self.failures_total += 1
+            elif is_failure is not None:
+                self.successes_total += 1
             if isinstance(permit, Permit):
                 self._running.pop(permit, None)
                 is_probe = self._probes.pop(permit, _MISSING) is None
@@ -263,7 +184,7 @@ class Circuit:
         if self._mode == "off":
             return _UNCOUNTED
         if self._state == CLOSED:
-            if not self._is_in_share(now) and self._mode == "enforce":
+            if self._ramp is not None and not self._ramp.admits(now) and self._mode == "enforce":
                 return self._rejection(now, "ramping up after an outage")
             if self._slow_seconds is None:
                 return self.epoch
@@ -295,18 +216,13 @@ class Circuit:
     ) -> None:
         if is_failure is None:
             return
-        if self._slow is not None and permit is not None and not permit.is_slow:
-            self._slow.add(False, now)
-        if self._rate is not None:
-            self._rate.add(is_failure, now)
+        if permit is not None and not permit.is_slow:
+            self.tally.add_speed(False, now)
+        self.tally.add(is_failure, now)
         if not is_failure:
-            self.consecutive = 0
             return
-        self.consecutive += 1
-        if self._failed_at is not None:
-            self._failed_at.append(now)
         self._last_error = error_text
-        if self._holds(self._shape, now):
+        if self.tally.is_too_much(now):
             self._open(now, f"too many failures: {error_text}" if error_text else "too many failures", asked)
 
     def _end_probe(
@@ -321,30 +237,6 @@ class Circuit:
         self._successes += 1
         if self._successes >= self._settings["probe_successes"]:
             self._close(now, "probes succeeded")
-
-    def _count_total(self, is_failure: bool) -> None:
-        if is_failure:
-            self.failures_total += 1
-        else:
-            self.successes_total += 1
-
-    def _holds(self, shape: Shape, now: float) -> bool:
-        if not isinstance(shape, str):
-            found = (self._holds(part, now) for part in shape[1:])
-            return any(found) if shape[0] == "any" else all(found)
-        settings = self._settings
-        if shape == "consecutive":
-            most = settings["consecutive"]
-            if self._failed_at is None or self.consecutive < most:
-                return bool(self.consecutive >= most)
-            return bool(now - self._failed_at[-most] <= settings["within_seconds"])
-        window = self._rate if shape == "rate" else self._slow
-        if window is None:
-            return False
-        window.expire(now)
-        least = settings["calls_min"] if shape == "rate" else settings["slow_calls_min"]
-        rate = settings["failure_rate"] if shape == "rate" else settings["slow_rate"]
-        return bool(window.total >= least and window.failures >= rate * window.total)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -366,8 +258,8 @@ class Circuit:
             if any(probe.lease_until <= now for probe in self._probes):
                 self._last_error = "a probe hung"
                 self._reopen(now, "a probe gave no answer within its lease", None)
-        elif self._ramp_from is not None and now >= self._ramp_from + self._settings["ramp_seconds"]:
-            self._ramp_from = None
+        elif self._ramp is not None and self._ramp.share(now) >= 1.0:
+            self._ramp = None
             self._set_fast()
         return now
 
@@ -384,28 +276,11 @@ class Circuit:
             if permit.is_probe:
                 self._last_error = "a probe was slow"
                 self._reopen(now, f"a probe took longer than {seconds:g} s", None)
-            elif self._slow is not None and self._state == CLOSED:
-                self._slow.add(True, now)
-                if self._holds(self._shape, now):
+            elif self._state == CLOSED:
+                self.tally.add_speed(True, now)
+                if self.tally.is_too_much(now):
                     self._last_error = f"calls took longer than {seconds:g} s"
                     self._open(now, "too many slow calls", None)
-
-    def _is_in_share(self, now: float) -> bool:
-        if self._ramp_from is None:
-            return True
-        self._credit += self._share(now)
-        if self._credit < 1.0:
-            return False
-        self._credit -= 1.0
-        return True
-
-    def _share(self, now: float) -> float:
-        if self._state != CLOSED:
-            return 0.0
-        if self._ramp_from is None:
-            return 1.0
-        done: float = (now - self._ramp_from) / self._settings["ramp_seconds"]
-        return min(1.0, _SHARE_FIRST + (1.0 - _SHARE_FIRST) * max(0.0, done))
 
     # --- transitions -------------------------------------------------------------------------------------------------
 
@@ -434,25 +309,19 @@ class Circuit:
     def _close(self, now: float, reason: str) -> None:
         self._closed_at = now
         if self._settings["ramp_seconds"] > 0:
-            self._ramp_from = now
-            self._credit = 1.0 - _SHARE_FIRST  # the first call is admitted
+            self._ramp = Ramp(now, self._settings["ramp_seconds"])
         self._change(CLOSED, reason)
 
     def _change(self, state: str, reason: str) -> None:
-        counts = self._counts()
+        counts = {**self.tally.counts(), "round": self.round}
         old, self._state = self._state, state
         self._reason = reason
         self.epoch += 1
         self._probes.clear()
         self._successes = 0
-        self.consecutive = 0
-        if self._failed_at is not None:
-            self._failed_at.clear()
-        for window in (self._rate, self._slow):
-            if window is not None:
-                window.clear()
+        self.tally.clear()
         if state != CLOSED:
-            self._ramp_from = None
+            self._ramp = None
         self._set_fast()
         self._changes.append(
             events.BreakerChanged(
@@ -466,17 +335,9 @@ class Circuit:
             )
         )
 
-    def _counts(self) -> dict[str, float]:
-        counts: dict[str, float] = {"consecutive": self.consecutive, "round": self.round}
-        for name, window in (("failures", self._rate), ("slow", self._slow)):
-            if window is not None:
-                counts[name] = window.failures
-                counts[f"{name}_of"] = window.total
-        return counts
-
     def _set_fast(self) -> None:
         self._rejects_until = self._open_until if self._state == OPEN and self._mode == "enforce" else 0.0
-        is_plain = self._state == CLOSED and self._slow_seconds is None and self._ramp_from is None
+        is_plain = self._state == CLOSED and self._slow_seconds is None and self._ramp is None
         self.plain_epoch = _UNCOUNTED if self._mode == "off" else self.epoch if is_plain else 0
 
     def _take(self) -> list[events.BreakerChanged]:
@@ -498,15 +359,15 @@ class Circuit:
         """Reject everything until the returned handle is released or its time is over. Raises PolicyConfigError."""
         seconds = self._settings["isolate_seconds"] if ttl_seconds is None else ttl_seconds
         faults = []
-        if not isinstance(reason, str) or not 1 <= len(reason.strip()) <= _REASON_MAX:
-            faults.append(f"reason={reason!r}: 1 to {_REASON_MAX} characters that tell the next person why")
+        if not isinstance(reason, str) or not 1 <= len(reason.strip()) <= REASON_MAX:
+            faults.append(f"reason={reason!r}: 1 to {REASON_MAX} characters that tell the next person why")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 86_400:
             faults.append(f"ttl_seconds={ttl_seconds!r}: a number from 1 to 86,400")
         if faults:
             raise PolicyConfigError(faults, policy=self._name)
         with self.lock:
             now = self._catch_up(now)
-            isolation = Isolation(self, reason, now + seconds)
+            isolation = Isolation(self.release, reason, now + seconds)
             self._isolations.append(isolation)
             self._change(ISOLATED, reason)
             changes = self._take()
@@ -527,7 +388,7 @@ class Circuit:
             now = self._catch_up(now)
             self._isolations.clear()
             self.round = 0
-            self._ramp_from = None
+            self._ramp = None
             self._closed_at = now
             self._last_error = ""
             self._change(CLOSED, reason)
@@ -577,7 +438,9 @@ class Circuit:
     def admitted_share(self, now: float) -> float:
         """Return the share of calls admitted: 1 when closed, growing while it ramps, else 0."""
         with self.lock:
-            return self._share(max(now, self._now))
+            if self._state != CLOSED:
+                return 0.0
+            return 1.0 if self._ramp is None else self._ramp.share(max(now, self._now))
 
     def would_admit(self, now: float) -> bool:
         """Whether a call would be admitted now; reserves nothing."""
@@ -622,47 +485,17 @@ class Circuit:
                 events.emit(events.RestoreIgnored(policy=self._name, key=self._key, reason=reason))
 
     def _restore(self, data: Mapping[str, Any], now: float, wall: float) -> None:
-        if data["version"] != SNAPSHOT_VERSION:
-            raise ValueError(f"version {data['version']!r}, this release reads {SNAPSHOT_VERSION}")
-        age = wall - _number(data["saved_at"])
-        if not -_SKEW_SECONDS <= age <= _SNAPSHOT_SECONDS_MAX:
-            raise ValueError(f"saved {age:.0f} s ago")
-        state, round_ = data["state"], data["round"]
-        if state not in (CLOSED, OPEN, HALF_OPEN, ISOLATED):
-            raise ValueError(f"state {state!r}")
-        if isinstance(round_, bool) or not isinstance(round_, int) or round_ < 0:
-            raise ValueError(f"round {round_!r}")
-        left = 0.0
-        if state == OPEN:
-            left = min(max(_number(data["open_until"]) - wall, 0.0), self._settings["open_seconds_max"])
-        isolations = [
-            Isolation(self, str(one["reason"])[:_REASON_MAX], now + _number(one["until"]) - wall)
-            for one in data["isolations"]
-        ]
-        if state == CLOSED:
+        kept = read_snapshot(data, wall)
+        if kept.state == CLOSED:
             return
         with self.lock:
             now = self._catch_up(now)
-            self.round = round_
-            self._isolations = [one for one in isolations if one.until > now]
-            self._open_until = now + left
+            self.round = kept.round
+            self._isolations = [Isolation(self.release, reason, now + left) for reason, left in kept.isolations]
+            self._open_until = now + min(kept.open_seconds, self._settings["open_seconds_max"])
             self._change(ISOLATED if self._isolations else OPEN, "restored")
             changes = self._take()
         self._announce(changes)
 
 
 _MISSING = object()
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e12 < value < 1e12:
-        raise ValueError(f"{value!r} is not a time")
-    return float(value)
-
-
-def _resized_rate(window: Window | None, settings: Mapping[str, Any], now: float) -> Window:
-    calls = settings.get("window_calls")
-    if calls is not None:
-        return window.resized(calls) if isinstance(window, CountWindow) else CountWindow(calls)
-    seconds = settings["window_seconds"]
-    return window.resized(seconds, now) if isinstance(window, TimeWindow) else TimeWindow(seconds)

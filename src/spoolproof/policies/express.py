@@ -84,10 +84,10 @@ if type(result) is CoroutineType or is_awaitable(result):
 _RECORD_SUCCESS = """\
 ended = {now}
 acquire_circuit()
-window = circuit.plain_window
+window = tally.plain_window
 if {permit} == circuit.plain_epoch and ended < window.ends:
     circuit.successes_total += 1
-    circuit.consecutive = 0
+    tally.consecutive = 0
     window.total += 1
     release_circuit()
 else:
@@ -195,6 +195,7 @@ def _guard_steps(segment: Attempt, names: dict[str, Any], now: str, *, is_reject
         if isinstance(guard, Circuit):
             names |= {
                 "circuit": guard,
+                "tally": guard.tally,
                 "acquire_circuit": guard.lock.acquire,
                 "release_circuit": guard.lock.release,
                 "enter_circuit": guard.enter_slowly,

@@ -16,8 +16,7 @@ from spoolproof.policies.compiled import Pipeline, Shared, build
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Guard
 from spoolproof.policies.rate_limit import Tokens
-
-SNAPSHOT_VERSION = 1
+from spoolproof.policies.snapshots import VERSION
 
 
 class Machines:
@@ -137,7 +136,7 @@ class Machines:
     def snapshot(self, clock: Clock) -> dict[str, Any]:
         """Return breaker and cooldown in wall time."""
         now, wall = clock.monotonic(), clock.now().timestamp()
-        data: dict[str, Any] = {"version": SNAPSHOT_VERSION, "saved_at": wall}
+        data: dict[str, Any] = {"version": VERSION, "saved_at": wall}
         if self.circuit is not None:
             data |= self.circuit.snapshot(now, wall)
         left = self.cooldown.until - now

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 BUCKETS = 10
 
 
@@ -121,3 +124,20 @@ class CountWindow:
 
 
 Window = TimeWindow | CountWindow
+
+
+def is_reached(window: Window | None, rate: float, calls_min: int, now: float) -> bool:
+    """Whether the failures in a window are at least this share of at least so many calls."""
+    if window is None:
+        return False
+    window.expire(now)
+    return window.total >= calls_min and window.failures >= rate * window.total
+
+
+def window_of(window: Window | None, settings: Mapping[str, Any], now: float) -> Window:
+    """Return the window these settings of a Rate ask for, with what `window` still has of use."""
+    calls = settings.get("window_calls")
+    if calls is not None:
+        return window.resized(calls) if isinstance(window, CountWindow) else CountWindow(calls)
+    seconds = settings["window_seconds"]
+    return window.resized(seconds, now) if isinstance(window, TimeWindow) else TimeWindow(seconds)

@@ -98,7 +98,7 @@ async def _play(clock: ManualClock, policy: Policy, seed: int) -> list[object]:
         told.append((policy.state, machines.slots and (machines.slots.running, machines.slots.queued)))
         if machines.circuit is not None:
             circuit = machines.circuit
-            told.append((circuit.epoch, circuit.successes_total, circuit.failures_total, circuit.consecutive))
+            told.append((circuit.epoch, circuit.successes_total, circuit.failures_total, circuit.tally.consecutive))
         told.append(policy._definition.shared.budget.available(clock.monotonic()))
     await clock.advance(60.0)
     await asyncio.gather(*tasks)

@@ -316,8 +316,9 @@ def test_explain_is_stable_text(registry: Registry) -> None:
     assert (
         "policy psp\n"
         "  deadline deadline_seconds=30 (built-in)\n"
-        "  retry attempts=2 (code) delay_seconds=0.1 (built-in) delay_factor=2 (built-in) delay_seconds_max=20 (built-in) "
-        "retry_after_seconds_max=60 (built-in) inline_seconds_max=2 (built-in) budget_ratio=0.2 (built-in) "
+        "  retry attempts=2 (code) delay_seconds=0.1 (built-in) delay_factor=2 (built-in) "
+        "delay_seconds_max=20 (built-in) retry_after_seconds_max=60 (built-in) "
+        "inline_seconds_max=2 (built-in) budget_ratio=0.2 (built-in) "
         "budget_per_second_min=1 (built-in)\n"
         "  breaker rule=any(rate, consecutive)"
     ) in policy.explain()

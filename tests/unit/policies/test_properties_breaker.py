@@ -186,7 +186,7 @@ def test_q19_calls_in_flight_past_the_limit_open_it_and_count_once() -> None:
     for permit in permits:
         machine.leave(permit, Call(), FAILED, 6.0)
 
-    assert 0 == machine._slow.total  # cleared when it opened; those that end later belong to an older epoch
+    assert 0 == machine.tally._slow.total  # cleared when it opened; those that end later belong to an older epoch
 
 
 def test_a_slow_call_counts_once_whatever_its_verdict() -> None:
@@ -196,7 +196,7 @@ def test_a_slow_call_counts_once_whatever_its_verdict() -> None:
         assert "closed" == machine.state(start + 6)
         machine.leave(permit, Call(), NEUTRAL, start + 7)
 
-    assert (2, 2) == (machine._slow.failures, machine._slow.total)
+    assert (2, 2) == (machine.tally._slow.failures, machine.tally._slow.total)
 
 
 @pytest.mark.parametrize("state", ["closed", "open", "half_open", "isolated"])
