@@ -121,12 +121,11 @@ class Circuit:
             raise permit from None
         return permit
 
-    async def wait(self, call: Call) -> object:
+    def wait_blocking(self, call: Call) -> object:
         """Never needed: a breaker admits or rejects."""
         return self._enter(call.now)
 
-    def wait_blocking(self, call: Call) -> object:
-        """Never needed: a breaker admits or rejects."""
+    async def wait(self, call: Call) -> object:  # noqa: D102  as above
         return self._enter(call.now)
 
     def succeed(self, permit: object, now: float) -> None:
