@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy import event, make_url
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from shop.dependencies import database
 
 SQLITE_SETTINGS = (
     "journal_mode = WAL",
@@ -27,6 +29,9 @@ SQLITE_SETTINGS = (
 
 class DatabaseAway(Exception):
     """The database did not answer, or not clearly: nothing happened, or the commit may have."""
+
+    failure_kind = "transient"  # this is how an error tells the policies what it means
+    is_unknown = True
 
 
 def open_engine(store_url: str) -> AsyncEngine:
@@ -62,10 +67,25 @@ def _open_sqlite(url: Any) -> AsyncEngine:
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    """Open a session and commit it at the end of the block. Raises DatabaseAway; other errors pass as they are."""
+    """Open a session and commit it at the end of the block.
+
+    Raises DatabaseAway, and BreakerOpen at once while the database is known to be away; other errors pass as they are.
+    """
+    session = AsyncSession(engine, expire_on_commit=False)
+    async with database.permit(), translated(), session, session.begin():
+        yield session
+
+
+async def check(engine: AsyncEngine) -> None:
+    """Ask the database whether it is there, past the breaker. Raises DatabaseAway."""
+    async with translated(), engine.connect() as connection:
+        await connection.execute(text("select 1"))
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
     try:
-        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        yield
     except (IntegrityError, ProgrammingError, DataError):
         raise  # the statement is wrong, not the database
     except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:

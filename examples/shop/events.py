@@ -1,4 +1,4 @@
-"""What the services tell each other. The names are the contract; the classes may move."""
+"""What the services tell each other, and sales itself. The names are the contract; the classes may move."""
 
 from __future__ import annotations
 
@@ -22,3 +22,39 @@ class PaymentTaken(msgspec.Struct):
 class PaymentRefused(msgspec.Struct):
     order_id: str
     reason: str
+
+
+@event("shop.order.flagged")
+class OrderFlagged(msgspec.Struct):
+    """A person should look at this order."""
+
+    order_id: str
+    reason: str
+
+
+@event("shop.availability.recheck")
+class AvailabilityRecheck(msgspec.Struct):
+    """Availability was assumed: ask again as soon as somebody answers."""
+
+    order_id: str
+    product_id: str
+    quantity: int
+
+
+@event("shop.availability.checked")
+class AvailabilityChecked(msgspec.Struct):
+    """What the product service answered in the end. reason: why the order cannot be served; empty if it can."""
+
+    order_id: str
+    reason: str
+
+
+@event("shop.delivery.requested")
+class DeliveryRequested(msgspec.Struct):
+    order_id: str
+
+
+@event("shop.delivery.initiated")
+class DeliveryInitiated(msgspec.Struct):
+    order_id: str
+    delivery_id: str

@@ -141,6 +141,14 @@ PREFETCH_PER_CONCURRENCY = 2
 CONSUMER_TIMEOUT_SECONDS = 1800.0
 """RabbitMQ's own default; a handler may use at most two thirds of it."""
 DEFER_IN_PLACE_SECONDS = 2.0
+DEFER_FIRST_SECONDS = 1.0
+DEFER_GROWTH_SECONDS_MAX = 300.0
+"""A deferred message waits as long again as it has waited already, between these two: its wait doubles, and it is back
+at most five minutes after the outage."""
+DEFERRED_SECONDS_MAX = 86_400.0
+"""An outage this long has an open breaker; deferred again without one, it is the message, and a person decides."""
+GATE_HOLD_SECONDS_MAX = 300.0
+"""A delivery may wait this long for the next probe: far below the broker's own limit for a consumer, 30 min."""
 INBOX_RETENTION_SECONDS = 14 * 86400.0
 PRUNE_ROWS_MAX = 5000
 PRUNE_SECONDS = 60.0

@@ -26,6 +26,7 @@ from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.policy_gate import PolicyGate
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.worker import Worker
 from spoolproof.errors import SchemaOutdated, StoreUnavailable
@@ -37,14 +38,17 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.maintenance.breakers import Breakers
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.relay import Relay
 from spoolproof.outbox.shards import KIND as OUTBOX
 from spoolproof.outbox.shards import shard_names
+from spoolproof.policies import Registry
 from spoolproof.ports.broker import Topology
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
+from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
 from spoolproof.wiring import build_broker, build_store
 
@@ -68,6 +72,7 @@ class Runtime:
         settings: Settings,
         router: Router,
         registry: TypeRegistry,
+        policies: Registry,
         *,
         roles: Sequence[str],
         health: Address | None,
@@ -81,13 +86,16 @@ class Runtime:
         self.roles = tuple(roles)
         self._router = router
         self._registry = registry
+        self._policies = policies
         self._clock = clock
         self._ids = ids
         self._random = random
         self.supervisor = Supervisor(clock, random)
         self.store = build_store(settings, clock=clock, ids=ids, spawn=self.supervisor.spawn)
-        self.broker = build_broker(settings, service, clock=clock, ids=ids, random=random, spawn=self.supervisor.spawn)
+        broker = build_broker(settings, service, clock=clock, ids=ids, random=random, spawn=self.supervisor.spawn)
+        self.broker = ProtectedBroker(broker, policies)
         self.publisher = Publisher(self.store, source=service, clock=clock, ids=ids)
+        self.breakers = Breakers(service, policies, self.store, clock=clock)
         self.gate = Gate(self.store, clock=clock, spawn=self.supervisor.spawn)
         self.monitor = Monitor(
             self.store,
@@ -115,12 +123,14 @@ class Runtime:
             plan = failpoints.parse_plan(self.settings.failpoints, self.settings.failpoint_log)
             failpoints.arm(plan)
             logger.warning("failpoints.armed %s", " ".join(plan.armed) or "none")
+        self._policies.resume()  # a service that ran before in this process may have drained them
         self.supervisor.fatal = asyncio.get_running_loop().create_future()
         try:
             if self._health is not None:
                 self._health.start()  # first, so that probes see a start that waits for its store
             await self._reach_store()
             await ensure_schema(self.store, self.settings)
+            await self.breakers.restore()
             await self.broker.start(self.topology())
             await self._start_loops()
         except BaseException:
@@ -144,6 +154,7 @@ class Runtime:
         lanes = [lane for worker in self.workers for lane in worker.lanes]
         self.supervisor.quiet(lanes)
         self.gate.drain()
+        self._policies.drain()  # a message in a back-off is better deferred than waited for
         for worker in self.workers:
             await worker.begin_drain()
         failpoint("drain.after_start")
@@ -157,6 +168,7 @@ class Runtime:
         self.is_draining = True
         self.is_started = False
         async with AsyncExitStack() as closing:  # last in, first out
+            closing.callback(self._policies.resume)
             if self._health is not None:
                 closing.push_async_callback(self._health.stop)
             closing.push_async_callback(self.supervisor.stop)
@@ -214,11 +226,16 @@ class Runtime:
             )
         self.membership = self._make_membership(holdings)
         # leases go last on drain: until then no peer takes over what is still being flushed
-        self._loops = [*loops, self.membership]
+        self._loops = [*loops, self.breakers, self.membership]
         for loop in (self.monitor, *self._loops):
             await self.supervisor.run(loop)
         for worker in self.workers:
-            await worker.subscribe()
+            gate = self._policy_gate(worker)
+            if gate is None:
+                await worker.subscribe()
+            else:
+                self._loops.insert(0, gate)
+                await self.supervisor.run(gate)
             for lane in worker.lanes:
                 await self.supervisor.run(lane)
 
@@ -260,6 +277,14 @@ class Runtime:
                 Worker(queue, execution, self.broker, concurrency=handler.concurrency, prefetch=handler.prefetch)
             )
         return tuple(workers)
+
+    def _policy_gate(self, worker: Worker) -> PolicyGate | None:
+        handler = self._router.handlers(worker.queue)[0]
+        if not handler.gates:
+            return None
+        return PolicyGate(
+            worker.queue, handler.gates, worker, concurrency=handler.concurrency, prefetch=handler.prefetch
+        )
 
     def _bridge(self) -> Bridge:
         return Bridge(

@@ -17,8 +17,9 @@ from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import Clock, SystemClock
 from spoolproof.codec import TypeRegistry, Upcast
 from spoolproof.consumer.handler import HandlerFunction, make_handler
+from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
-from spoolproof.errors import InvalidMessage, RegistrationError, SpoolproofError
+from spoolproof.errors import InvalidMessage, RegistrationError, SettingsError, SpoolproofError
 from spoolproof.health.asgi import Health
 from spoolproof.health.snapshot import Snapshot
 from spoolproof.health.thread import Address
@@ -26,6 +27,7 @@ from spoolproof.ids import Ids
 from spoolproof.message import HeaderValue, check_short_text
 from spoolproof.outbox.publish import Place, Receipt
 from spoolproof.outbox.transaction import Transaction, current, unit_of_work
+from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import ROLES, Runtime
 from spoolproof.settings import Settings, load_settings
@@ -41,7 +43,8 @@ class Service:
     """A service: its handlers, and once started its store and broker.
 
     name: 1 to 100 letters, digits, `-`, `_` or `.`; names its queues. settings: read from the environment at start if
-    None. clock, random: the machine's unless a test passes its own.
+    None. policies: the registry whose breakers are kept in the store across restarts and whose settings are checked at
+    start; default: the process's. clock, random: the machine's unless a test passes its own.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Service:
         name: str,
         *,
         settings: Settings | None = None,
+        policies: Registry | None = None,
         clock: Clock | None = None,
         random: RandomSource | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class Service:
             raise RegistrationError(f"Service({name!r}): use 1 to 100 letters, digits, '-', '_' or '.'")
         self.name = name
         self._settings = settings
+        self._policies = policies or default_registry()
         self._clock = clock or SystemClock()
         self._random = random or system_random()
         self._ids = Ids(self._clock)
@@ -76,6 +81,7 @@ class Service:
         attempts: int = limits.ATTEMPTS,
         delays: Sequence[float] = limits.DELAYS_SECONDS,
         dedupe: str = "inbox",
+        gate: GatingPolicy | Sequence[GatingPolicy] = (),
     ) -> Callable[[F], F]:
         """Register an `async def` as the handler of these events: classes marked by @event, or wire names for dicts.
 
@@ -84,7 +90,8 @@ class Service:
         queue: default `<service>.<function>`. timeout: seconds per attempt. concurrency: handlers at once in this
         process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
         delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.
-        dedupe: `inbox`, or `none` for at least once without a transaction.
+        dedupe: `inbox`, or `none` for at least once without a transaction. gate: a policy that every message of the
+        queue needs, or several; while its breaker is open the queue is left alone, uncounted.
         Raises RegistrationError with every fault of the registration.
         """
 
@@ -102,6 +109,7 @@ class Service:
                 attempts=attempts,
                 delays=delays,
                 dedupe=dedupe,
+                gate=gate,
             )
             for model in events:
                 self._registry.add(model)
@@ -181,9 +189,13 @@ class Service:
 
     @property
     def settings(self) -> Settings:
-        """The settings, read from the environment on first use. Raises SettingsError with every fault."""
+        """The settings, read from the environment on first use. Raises SettingsError with every fault, those of
+        policies included."""
         if self._settings is None:
-            self._settings = load_settings()
+            try:
+                self._settings = load_settings()
+            except SettingsError as error:
+                raise SettingsError([*error.faults, *self._policies.check()]) from None
         return self._settings
 
     @property
@@ -216,6 +228,7 @@ class Service:
         unknown = set(only) - set(ROLES)
         if unknown:
             raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
+        self._check_settings()
         self._check()
         if health is None and self.settings.health_port is not None:
             health = Address(self.settings.health_host, self.settings.health_port)
@@ -224,6 +237,7 @@ class Service:
             self.settings,
             self._router,
             self._registry,
+            self._policies,
             roles=only,
             health=health,
             clock=self._clock,
@@ -260,6 +274,13 @@ class Service:
         if self._runtime is not None:
             return self._runtime.monitor.snapshot()
         return Snapshot(at=self._clock.now(), service=self.name, version=spoolproof.__version__)
+
+    def _check_settings(self) -> None:
+        """Raise SettingsError with every fault of settings and policies together."""
+        _ = self.settings
+        faults = self._policies.check()
+        if faults:
+            raise SettingsError(faults)
 
     def _check(self) -> None:
         faults = self._registry.check()

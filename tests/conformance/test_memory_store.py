@@ -19,6 +19,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    StateConformance,
     TransactionConformance,
     WakeUpConformance,
 )
@@ -73,6 +74,10 @@ class TestMigrations(_Memory, MigrationsConformance):
 
 
 class TestRetention(_Memory, RetentionConformance):
+    pass
+
+
+class TestState(_Memory, StateConformance):
     pass
 
 

@@ -17,6 +17,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    StateConformance,
     TransactionConformance,
     WakeUpConformance,
 )
@@ -71,6 +72,10 @@ class TestMigrations(OnPostgres, MigrationsConformance):
 
 
 class TestRetention(OnPostgres, RetentionConformance):
+    pass
+
+
+class TestState(OnPostgres, StateConformance):
     pass
 
 

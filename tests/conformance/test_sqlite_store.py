@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    StateConformance,
     TransactionConformance,
     WakeUpConformance,
 )
@@ -83,6 +84,10 @@ class TestMigrations(OnSqlite, MigrationsConformance):
 
 
 class TestRetention(OnSqlite, RetentionConformance):
+    pass
+
+
+class TestState(OnSqlite, StateConformance):
     pass
 
 

@@ -32,19 +32,26 @@ _TRY_AGAIN_SECONDS = 0.5
 
 
 def retry_copy(
-    message: Message, *, queue: str, tier_seconds: int, failed: int, history: str, now_text: str, is_deferral: bool
+    message: Message,
+    *,
+    queue: str,
+    tier_seconds: int,
+    failed: int,
+    history: str,
+    now_text: str,
+    first_deferred_text: str | None,
 ) -> Outgoing:
     """Return the copy of a delivery that comes back to its queue, and to no other, after `tier_seconds`.
 
-    failed: attempts that failed so far, carried in `spoolproof-attempt`.
+    failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_text: None if it never was.
     """
     headers: dict[str, HeaderValue] = {**message.headers, QUEUE: queue}
     if failed:
         headers[ATTEMPT] = failed
         headers[HISTORY] = history
         headers.setdefault(FIRST_FAILED_AT, now_text)
-    if is_deferral:
-        headers.setdefault(FIRST_DEFERRED_AT, now_text)
+    if first_deferred_text is not None:
+        headers[FIRST_DEFERRED_AT] = first_deferred_text
     return Outgoing(
         message=msgspec.structs.replace(message, headers=headers),
         destination=f"delay:{tier_seconds}",

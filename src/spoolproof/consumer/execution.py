@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -29,10 +30,11 @@ from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, his
 from spoolproof.errors import EncodeError, LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids, derived_id
-from spoolproof.message import ATTEMPT, REPLAY_OF, Message
+from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message
 from spoolproof.outbox.publish import Publisher, handling
 from spoolproof.outbox.transaction import PendingPublishes, Transaction, current, unit_of_work
 from spoolproof.outcome import Ack, Outcome
+from spoolproof.policies.retry import within_delivery
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import Attempt
 from spoolproof.ports.store import Store
@@ -50,11 +52,17 @@ class Work:
     key: str | None
     failed: int
     history: list[Attempt] = field(default_factory=list)
+    first_deferred_at: datetime | None = None
 
     @property
     def is_replay(self) -> bool:
         """Whether an operator sent it again."""
         return REPLAY_OF in self.message.headers
+
+    @property
+    def is_again(self) -> bool:
+        """Whether the message was tried before, as far as anybody knows."""
+        return self.failed > 0 or self.first_deferred_at is not None or self.delivery.delivery_count > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ class Execution:
             key=inbox_key(message),
             failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,
             history=list(history_of(message)),
+            first_deferred_at=_instant_of(message.headers.get(FIRST_DEFERRED_AT)),
         )
 
     def _admit(self, work: Work) -> Admitted | Refusal:
@@ -168,8 +177,8 @@ class Execution:
             elif isinstance(decision, SendCopy) and await self._send_copy(work, decision):
                 return
             else:
-                reason = decision.reason if isinstance(decision, GiveUp) else "encode"
-                await self._bury(work, reason, failure, str(failure))
+                given_up = decision if isinstance(decision, GiveUp) else GiveUp("encode")
+                await self._bury(work, given_up.reason, failure, given_up.detail)
                 return
 
     async def _attempt(self, work: Work, admitted: Admitted) -> None:
@@ -234,7 +243,8 @@ class Execution:
         handler = admitted.handler
         delivery = _delivery_of(work) if handler.wants_delivery else None
         try:
-            result = await within(handler.call(admitted.payload, delivery, tx), handler.timeout_seconds)
+            with within_delivery(is_again=work.is_again):
+                result = await within(handler.call(admitted.payload, delivery, tx), handler.timeout_seconds)
         except Ack:
             result = None
         if isinstance(result, Outcome) and not isinstance(result, Ack):
@@ -250,10 +260,21 @@ class Execution:
     # --- fail --------------------------------------------------------------------------------------------------------
 
     def _decide(self, work: Work, handler: Handler, error: Exception) -> Decision:
-        decision = decide(error, work.failed + 1, attempts=handler.attempts, delays_seconds=handler.delays_seconds)
+        now = self._clock.now()
+        deferred_at = work.first_deferred_at
+        decision = decide(
+            error,
+            work.failed + 1,
+            attempts=handler.attempts,
+            delays_seconds=handler.delays_seconds,
+            deferred_seconds=0.0 if deferred_at is None else max(0.0, (now - deferred_at).total_seconds()),
+            is_gated=any(policy.state != "closed" for policy in handler.gates),
+        )
         if isinstance(decision, GiveUp) or decision.counts:
             work.failed += 1
-            work.history.append(attempt_of(error, self._clock.now(), self._host))
+            work.history.append(attempt_of(error, now, self._host))
+        elif deferred_at is None:
+            work.first_deferred_at = now
         logger.warning(
             "consumer.failed queue=%s id=%s attempt=%d decision=%s error=%s: %s",
             work.queue,
@@ -274,7 +295,7 @@ class Execution:
             failed=work.failed,
             history=history_text(work.history),
             now_text=self._clock.now().isoformat(),
-            is_deferral=not decision.counts,
+            first_deferred_text=None if work.first_deferred_at is None else work.first_deferred_at.isoformat(),
         )
         failpoint("retry.before_copy")
         try:
@@ -315,6 +336,17 @@ class Execution:
                 reason,
                 record.error,
             )
+
+
+def _instant_of(value: object) -> datetime | None:
+    """Return a header's instant; None for what is none, also one without a zone."""
+    if not isinstance(value, str):
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return None if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def _delivery_of(work: Work) -> Delivery:

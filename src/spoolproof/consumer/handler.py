@@ -17,6 +17,7 @@ from typing import Any
 from spoolproof import limits
 from spoolproof.codec import event_type_of
 from spoolproof.consumer.delivery import Delivery
+from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.errors import RegistrationError, UnknownType
 from spoolproof.outbox.transaction import Transaction
 
@@ -53,6 +54,7 @@ class Handler:
     attempts: int
     delays_seconds: tuple[float, ...]
     dedupe: Dedupe
+    gates: tuple[GatingPolicy, ...] = ()
 
     @property
     def wants_transaction(self) -> bool:
@@ -86,6 +88,7 @@ def make_handler(
     attempts: int,
     delays: Sequence[float],
     dedupe: str,
+    gate: object = (),
     timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
 ) -> Handler:
     """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
@@ -100,12 +103,15 @@ def make_handler(
         dedupe=dedupe,
         queue=queue,
     )
+    gates = _gates(gate, faults)
     types_handled = _wire_names(models, faults)
     arguments = _arguments(function, models, faults)
     if dedupe == Dedupe.NONE and any(argument is Argument.TRANSACTION for _, argument in arguments):
         faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
     if faults:
         raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    for policy in gates:
+        policy.gating()
     return Handler(
         queue=queue or f"{service}.{function.__name__}",
         function=function,
@@ -118,6 +124,7 @@ def make_handler(
         attempts=attempts,
         delays_seconds=tuple(float(delay) for delay in delays),
         dedupe=Dedupe(dedupe),
+        gates=gates,
     )
 
 
@@ -151,6 +158,15 @@ def _option_faults(
     if queue is not None and (not queue or len(queue.encode()) > 200 or " " in queue):
         faults.append(f"queue={queue!r}: 1 to 200 bytes without spaces")
     return faults
+
+
+def _gates(gate: object, faults: list[str]) -> tuple[GatingPolicy, ...]:
+    given = gate if isinstance(gate, tuple | list) else (gate,)
+    wrong = [one for one in given if not all(hasattr(one, name) for name in ("state", "watch", "gating"))]
+    if wrong:
+        faults.append(f"gate={gate!r}: a Policy with a Breaker, or several in a tuple")
+        return ()
+    return tuple(given)
 
 
 def _is_number(value: object) -> bool:

@@ -31,10 +31,11 @@ class Router:
                     f"queue {handler.queue!r} already has a handler for {', '.join(sorted(shared))}: "
                     f"{other.function.__qualname__}; give this one another queue="
                 )
-            if (other.concurrency, other.prefetch) != (handler.concurrency, handler.prefetch):
+            if _shared(other) != _shared(handler):
+                gates = ", ".join(policy.name for policy in other.gates) or "none"
                 raise RegistrationError(
                     f"queue {handler.queue!r}: {other.function.__qualname__} has concurrency={other.concurrency}, "
-                    f"prefetch={other.prefetch}; handlers of one queue share them"
+                    f"prefetch={other.prefetch}, gate={gates}; handlers of one queue share them"
                 )
         beside.append(handler)
 
@@ -72,3 +73,7 @@ class Router:
             )
             for queue, handlers in self._queues.items()
         )
+
+
+def _shared(handler: Handler) -> tuple[object, ...]:
+    return (handler.concurrency, handler.prefetch, frozenset(policy.name for policy in handler.gates))

@@ -3,6 +3,9 @@
 A lane is a supervised loop that runs one delivery at a time. Deliveries wait in a queue with room for `prefetch`, which
 is also what the broker is told: only stale ones can fill it, and they make room.
 
+A gated worker is told how much to take in. More is asked for with one more subscription beside those there are, never
+by ending one: what arrives while a subscription ends is sent back, which the broker counts.
+
 Draining: cancel the subscription, hand back what no lane has started, let running handlers end within the limit.
 """
 
@@ -13,6 +16,7 @@ import logging
 
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
+from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import make_room
 from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -31,34 +35,76 @@ class Worker:
         self._broker = broker
         self._prefetch = prefetch
         self._waiting: asyncio.Queue[BrokerDelivery | None] = asyncio.Queue(maxsize=prefetch + concurrency)
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
+        self._subscribed = 0  #: the prefetch of all subscriptions together
+        self._intake = Intake(concurrency, prefetch)
+        self._intake_grew = asyncio.Event()
+        self._changing = asyncio.Lock()
         self._is_draining = False
         self.lanes = tuple(Lane(self, number) for number in range(concurrency))
+        self.taking = 0  #: lanes that run a delivery or wait for one
         self.in_flight = 0
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether the broker delivers to this queue's consumer now."""
-        return self._subscription is not None and self._subscription.is_active
+        """Whether the broker delivers to this queue's consumer now, or a gate wants it not to."""
+        return self._intake.prefetch == 0 or any(one.is_active for one in self._subscriptions)
 
     async def subscribe(self) -> None:
         """Begin to consume, as soon as the broker is there."""
-        self._subscription = await self._broker.subscribe(self.queue, self._prefetch, self._on_delivery)
+        await self.take_in(self._intake)
+
+    async def take_in(self, intake: Intake) -> None:
+        """Take in this much from now on; running handlers go on. Raises BrokerUnavailable if the broker is stopped."""
+        async with self._changing:
+            if self._is_draining:
+                return
+            self.limit_lanes(intake)
+            if intake.prefetch == 0:
+                if self._subscribed > intake.holds:
+                    await self._unsubscribe()
+                    self._hand_back()
+            elif 2 * intake.prefetch <= self._subscribed:
+                await self._unsubscribe()
+                self._hand_back()
+                await self._subscribe(intake.prefetch)
+            elif intake.prefetch == self._prefetch or intake.prefetch >= 2 * self._subscribed:
+                # in between, few large steps: each is a subscription of its own
+                await self._subscribe(intake.prefetch - self._subscribed)
+
+    def limit_lanes(self, intake: Intake) -> None:
+        """Let no more lanes than this begin from now on."""
+        before, self._intake = self._intake, intake
+        if intake.lanes > before.lanes:
+            self._intake_grew.set()
+        if intake.lanes >= before.lanes:
+            return
+        # those that wait for a delivery may be too many now: let them look again
+        for _ in range(min(self.taking - self.in_flight, self._waiting.maxsize - self._waiting.qsize())):
+            self._waiting.put_nowait(None)
 
     async def begin_drain(self) -> None:
         """Take nothing new and hand back what was not started; running handlers go on."""
         self._is_draining = True
-        if self._subscription is not None:
-            await self._subscription.cancel()
-        while not self._waiting.empty():
-            delivery = self._waiting.get_nowait()
-            if delivery is not None:
-                delivery.nack()
+        async with self._changing:
+            await self._unsubscribe()
+        self._hand_back()
         for _ in self.lanes:
             self._waiting.put_nowait(None)
+        self._intake_grew.set()
 
     async def run_one(self) -> None:
         """Run the next delivery, or return after a few idle seconds."""
+        if self.taking >= self._intake.lanes:
+            await self._wait_for_intake()
+            return
+        self.taking += 1
+        try:
+            await self._take_one()
+        finally:
+            self.taking -= 1
+
+    async def _take_one(self) -> None:
         if self._waiting.empty():
             try:
                 async with asyncio.timeout(_IDLE_SECONDS):
@@ -68,6 +114,9 @@ class Worker:
         else:
             delivery = self._waiting.get_nowait()
         if delivery is None:
+            return
+        if self.in_flight >= self._intake.lanes:  # the gate closed on the way here
+            self._on_delivery(delivery)
             return
         self.in_flight += 1
         try:
@@ -81,8 +130,34 @@ class Worker:
         finally:
             self.in_flight -= 1
 
+    async def _wait_for_intake(self) -> None:
+        self._intake_grew.clear()
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await self._intake_grew.wait()
+        except TimeoutError:
+            return
+
+    async def _subscribe(self, prefetch: int) -> None:
+        if prefetch > 0:
+            self._subscriptions.append(await self._broker.subscribe(self.queue, prefetch, self._on_delivery))
+            self._subscribed += prefetch
+
+    async def _unsubscribe(self) -> None:
+        while self._subscriptions:
+            await self._subscriptions[-1].cancel()
+            self._subscriptions.pop()
+        self._subscribed = 0
+
+    def _hand_back(self) -> None:
+        while not self._waiting.empty():
+            delivery = self._waiting.get_nowait()
+            if delivery is not None:
+                delivery.nack()
+
     def _on_delivery(self, delivery: BrokerDelivery) -> None:
-        if self._is_draining or not make_room(self._waiting):
+        is_shut = self._intake.prefetch == 0 and not self._subscriptions
+        if self._is_draining or is_shut or not make_room(self._waiting):
             delivery.nack()
         else:
             self._waiting.put_nowait(delivery)

@@ -51,7 +51,8 @@ def consumer_dead_letter(
 ) -> DeadLetterRecord:
     """Return the record of a message a consumer gave up on; a replay sends it to this queue alone.
 
-    message_id: the inbox key, which is the message's id unless that is missing or not unique by itself.
+    message_id: the inbox key, which is the message's id unless that is missing or not unique by itself. detail: what
+    `error` does not say, put before its text; may be empty beside an error.
     """
     kept = tuple(attempts)[-limits.ATTEMPT_HISTORY_MAX :]
     return DeadLetterRecord(
@@ -63,12 +64,16 @@ def consumer_dead_letter(
         reason=reason,
         fingerprint=fingerprint_of(reason, error),
         error_class=class_name(error) if error is not None else reason,
-        error=error_text(error) if error is not None else detail,
+        error=detail if error is None else _joined(detail, error_text(error)),
         stack=stack_of(error) if error is not None else "",
         first_failed_at=kept[0].at if kept else now,
         last_failed_at=now,
         attempts=kept,
     )
+
+
+def _joined(detail: str, text: str) -> str:
+    return f"{storable_text(detail)} ({text})" if detail else text
 
 
 def _storable(message: Message, message_id: str) -> Message:

@@ -28,7 +28,7 @@ class Shared:
     drain: Drain
     random: RandomSource
     retry: RetrySettings | None
-    has_threads: bool
+    threads_abandoned_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard]) -> Pipeline
         tuple(guard for segment in segments for guard in segment.guards),
         judge=judge,
         timeout_seconds=min(limits, default=None),
-        has_threads=False,
+        threads_abandoned_max=0,
     )
     return Pipeline(
         root,
@@ -98,8 +98,10 @@ class _Builder:
         guards, timeout_seconds = tuple(self._guards), self._timeout_seconds
         segment: Segment
         if self._inner is None:
-            has_threads = self._shared.has_threads
-            segment = Attempt(guards, judge=self._judge, timeout_seconds=timeout_seconds, has_threads=has_threads)
+            threads_max = self._shared.threads_abandoned_max
+            segment = Attempt(
+                guards, judge=self._judge, timeout_seconds=timeout_seconds, threads_abandoned_max=threads_max
+            )
         else:
             segment = Segment(guards, self._inner, judge=self._judge, timeout_seconds=timeout_seconds)
         self._inner, self._guards, self._timeout_seconds = segment, [], None

@@ -30,7 +30,7 @@ PREFIX = "SPOOLPROOF_POLICY_"
 DEFAULT_PREFIX = f"{PREFIX}DEFAULT_"
 PRESET = "preset"
 
-_RULE_OF = {
+RULE_OF = {
     "failure_rate": "rate",
     "window_seconds": "rate",
     "window_calls": "rate",
@@ -97,7 +97,10 @@ class Sources:
         return found, faults
 
     def unused(self, names: Iterable[str]) -> list[str]:
-        """Return what no policy of these names reads: misspelt names and settings, and names that share a variable."""
+        """Return the faults that only the names of all policies show: misspelt settings, names that share a variable.
+
+        A variable or table of a policy that is not here is no fault: services share environments and files.
+        """
         by_prefix: dict[str, list[str]] = {}
         for name in names:
             by_prefix.setdefault(f"{PREFIX}{mangled(name)}_", []).append(name)
@@ -106,16 +109,11 @@ class Sources:
             for prefix, same in sorted(by_prefix.items())
             if len(same) > 1 and any(variable.startswith(prefix) for variable in self.named)
         ]
-        for variable in sorted(self.named):
-            owned = [prefix for prefix in by_prefix if variable.startswith(prefix)]
-            settings = {variable.removeprefix(prefix).lower() for prefix in owned}
-            if not settings & (SETTINGS.keys() | {PRESET}):
-                reason = "no such setting" if owned else "no policy of that name"
-                faults.append(
-                    f"{variable}={self.named[variable]!r}: {reason}; policies are {', '.join(sorted(names)) or 'none'}"
-                )
-        known = set(names)
-        faults += [f"[policies.{name}]: no policy of that name" for name in sorted(self.policies) if name not in known]
+        known = SETTINGS.keys() | {PRESET}
+        for variable, text in sorted(self.named.items()):
+            settings = {variable.removeprefix(prefix).lower() for prefix in by_prefix if variable.startswith(prefix)}
+            if settings and not settings & known:
+                faults.append(f"{variable}={text!r}: no such setting {min(settings, key=len)!r}")
         return faults
 
 
@@ -351,7 +349,7 @@ def _does_not_apply(setting: str, kinds: set[str], rules: list[str]) -> str:
     known = SETTINGS[setting]
     if "*" not in known.parts and not kinds & set(known.parts):
         return " or ".join(known.parts)
-    rule = _RULE_OF.get(setting)
+    rule = RULE_OF.get(setting)
     return f"{rule} rule" if rule is not None and rule not in rules else ""
 
 

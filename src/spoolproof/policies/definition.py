@@ -106,7 +106,7 @@ class Definition:
             drain=self.registry.drain_switch,
             random=self.random,
             retry=_retry_settings(self.parts, values),
-            has_threads=self.sync == "thread",
+            threads_abandoned_max=values["threads_abandoned_max"] if self.sync == "thread" else 0,
         )
         with self._lock:
             machines = [child.machines for child in self._alive.values()]

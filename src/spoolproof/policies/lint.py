@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spoolproof.policies.config import Resolved
+from spoolproof.policies.breaker import leaves
+from spoolproof.policies.config import RULE_OF, Resolved
 from spoolproof.policies.fallback import Constant, Fallback, LastGood, takes_arguments
 from spoolproof.policies.part import Part
 from spoolproof.policies.retry import Retry
@@ -158,9 +159,8 @@ def _matters(setting: str, part: Part, resolved: Resolved) -> bool:
     if part.kind == "bulkhead":
         is_adaptive = getattr(part, "adaptive", None) is not None
         return setting.startswith("limit_") == is_adaptive or setting in ("queue_max", "wait_seconds_max")
-    if setting.startswith("slow_"):
-        return "slow" in _rule_text(resolved.rule)
-    return True
+    rule = RULE_OF.get(setting)
+    return rule is None or rule in leaves(resolved.rule)
 
 
 def _rule_text(rule: Any) -> str:

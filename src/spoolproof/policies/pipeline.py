@@ -157,14 +157,15 @@ class Segment:
 class Attempt(Segment):
     """The innermost segment: each run is an attempt, judged once, by which every part around it goes."""
 
-    __slots__ = ("_has_threads",)
+    __slots__ = ("_threads_abandoned_max",)
 
     def __init__(
-        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, has_threads: bool
+        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, threads_abandoned_max: int
     ) -> None:
-        """has_threads: sync attempts with a time limit run in a thread of their own."""
+        """threads_abandoned_max: sync attempts with a time limit run in threads of their own, of which so many may
+        hang; 0 runs them here."""
         super().__init__(guards, None, judge=judge, timeout_seconds=timeout_seconds)
-        self._has_threads = has_threads
+        self._threads_abandoned_max = threads_abandoned_max
 
     async def run(self, call: Call) -> Any:
         """Make one attempt."""
@@ -208,8 +209,9 @@ class Attempt(Segment):
         try:
             self.admit_blocking(call, permits)
             call.attempt_started_at = call.now
-            if self._has_threads and (self.timeout_seconds is not None or call.deadline_at is not None):
-                result = run_in_thread(call, self.timeout_seconds)
+            threads_max = self._threads_abandoned_max
+            if threads_max and (self.timeout_seconds is not None or call.deadline_at is not None):
+                result = run_in_thread(call, self.timeout_seconds, threads_max)
             else:
                 call.has_started = True
                 result = call.function(*call.args, **call.kwargs)

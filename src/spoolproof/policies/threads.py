@@ -13,13 +13,10 @@ from typing import Any
 
 from spoolproof.errors import ThreadsExhausted
 from spoolproof.policies.call import Call
-from spoolproof.policies.ranges import SETTINGS
 from spoolproof.policies.timeout import expired
 
 _lock = threading.Lock()
 _abandoned = 0
-_default = SETTINGS["threads_abandoned_max"].default
-abandoned_max = _default if isinstance(_default, int) else 64
 
 
 class _Attempt:
@@ -61,7 +58,7 @@ def abandoned() -> int:
     return _abandoned
 
 
-def run_in_thread(call: Call, timeout_seconds: float | None) -> Any:
+def run_in_thread(call: Call, timeout_seconds: float | None, abandoned_max: int) -> Any:
     """Return what the function returns, run in a thread with a copy of this context. Raises what it raises,
     AttemptTimeout, DeadlineExceeded, or ThreadsExhausted when too many threads hang."""
     if _abandoned >= abandoned_max:

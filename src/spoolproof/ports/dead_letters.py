@@ -41,8 +41,9 @@ class DeadLetterRecord:
     """A message given up on.
 
     id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a replay
-    sends it. reason: handler, unroutable, refused, encode, decode, unknown_type, unknown_version, too_large, expired,
-    or `broker:WHY`. fingerprint: 16 hex digits, equal for equal failures. attempts: oldest first, at most 20.
+    sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused, encode,
+    decode, unknown_type, unknown_version, too_large, expired, or `broker:WHY`. fingerprint: 16 hex digits, equal for
+    equal failures. attempts: oldest first, at most 20.
     """
 
     id: str

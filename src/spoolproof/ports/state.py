@@ -16,7 +16,7 @@ from spoolproof import limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateRecord:
-    """A value and when it came. version: 1 for the first put of (kind, name), and one more with each; updated_at: by the
+    """A value and when it came. version: 1 for the first put of (kind, name), one more with each. updated_at: by the
     store's clock."""
 
     value: bytes
@@ -47,6 +47,6 @@ def check_value(kind: str, name: str, value: bytes) -> None:
     """Raise ValueError for a value no store takes."""
     if len(value) > limits.STATE_BYTES_MAX:
         raise ValueError(
-            f"state {kind!r} {name!r}: {len(value)} bytes, at most {limits.STATE_BYTES_MAX}; keep what grows in a table "
-            "of its own"
+            f"state {kind!r} {name!r}: {len(value)} bytes, at most {limits.STATE_BYTES_MAX}; "
+            "keep what grows in a table of its own"
         )

@@ -37,8 +37,9 @@ from spoolproof.ports.dead_letters import (
 )
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
 from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
-from spoolproof.ports.state import StateRecord, check_value
+from spoolproof.ports.state import StateRecord
 from spoolproof.ports.transaction import Row, StoreTransaction
+from spoolproof.stores.memory_facts import MemoryFacts
 from spoolproof.stores.memory_wakeup import MemoryWakeUp
 
 _SYSTEM_ACTOR = "spoolproof"
@@ -469,31 +470,6 @@ class MemoryRetention:
             for id in closed:
                 del state.dead_letters[id], state.audit[id]
             return len(handled) + len(closed)
-
-
-class MemoryFacts:
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    async def get(self, kind: str, name: str) -> StateRecord | None:
-        return self._store.committed().facts.get((kind, name))
-
-    async def put(self, kind: str, name: str, value: bytes) -> int:
-        check_value(kind, name, value)
-        async with self._store.transaction() as tx:
-            known = tx.state.facts.get((kind, name))
-            version = 1 if known is None else known.version + 1
-            record = StateRecord(value=value, version=version, updated_at=self._store.clock.now())
-            tx.state.facts[kind, name] = record
-            return version
-
-    async def all(self, kind: str) -> Mapping[str, StateRecord]:
-        found = {name: record for (of, name), record in self._store.committed().facts.items() if of == kind}
-        return dict(sorted(found.items()))
-
-    async def remove(self, kind: str, name: str) -> bool:
-        async with self._store.transaction() as tx:
-            return tx.state.facts.pop((kind, name), None) is not None
 
 
 class MemoryMigrations:

@@ -54,7 +54,7 @@ class Shop:
 
     @property
     def broker(self) -> MemoryBroker:
-        broker = self.service.runtime.broker
+        broker = self.service.runtime.broker.inner
         assert isinstance(broker, MemoryBroker)
         return broker
 

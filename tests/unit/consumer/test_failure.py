@@ -6,6 +6,9 @@ import pytest
 
 from spoolproof import DeadLetter, Defer, RetryLater
 from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide
+from spoolproof.errors import Action, BreakerOpen, BulkheadFull, Disposition
+from spoolproof.policies.report import Report, attach
+from spoolproof.policies.verdict import Kind, verdict_of
 
 DELAYS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 BUG = ValueError("bug")
@@ -44,3 +47,73 @@ def test_a_short_list_of_delays_repeats_its_last() -> None:
 def test_a_single_attempt_goes_straight_to_the_dead_letters() -> None:
     """`attempts=1` means once."""
     assert GiveUp("handler") == decide(BUG, 1, attempts=1, delays_seconds=DELAYS)
+
+
+DAY = 86_400.0
+OPEN = BreakerOpen(policy="psp", state="open", reason="x", retry_after_seconds=4.2)
+HALF_OPEN = BreakerOpen(policy="psp", state="half_open", reason="x", retry_after_seconds=0.1)
+FULL = BulkheadFull(policy="psp", running=1, queued=1, retry_after_seconds=1.0)
+
+
+def seen(action: Action, after_seconds: float | None = None, reason: str = "did it happen?") -> Exception:
+    """Return an error that a policy has seen and judged."""
+    error = ConnectionError("refused")
+    disposition = Disposition(action, reason, after_seconds)
+    kept = Report(verdict_of(Kind.TRANSIENT), attempts=3, elapsed_seconds=1.0, stop_reason="", disposition=disposition)
+    attach(error, kept, "")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "deferred_seconds", "decision"),
+    [
+        (seen(Action.DEFER), 8, 0.0, RunAgain(1.0, counts=False)),
+        (seen(Action.DEFER), 1, 1.5, RunAgain(1.5, counts=False)),
+        (seen(Action.DEFER), 1, 4.0, SendCopy(5, counts=False)),
+        (seen(Action.DEFER), 1, 50.0, SendCopy(60, counts=False)),
+        (seen(Action.DEFER), 1, DAY - 1, SendCopy(300, counts=False)),
+        (seen(Action.DEFER, 40.0), 1, 3.0, SendCopy(60, counts=False)),
+        (seen(Action.DEFER, 0.5), 1, 0.0, RunAgain(0.5, counts=False)),
+        (seen(Action.RETRY), 1, 0.0, RunAgain(0.1, counts=True)),
+        (seen(Action.RETRY), 3, 0.0, SendCopy(5, counts=True)),
+        (seen(Action.RETRY, 7.0), 1, 0.0, SendCopy(15, counts=True)),
+        (seen(Action.RETRY, 7.0), 8, 0.0, GiveUp("handler")),
+        (seen(Action.DEAD_LETTER), 1, 0.0, GiveUp("permanent")),
+        (seen(Action.PARK), 1, 0.0, GiveUp("park", "did it happen?")),
+        (OPEN, 8, 0.0, SendCopy(5, counts=False)),
+        (OPEN, 8, 2 * DAY, SendCopy(300, counts=False)),
+        (HALF_OPEN, 8, 0.0, RunAgain(0.1, counts=False)),
+        (FULL, 8, 0.0, RunAgain(1.0, counts=False)),
+    ],
+)
+def test_what_a_policy_said_of_the_work_is_done(
+    error: Exception, attempt: int, deferred_seconds: float, decision: Decision
+) -> None:
+    """Q27: an outage burns no attempt, and waits double so that a long one is not hammered."""
+    assert decision == decide(error, attempt, attempts=8, delays_seconds=DELAYS, deferred_seconds=deferred_seconds)
+
+
+def test_a_message_deferred_for_a_day_without_an_outage_is_parked() -> None:
+    """That long with every breaker closed, it is the message; and a person must know what is asked."""
+    decision = decide(seen(Action.DEFER), 1, attempts=8, delays_seconds=DELAYS, deferred_seconds=DAY)
+
+    assert isinstance(decision, GiveUp)
+    assert "park" == decision.reason
+    assert "24 h" in decision.detail
+
+
+def test_a_message_of_a_gated_queue_waits_in_its_queue_while_the_breaker_is_not_closed() -> None:
+    """The gate holds it there; in a delay queue it would wait on after the dependency is back (an hour later, too)."""
+    error = seen(Action.DEFER, 60.0)
+
+    for deferred_seconds in (0.0, DAY):
+        decision = decide(error, 1, attempts=8, delays_seconds=DELAYS, deferred_seconds=deferred_seconds, is_gated=True)
+        assert SendCopy(1, counts=False) == decision
+
+
+def test_what_a_handler_says_outweighs_what_a_policy_said() -> None:
+    """`raise Defer(…) from error`: the author has looked at it."""
+    outcome = Defer(60)
+    outcome.__cause__ = seen(Action.PARK)
+
+    assert SendCopy(60, counts=False) == decide(outcome, 1, attempts=8, delays_seconds=DELAYS)

@@ -34,7 +34,7 @@ async def test_connections_lost_while_a_handler_is_busy_make_no_dead_letter() ->
 
     await service.start()
     try:
-        store, broker = service.runtime.store, service.runtime.broker
+        store, broker = service.runtime.store, service.runtime.broker.inner
         assert isinstance(broker, MemoryBroker)
         for n in range(ORDERS):
             await service.publish(Order(n), key="one")

@@ -195,7 +195,6 @@ def test_a_file_sets_policies_and_adds_presets(tmp_path: Path) -> None:
         ("[policies.psp", "policies.toml"),
         ("[policies.psp]\nattempts = 99", "attempts=99"),
         ("[policies.psp]\nnonsense = 1", "nonsense"),
-        ("[policies.other]\nattempts = 2", "other"),
         ("[policy.psp]\nattempts = 2", "policy"),
         ("[policies]\npsp = 3", "psp=3"),
     ],
@@ -207,6 +206,24 @@ def test_every_fault_of_a_file_is_reported(tmp_path: Path, content: str, part: s
     Policy("psp", Retry(2), registry=registry)
 
     assert any(part in fault for fault in registry.check())
+
+
+def test_settings_of_policies_that_are_elsewhere_are_no_fault(tmp_path: Path) -> None:
+    """Services share environments and files; one that refused to start over another's settings would be a trap."""
+    file = tmp_path / "policies.toml"
+    file.write_text("[policies.other]\nattempts = 2\n")
+    registry = Registry({"SPOOLPROOF_POLICIES_FILE": str(file), "SPOOLPROOF_POLICY_OTHER_ATTEMPTS": "3"})
+    Policy("psp", Retry(2), registry=registry)
+
+    assert [] == registry.check()
+
+
+def test_names_that_share_a_variable_are_a_fault() -> None:
+    registry = Registry({"SPOOLPROOF_POLICY_A_B_ATTEMPTS": "2"})
+    for name in ("a.b", "a-b"):
+        Policy(name, Retry(3), registry=registry)
+
+    assert ["rename" in fault for fault in registry.check()] == [True]
 
 
 def test_a_strong_source_wins_over_a_weaker_one(tmp_path: Path) -> None:

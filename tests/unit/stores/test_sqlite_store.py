@@ -16,14 +16,16 @@ from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.store import Migration
 from spoolproof.sqlite import Database
+from spoolproof.stores.migrations import load
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
 from spoolproof.testing.clock import ManualClock
 
 CLOCK = SystemClock()
 IDS = Ids(CLOCK)
-SECOND = Migration(
-    2,
+NEEDED = load("spoolproof.stores.sqlite")[-1].version
+NEXT = Migration(
+    NEEDED + 1,
     "colours",
     "create table colour (name text); -- a comment; with a semicolon\n"
     "insert into colour values ('a;b');\n"
@@ -126,17 +128,17 @@ async def test_an_existing_schema_is_copied_before_it_is_changed(path: Path) -> 
     async with opened(path) as store:
         await store.outbox.append([event()], None)
         migrations = SqliteMigrations(
-            store._database, clock=ManualClock(), ids=IDS, steps=(*store.migrations._steps, SECOND)
+            store._database, clock=ManualClock(), ids=IDS, steps=(*store.migrations._steps, NEXT)
         )
 
         steps = await migrations.apply()
         again = await migrations.apply()
 
-    assert (["0002_colours"], []) == (steps, again)
+    assert ([f"{NEEDED + 1:04d}_colours"], []) == (steps, again)
     (copy,) = path.parent.glob("*.schema-*")
-    assert "store.db.schema-1-20260101T000000Z" == copy.name
+    assert f"store.db.schema-{NEEDED}-20260101T000000Z" == copy.name
     with closing(sqlite3.connect(copy)) as connection:
-        assert [(1,)] == connection.execute("select max(version) from spoolproof_schema_version").fetchall()
+        assert [(NEEDED,)] == connection.execute("select max(version) from spoolproof_schema_version").fetchall()
         assert [(1,)] == connection.execute("select count(*) from spoolproof_outbox").fetchall()
     with closing(sqlite3.connect(path)) as connection:
         assert [("a;b",)] == connection.execute("select name from colour").fetchall()
@@ -152,14 +154,14 @@ async def test_a_first_schema_is_not_copied(path: Path) -> None:
 
 async def test_a_step_that_fails_leaves_nothing_of_itself(path: Path) -> None:
     """The next start runs it from its beginning."""
-    broken = Migration(2, "broken", "create table half (name text);\ninsert into nowhere values (1);\n")
+    broken = Migration(NEEDED + 1, "broken", "create table half (name text);\ninsert into nowhere values (1);\n")
     async with opened(path) as store:
         migrations = SqliteMigrations(store._database, clock=CLOCK, ids=IDS, steps=(*store.migrations._steps, broken))
 
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
             await migrations.apply()
 
-        assert 1 == await migrations.found()
+        assert NEEDED == await migrations.found()
     with closing(sqlite3.connect(path)) as connection:
         assert [] == connection.execute("select 1 from sqlite_schema where name = 'half'").fetchall()
 
@@ -175,7 +177,7 @@ async def test_processes_that_start_together_migrate_once(path: Path) -> None:
 
         steps = [step for migrations in all_migrations for step in await migrations.apply()]
 
-        assert ["0001_first"] == steps
+        assert list(range(1, NEEDED + 1)) == [int(step.partition("_")[0]) for step in steps]
 
 
 async def test_the_schema_can_be_made_from_its_text(path: Path, tmp_path: Path) -> None:

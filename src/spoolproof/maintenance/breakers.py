@@ -1,0 +1,168 @@
+"""Keeps what breakers know in the store, so that a service that dies while one is open does not run into the same
+outage again at its restart.
+
+Each transition marks its policy, on whatever thread it happens; this loop saves what is marked, the newest state only.
+A store that is away costs nothing but lateness: the mark stays, and no call waits for a save. A closed breaker has no
+row. Rows are kept per service, not per process: the last writer wins, and a restarted process takes over whatever its
+siblings last knew, at most 24 h old.
+
+Must never happen: a call that waits for the store, or fails because of it; a start that fails over a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.errors import Unavailable
+from spoolproof.ids import derived_id
+from spoolproof.policies import Policy, Registry
+from spoolproof.ports.state import StateRecord
+from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.policies")
+
+_LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched
+_RECORD_SECONDS_MAX = 86_400.0  #: what a policy restores; an older row is of no use to anybody
+
+Name = tuple[str, str | None]
+
+
+class Breakers:
+    """The loop that saves breakers, and what restores them before anything runs."""
+
+    name = "policies.breakers"
+    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+
+    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+        self._kind = f"breaker/{service}"
+        self._policies = policies
+        self._store = store
+        self._clock = clock
+        self._watched: dict[Name, tuple[object, Callable[[], None]]] = {}  # bounded as the registry is
+        self._marked: dict[Name, Policy] = {}
+        self._stirred = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def restore(self) -> None:
+        """Take over what was saved, for every policy there is. Never raises over what it finds; logs it."""
+        try:
+            records = await self._store.state.all(self._kind)
+            for name, record in records.items():
+                self._restore(name, record)
+                if self._clock.now() - record.updated_at > timedelta(seconds=_RECORD_SECONDS_MAX):
+                    await self._store.state.remove(self._kind, name)
+        except Unavailable as error:
+            logger.warning("policies.not_restored error=%s", error)
+
+    async def start(self) -> None:
+        """Watch every breaker."""
+        self._loop = asyncio.get_running_loop()
+        self._watch()
+
+    async def run_once(self) -> None:
+        """Save what is marked, or wait a few seconds for something to be."""
+        self._watch()
+        await self._save()
+        self._stirred.clear()
+        if self._marked:
+            return
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._stirred.wait()
+        except TimeoutError:
+            return
+
+    async def drain(self) -> None:
+        """Save what is still marked, if the store is there."""
+        await self._save()
+
+    async def stop(self) -> None:
+        """Watch no more. Idempotent."""
+        self._loop = None
+        for _, unwatch in self._watched.values():
+            unwatch()
+        self._watched.clear()
+
+    # --- watch -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Watch breakers that are new, and let go of those that are no more."""
+        found: set[Name] = set()
+        for policy in self._policies.all():
+            name = (policy.name, policy.key)
+            circuit = policy.machines.circuit
+            known = self._watched.get(name)
+            found.add(name)
+            if known is not None and known[0] is circuit:
+                continue
+            if known is not None:
+                known[1]()
+            self._watched[name] = (circuit, policy.watch(self._marker(name, policy)))
+            if policy.state != "closed":  # it changed before it was watched
+                self._marked[name] = policy
+        for name in self._watched.keys() - found:
+            self._watched.pop(name)[1]()
+
+    def _marker(self, name: Name, policy: Policy) -> Callable[[object], None]:
+        def mark(_change: object) -> None:
+            self._marked[name] = policy
+            loop = self._loop
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._stirred.set)
+            except RuntimeError:
+                return  # the loop is closed, and the service with it
+
+        return mark
+
+    # --- keep --------------------------------------------------------------------------------------------------------
+
+    async def _save(self) -> None:
+        for name in list(self._marked):
+            policy = self._marked.pop(name)
+            try:
+                await self._save_one(name, policy)
+            except BaseException:
+                self._marked.setdefault(name, policy)  # the next turn tries again, with whatever is true by then
+                raise
+
+    async def _save_one(self, name: Name, policy: Policy) -> None:
+        row = _row_name(name)
+        snapshot = policy.snapshot()
+        if snapshot.get("state", "closed") == "closed" and snapshot.get("cooldown_until") is None:
+            await self._store.state.remove(self._kind, row)
+            return
+        value = msgspec.json.encode({"key": policy.key, "snapshot": snapshot})
+        try:
+            await self._store.state.put(self._kind, row, value)
+        except ValueError as error:
+            logger.error("policies.not_saved policy=%s error=%s", policy.name, error)
+
+    def _restore(self, row: str, record: StateRecord) -> None:
+        try:
+            policy = self._policies.get(row.partition(":")[0])
+        except KeyError:
+            return  # renamed or removed in this release; its row goes when it is old
+        try:
+            document = msgspec.json.decode(record.value)
+            key, snapshot = document["key"], document["snapshot"]
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            key, snapshot = None, None  # damaged: the policy says so with an event
+        if isinstance(key, str):
+            policy = policy.for_key(key)
+        if policy.state == "closed":  # else it has lived on in this process and knows better
+            policy.restore(snapshot)
+            if policy.state != "closed":
+                logger.warning("policies.restored policy=%s key=%s state=%s", policy.name, policy.key, policy.state)
+
+
+def _row_name(name: Name) -> str:
+    policy, key = name
+    return policy if key is None else f"{policy}:{derived_id(policy, key)}"
