@@ -69,8 +69,9 @@ bench: setup ## All benchmarks against their peers, into benchmarks/RESULTS.md
 
 proof: export SPOOLPROOF_DOSE = proof
 proof: export CI = true
-proof: setup ## Hours of it: the tests marked proof
+proof: setup ## Hours of it: the tests marked proof, then mutation of the policies' state machines
 	$(PYTEST) -m proof
+	$(BIN)/python tests/mutation.py
 
 docs: setup-python ## Run every code block of the README and the docs
 	@if [ -d tests/docs ]; then $(PYTEST) tests/docs; else echo "no tests/docs yet"; fi

@@ -1,9 +1,13 @@
 """What a breaker hands out: permits for calls that are watched, handles for isolations, a growing share after an
-outage."""
+outage. And for how long it hands out nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from spoolproof.backoff import RandomSource, spread_seconds
+from spoolproof.policies.snapshots import ISOLATE_SECONDS_MAX, REASON_MAX
 
 _SHARE_FIRST = 0.2
 
@@ -34,6 +38,28 @@ class Isolation:
     def release(self, now: float) -> None:
         """End it. Idempotent."""
         self._release(self, now)
+
+
+def isolation_faults(reason: object, seconds: object) -> list[str]:
+    """Return what is wrong with an isolation that somebody asks for."""
+    faults = []
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_MAX:
+        faults.append(f"reason={reason!r}: 1 to {REASON_MAX} characters that tell the next person why")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= ISOLATE_SECONDS_MAX:
+        faults.append(f"ttl_seconds={seconds!r}: a number from 1 to {ISOLATE_SECONDS_MAX:,}")
+    return faults
+
+
+def open_seconds(settings: Mapping[str, Any], round_: int, asked: float | None, random: RandomSource) -> float:
+    """Return how long to stay open in this round; asked: what the dependency asked for, heard up to the maximum.
+
+    Jitter may pass the maximum: cut there, half of the processes that opened together would probe together."""
+    most: float = settings["open_seconds_max"]
+    exponent = min(round_, 64)  # beyond any maximum, and still a finite power
+    seconds: float = min(most, settings["open_seconds"] * settings["open_factor"] ** exponent)
+    if settings["open_jitter"]:
+        seconds = spread_seconds(seconds, ratio=settings["open_jitter"], source=random)
+    return seconds if asked is None else max(seconds, min(asked, most))
 
 
 class Ramp:

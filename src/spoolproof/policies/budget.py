@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 BUCKETS = 10
+_ROUNDING = 1e-9  #: a share of calls is a float: 0.29 × 100 is a little less than 29
 
 
 class Budget:
@@ -17,7 +18,7 @@ class Budget:
     __slots__ = ("_calls", "_ends", "_fresh", "_lock", "_per_second_min", "_ratio", "_retries", "_second")
 
     def __init__(self, budget_ratio: float = 0.2, budget_per_second_min: float = 1.0) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finaliser that makes a call may run in the middle of a step
         self._calls = [0] * BUCKETS
         self._retries = [0] * BUCKETS
         self._fresh = 0  # calls of this second, not yet in their bucket
@@ -43,7 +44,7 @@ class Budget:
         with self._lock:
             if now >= self._ends:
                 self._move(now)
-            if self._left() < 1:
+            if self._left() < 1 - _ROUNDING:
                 return False
             self._retries[self._second % BUCKETS] += 1
             return True

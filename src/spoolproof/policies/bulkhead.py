@@ -1,27 +1,29 @@
 """At most so many calls at once, and a bounded queue of those who may wait a little.
 
 A slot is granted by whoever leaves, straight to the first waiter of the highest lane; nobody who comes later can take
-it in between. A waiter that is cancelled or gives up after its grant hands the slot on."""
+it in between. A waiter that is cancelled or gives up after its grant hands the slot on.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+from collections import OrderedDict
 from typing import Any, ClassVar
 
-from spoolproof.errors import BulkheadFull, DeadlineExceeded
+from spoolproof.errors import BulkheadFull
 from spoolproof.policies.adaptive import Adaptive, AdaptiveLimit
 from spoolproof.policies.call import LANES, Call
+from spoolproof.policies.line import Line, Step
 from spoolproof.policies.part import Part
-from spoolproof.policies.verdict import SUCCESS, Kind, Verdict
-from spoolproof.policies.waiter import TaskWaiter, ThreadWaiter, Waiter
+from spoolproof.policies.verdict import Kind, Status, Verdict
+from spoolproof.policies.waiter import Waiter
 
 
 class Bulkhead(Part):
-    """Lets at most `running_max` (32) calls run at once; `queue_max` (2 × running_max) more wait up to
-    `wait_seconds_max` (1), those of lane critical before normal before background. Else BulkheadFull.
+    """Lets at most `running_max` calls run at once (default 32, 1 to 10,000); further ones queue.
 
-    running_max: `Adaptive()` instead of a number finds the limit by itself.
+    running_max: `Adaptive()` instead of a number finds the limit by itself. queue_max: how many may wait (default
+    2 × running_max, 0 to 100,000). wait_seconds_max: how long (default 1, 0 to 60). Those of lane critical come before
+    normal before background; a full queue refuses the newest of the lowest lane. Whoever is refused gets BulkheadFull.
     """
 
     kind: ClassVar[str] = "bulkhead"
@@ -50,21 +52,13 @@ class Bulkhead(Part):
         super().__init__(given)
 
 
-class Slots:
-    """The slots of one policy and key. Thread-safe."""
+class Slots(Line):
+    """The slots of one policy and key. Thread-safe; a guard of the pipeline (see `node.Guard`).
 
-    __slots__ = (
-        "_adaptive",
-        "_key",
-        "_lanes",
-        "_name",
-        "_queue_max",
-        "_wait_seconds_max",
-        "limit",
-        "lock",
-        "queued",
-        "running",
-    )
+    limit: how many may run now. running: how many do, grants on their way included. queued: how many wait.
+    """
+
+    __slots__ = ("_adaptive", "_lanes", "_open_below", "_queue_max", "limit", "running")
 
     def __init__(
         self,
@@ -72,30 +66,33 @@ class Slots:
         key: str | None,
         *,
         running_max: int,
-        queue_max: int,
-        wait_seconds_max: float,
+        queue_max: int | None = None,
+        wait_seconds_max: float = 1.0,
         limit: AdaptiveLimit | None = None,
     ) -> None:
-        self._name = name
-        self._key = key
-        self.lock = threading.Lock()
-        self._lanes: dict[str, deque[Waiter]] = {}  # bounded by queue_max; made when first needed
+        """limit: moves by itself and replaces running_max. queue_max: 2 × running_max if None."""
+        super().__init__(name, key, wait_seconds_max)
         self._adaptive = limit
-        self.limit: float = running_max if limit is None else limit.limit
-        self._queue_max = queue_max
-        self._wait_seconds_max = wait_seconds_max
+        self._queue_max = 2 * running_max if queue_max is None else queue_max
+        self._lanes: tuple[OrderedDict[Waiter, None], ...] = ()  # in the order of LANES; bounded by queue_max
+        self.limit: int = running_max if limit is None else limit.limit
         self.running = 0
-        self.queued = 0
+        self._open_below = (
+            self.limit
+        )  #: while fewer run, anybody may enter; 0 while somebody waits or a step is under way
 
-    def configure(self, *, running_max: int, queue_max: int, wait_seconds_max: float) -> None:
-        """Change the bounds; above a lowered limit nobody is admitted until enough have left."""
-        with self.lock:
-            self._queue_max = queue_max
+    def configure(self, *, running_max: int, queue_max: int | None = None, wait_seconds_max: float = 1.0) -> None:
+        """Change the bounds. Above a lowered limit nobody is admitted until enough have left; who waits may stay."""
+        with Step(self, self._now):
+            self._queue_max = 2 * running_max if queue_max is None else queue_max
             self._wait_seconds_max = wait_seconds_max
             if self._adaptive is None:
                 self.limit = running_max
-            granted = self._grant()
-        self._wake(granted)
+
+    def resize(self, limit: int) -> None:
+        """Change the limit (1 or more); a raised one admits waiters at once."""
+        with Step(self, self._now):
+            self.limit = limit
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
@@ -103,13 +100,6 @@ class Slots:
     def is_plain(self) -> bool:
         """Whether a success needs no more than its slot given back."""
         return self._adaptive is None
-
-    def give_back(self) -> None:
-        """Give a slot back, to the next in line if there is one."""
-        with self.lock:
-            self.running -= 1
-            granted = self._grant()
-        self._wake(granted)
 
     @property
     def needs_time(self) -> bool:
@@ -119,144 +109,90 @@ class Slots:
     def enter(self, call: Call, now: float) -> object | None:
         """Take a slot, or None if the call has to queue for one. Raises BulkheadFull."""
         with self.lock:
-            if self.running < self.limit and not self.queued:
+            if self.running < self._open_below:
                 self.running += 1
                 return True
-            if self.queued >= self._queue_max and not self._has_lower(call.lane):
-                raise self._full()
-        return None
-
-    async def wait(self, call: Call) -> object:
-        """Return with a slot. Raises BulkheadFull or DeadlineExceeded."""
-        waiter = TaskWaiter()
-        if self._join(waiter, call.lane):
-            return True
-        until = self._until(call)
-        try:
-            await waiter.wait(call.clock, until)
-        except BaseException:
-            self._abandon(waiter, call.lane)
-            raise
-        return self._granted(waiter, call, until)
-
-    def wait_blocking(self, call: Call) -> object:
-        """The same on a thread."""
-        waiter = ThreadWaiter()
-        if self._join(waiter, call.lane):
-            return True
-        until = self._until(call)
-        try:
-            waiter.wait(call.clock, until)
-        except BaseException:
-            self._abandon(waiter, call.lane)
-            raise
-        return self._granted(waiter, call, until)
+        return self._enter_late(call, now)
 
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Give the slot back, to the next in line if there is one."""
-        adaptive = self._adaptive
-        if adaptive is None:
-            with self.lock:
+        if self._adaptive is not None:
+            self._learn(self._adaptive, call, verdict, now)
+        with self.lock:
+            if self._open_below:
                 self.running -= 1
-                if not self.queued:
-                    return
-                granted = self._grant()
-            self._wake(granted)
-            return
-        with self.lock:
-            change = None
-            if call.has_started:
-                if verdict is SUCCESS:
-                    change = adaptive.sample(now - call.attempt_started_at, self.running, now)
-                elif verdict.kind in (Kind.OVERLOADED, Kind.TIMEOUT):
-                    change = adaptive.overload(self.running, now)
-                self.limit = adaptive.limit
-            self.running -= 1
-            granted = self._grant()
-        self._wake(granted)
-        if change is not None:
-            adaptive.announce(change)
-
-    # --- the queue ---------------------------------------------------------------------------------------------------
-
-    def _until(self, call: Call) -> float:
-        until = call.clock.monotonic() + self._wait_seconds_max
-        return until if call.deadline_at is None else min(until, call.deadline_at)
-
-    def _join(self, waiter: Waiter, lane: str) -> bool:
-        """Queue up; True if a slot was free after all. Raises BulkheadFull."""
-        refused: Waiter | None = None
-        with self.lock:
-            if self.running < self.limit and not self.queued:
-                self.running += 1
-                return True
-            if self.queued >= self._queue_max:
-                refused = self._take_lowest(lane)
-                if refused is None:
-                    raise self._full()
-                refused.is_refused = True
-                self.queued -= 1
-            if not self._lanes:
-                self._lanes = {name: deque() for name in LANES}
-            self._lanes[lane].append(waiter)
-            self.queued += 1
-        if refused is not None:
-            refused.wake()
-        return False
-
-    def _granted(self, waiter: Waiter, call: Call, until: float) -> object:
-        with self.lock:
-            if waiter.is_granted:
-                return True
-            if not waiter.is_refused:
-                self._lanes[call.lane].remove(waiter)
-                self.queued -= 1
-            error = self._full()
-        if not waiter.is_refused and call.deadline_at is not None and until >= call.deadline_at:
-            raise DeadlineExceeded(policy=self._name, has_started=False)
-        raise error
-
-    def _abandon(self, waiter: Waiter, lane: str) -> None:
-        granted: list[Waiter] = []
-        with self.lock:
-            if waiter.is_granted:
-                self.running -= 1
-                granted = self._grant()
-            elif not waiter.is_refused:
-                self._lanes[lane].remove(waiter)
-                self.queued -= 1
-        self._wake(granted)
-
-    def _grant(self) -> list[Waiter]:
-        """Give every free slot to whoever is first."""
-        granted: list[Waiter] = []
-        while self.queued and self.running < self.limit:
-            waiter = next(lane for lane in self._lanes.values() if lane).popleft()
-            waiter.is_granted = True
-            self.queued -= 1
-            self.running += 1
-            granted.append(waiter)
-        return granted
-
-    def _wake(self, granted: list[Waiter]) -> None:
-        while granted:
-            lost = [waiter for waiter in granted if not waiter.wake()]
-            if not lost:
                 return
-            with self.lock:  # they died with their event loop: their slots go to the next
-                for waiter in lost:
-                    waiter.is_granted, waiter.is_refused = False, True
-                self.running -= len(lost)
-                granted = self._grant()
+        self._give_back(self._free, now)
 
-    def _has_lower(self, lane: str) -> bool:
-        return any(self._lanes.get(name) for name in LANES[LANES.index(lane) + 1 :])
+    def give_back(self) -> None:
+        """Give a slot back after a success, to the next in line if there is one. Only while `is_plain`."""
+        self._give_back(self._free)
 
-    def _take_lowest(self, lane: str) -> Waiter | None:
-        for name in reversed(LANES[LANES.index(lane) + 1 :]):
-            if self._lanes.get(name):
-                return self._lanes[name].pop()
-        return None
+    def _learn(self, adaptive: AdaptiveLimit, call: Call, verdict: Verdict, now: float) -> None:
+        if not call.has_started:
+            return
+        if verdict.status is Status.SUCCESS:
+            adaptive.sample(now - call.attempt_started_at, self.running, now)
+        elif verdict.kind is Kind.OVERLOADED or verdict.kind is Kind.TIMEOUT:
+            adaptive.overload(self.running, now)
+        else:
+            return
+        if adaptive.limit != self.limit:
+            self.resize(adaptive.limit)
 
-    def _full(self) -> BulkheadFull:
-        return BulkheadFull(policy=self._name, running=self.running, queued=self.queued)
+    # --- what is scarce ----------------------------------------------------------------------------------------------
+
+    def _admit(self, cost: float) -> object | None:
+        if self.queued or self.running >= self.limit:
+            return None
+        self.running += 1
+        return True
+
+    def _free(self) -> None:
+        self.running -= 1
+
+    def _undo(self, waiter: Waiter) -> None:
+        self.running -= 1
+
+    def _gate(self, is_busy: bool) -> None:
+        self._open_below = 0 if is_busy or self.queued else self.limit
+
+    def _serve(self) -> None:
+        while self.queued and self.running < self.limit:
+            waiter, _ = next(lane for lane in self._lanes if lane).popitem(last=False)
+            if waiter.is_gone(self._now):
+                self._refuse(waiter)
+                continue
+            self.running += 1
+            self._grant(waiter)
+
+    def _check_room(self, lane: str, cost: float) -> None:
+        """Raise BulkheadFull unless the queue has a place, or one of a lower lane can be refused for it."""
+        if self._wait_seconds_max <= 0:
+            raise self._refusal()
+        if self.queued < self._queue_max:
+            return
+        for line in self._lanes:  # those who are gone and not noticed yet are oldest, so they are in front
+            while line and (first := next(iter(line))).is_gone(self._now):
+                del line[first]
+                self._refuse(first)
+        if self.queued < self._queue_max:
+            return
+        for line in reversed(self._lanes[LANES.index(lane) + 1 :]):
+            if line:
+                return
+        raise self._refusal()
+
+    def _enqueue(self, waiter: Waiter) -> None:
+        if not self._lanes:
+            self._lanes = tuple(OrderedDict() for _ in LANES)
+        if self.queued >= self._queue_max:
+            newest, _ = next(line for line in reversed(self._lanes) if line).popitem()
+            self._refuse(newest)
+        self._lanes[LANES.index(waiter.lane)][waiter] = None
+
+    def _remove(self, waiter: Waiter) -> None:
+        del self._lanes[LANES.index(waiter.lane)][waiter]
+
+    def _refusal(self, cost: float = 1.0) -> BulkheadFull:
+        return BulkheadFull(policy=self.name, running=self.running, queued=self.queued)

@@ -1,11 +1,13 @@
 """Faults on purpose, to see what a service does. A part like any other, around the function itself.
 
 Inert unless the environment says SPOOLPROOF_CHAOS=1 or a test clock is in force: a policy with chaos in it may be
-shipped. The same seed gives the same sequence."""
+shipped. Where the environment switched it on, a warning a minute says so. The same seed gives the same sequence."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,16 +20,24 @@ from spoolproof.policies.call import Call
 from spoolproof.policies.part import Part
 from spoolproof.policies.timeout import await_it, is_awaitable
 
+logger = logging.getLogger("spoolproof.policies")
+
 ENABLED = "SPOOLPROOF_CHAOS"
+
+_WARN_SECONDS = 60.0
+_NO_RESULT: Any = object()
 
 
 class Chaos(Part):
     """Makes a share of attempts go wrong, in exactly one way.
 
-    rate: 0 to 1. seed: of the sequence. when: a predicate on the call's arguments. fault: an exception (or a function
-    that makes one) to raise instead of calling. latency_seconds: to wait before calling. result: to return instead of
-    calling. behaviour: a function called instead. unknown: do the work, then raise AttemptTimeout: finds missing
-    idempotency. hang: never return. cancel: raise CancelledError."""
+    rate: 0 to 1, 0 unless given. seed: of the sequence; attempts draw from it in the order in which they reach the
+    function. when: a predicate on the call's arguments; attempts it refuses draw nothing. fault: an exception (copied
+    each time), or a class or function that makes one, to raise instead of calling. latency_seconds: to wait before
+    calling, 0 to 3,600. result: to return instead of calling, also None. behaviour: a function called instead.
+    unknown: do the work, then raise AttemptTimeout: finds missing idempotency. hang: never return (async only, else
+    PolicyUsageError). cancel: raise CancelledError. Blocks (`permit`, `attempts`) have no function, and no chaos.
+    Raises PolicyConfigError with every fault."""
 
     kind: ClassVar[str] = "chaos"
     settings: ClassVar[tuple[str, ...]] = ()
@@ -40,7 +50,7 @@ class Chaos(Part):
         when: Callable[..., bool] | None = None,
         fault: Exception | Callable[[], Exception] | None = None,
         latency_seconds: float | None = None,
-        result: Any = None,
+        result: Any = _NO_RESULT,
         behaviour: Callable[..., Any] | None = None,
         unknown: bool = False,
         hang: bool = False,
@@ -49,41 +59,66 @@ class Chaos(Part):
         ways = {
             "fault": fault is not None,
             "latency_seconds": latency_seconds is not None,
-            "result": result is not None,
+            "result": result is not _NO_RESULT,
             "behaviour": behaviour is not None,
             "unknown": unknown,
             "hang": hang,
             "cancel": cancel,
         }
-        chosen = [name for name, is_on in ways.items() if is_on]
+        chosen = [name for name, is_chosen in ways.items() if is_chosen]
         faults = []
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        if not _is_number(rate, 1):
             faults.append(f"rate={rate!r}: a number from 0 to 1")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            faults.append(f"seed={seed!r}: a whole number")
         if len(chosen) != 1:
             faults.append(f"behaviour={chosen}: exactly one of {', '.join(ways)}")
-        if latency_seconds is not None and not 0 <= latency_seconds <= 3600:
+        if latency_seconds is not None and not _is_number(latency_seconds, 3600):
             faults.append(f"latency_seconds={latency_seconds!r}: a number from 0 to 3,600")
+        if fault is not None and not _is_fault(fault):
+            faults.append(f"fault={fault!r}: an Exception, or a class or function that makes one; see cancel=True")
+        for name, function in (("when", when), ("behaviour", behaviour)):
+            if function is not None and not callable(function):
+                faults.append(f"{name}={function!r}: a function")
         super().__init__({}, faults)
+        self.way = chosen[0]
         self._rate = rate
+        self._seed = seed
         self._random = seeded_random(seed)
         self._when = when
         self._fault = fault
         self._latency_seconds = latency_seconds or 0.0
         self._result = result
         self._behaviour = behaviour
-        self.way = chosen[0]
+        values = {"fault": fault, "latency_seconds": latency_seconds, "result": result, "behaviour": behaviour}
+        self._shown = _shown(values.get(self.way, True))
+        self._warned_at = float("-inf")
 
     def __repr__(self) -> str:
-        return f"Chaos({self.way}, rate={self._rate!r})"
+        when = "" if self._when is None else f", when={_shown(self._when)}"
+        return f"Chaos({self._rate!r}, seed={self._seed}{when}, {self.way}={self._shown})"
 
-    @staticmethod
-    def is_active() -> bool:
-        """Whether faults are made at all here."""
-        return is_replaced() or os.environ.get(ENABLED) == "1"
+    def is_active(self, call: Call) -> bool:
+        """Whether faults are made at all here; warns where it is not a test that makes them."""
+        if is_replaced():
+            return True
+        if os.environ.get(ENABLED) != "1":
+            return False
+        now = call.clock.monotonic()
+        if now - self._warned_at >= _WARN_SECONDS:
+            self._warned_at = now
+            logger.warning(
+                "policies.chaos_active policy=%s behaviour=%s rate=%g; unset %s to end it",
+                call.name,
+                self.way,
+                self._rate,
+                ENABLED,
+            )
+        return True
 
     def strikes(self, call: Call) -> bool:
         """Draw for one attempt."""
-        if not self.is_active() or (self._when is not None and not self._when(*call.args, **call.kwargs)):
+        if not self.is_active(call) or (self._when is not None and not self._when(*call.args, **call.kwargs)):
             return False
         if self._random.uniform(0.0, 1.0) >= self._rate:
             return False
@@ -104,7 +139,7 @@ class Chaos(Part):
                     return await _result_of(function(*args, **kwargs))
                 case "unknown":
                     await _result_of(function(*args, **kwargs))
-                    raise AttemptTimeout(policy=call.name, timeout_seconds=0.0)
+                    raise _lost_answer(call)
                 case "hang":
                     await asyncio.get_running_loop().create_future()
                 case "behaviour" if self._behaviour is not None:
@@ -126,7 +161,7 @@ class Chaos(Part):
                     return function(*args, **kwargs)
                 case "unknown":
                     function(*args, **kwargs)
-                    raise AttemptTimeout(policy=call.name, timeout_seconds=0.0)
+                    raise _lost_answer(call)
                 case "hang":
                     raise PolicyUsageError("Chaos(hang=True) is for async functions: a hung thread could not be ended")
                 case "behaviour" if self._behaviour is not None:
@@ -139,9 +174,39 @@ class Chaos(Part):
         if self.way == "cancel":
             raise asyncio.CancelledError
         if self._fault is not None:
-            raise self._fault if isinstance(self._fault, Exception) else self._fault()
+            raise _fresh(self._fault) if isinstance(self._fault, Exception) else self._fault()
         return self._result
 
 
 async def _result_of(value: Any) -> Any:
     return await await_it(value) if is_awaitable(value) else value
+
+
+def _lost_answer(call: Call) -> AttemptTimeout:
+    return AttemptTimeout(policy=call.name, timeout_seconds=call.clock.monotonic() - call.attempt_started_at)
+
+
+def _fresh(error: Exception) -> Exception:
+    """Return a copy: tracebacks, notes and reports of one attempt must not pile up on the next one's error."""
+    try:
+        made = copy.copy(error)
+    except Exception:  # its class takes other arguments than it keeps; then they pile up, and the fault is still made
+        return error
+    return made if type(made) is type(error) else error
+
+
+def _is_number(value: object, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high
+
+
+def _is_fault(fault: object) -> bool:
+    if isinstance(fault, type):
+        return issubclass(fault, Exception)
+    return isinstance(fault, Exception) or callable(fault)
+
+
+def _shown(value: object) -> str:
+    """Return a value as text that is the same in every process, so that equal declarations look equal."""
+    if value is None or isinstance(value, str | int | float | BaseException):
+        return repr(value)
+    return str(getattr(value, "__qualname__", type(value).__qualname__))

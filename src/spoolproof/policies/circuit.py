@@ -21,13 +21,13 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spoolproof.backoff import RandomSource, spread_seconds
+from spoolproof.backoff import RandomSource
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import events
-from spoolproof.policies.admission import Isolation, Permit, Ramp
+from spoolproof.policies.admission import Isolation, Permit, Ramp, isolation_faults, open_seconds
 from spoolproof.policies.breaker import Shape
 from spoolproof.policies.call import Call
-from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, REASON_MAX, read_snapshot
+from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, read_snapshot
 from spoolproof.policies.tally import Tally
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict
 
@@ -60,8 +60,9 @@ class Circuit:
         """rule: the shape of the rule. settings: those of Breaker, resolved; kept, and never changed."""
         self._name = name
         self._key = key
+        self._mode = mode
         self._random = random
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._now = 0.0
         self._state = CLOSED
         self._reason = ""
@@ -88,6 +89,8 @@ class Circuit:
             self._apply(rule, mode, settings)
 
     def _apply(self, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
+        if self._mode == "off" != mode:
+            self.tally.clear()  # while off, only some of what ended was counted
         self._mode = mode
         self._settings: Mapping[str, Any] = settings
         self.tally.configure(rule, settings, self._now)
@@ -254,7 +257,7 @@ class Circuit:
             if now >= self._open_until:
                 self._change(HALF_OPEN, "time to probe")
         elif self._state == HALF_OPEN:
-            if any(probe.lease_until <= now for probe in self._probes):
+            if any(probe.lease_until <= now for probe in list(self._probes)):
                 self._last_error = "a probe hung"
                 self._reopen(now, "a probe gave no answer within its lease", None)
         elif self._ramp is not None and self._ramp.share(now) >= 1.0:
@@ -295,15 +298,7 @@ class Circuit:
         self._change(OPEN, reason)
 
     def _set_open(self, now: float, asked: float | None) -> None:
-        settings = self._settings
-        most = settings["open_seconds_max"]
-        exponent = min(self.round, 64)  # beyond any maximum, and still a finite power
-        seconds = min(most, settings["open_seconds"] * settings["open_factor"] ** exponent)
-        if settings["open_jitter"]:
-            seconds = spread_seconds(seconds, ratio=settings["open_jitter"], source=self._random)
-        if asked is not None:
-            seconds = max(seconds, min(asked, most))
-        self._open_until = now + min(seconds, most)
+        self._open_until = now + open_seconds(self._settings, self.round, asked, self._random)
 
     def _close(self, now: float, reason: str) -> None:
         self._closed_at = now
@@ -312,7 +307,7 @@ class Circuit:
         self._change(CLOSED, reason)
 
     def _change(self, state: str, reason: str) -> None:
-        counts = {**self.tally.counts(), "round": self.round}
+        counts = {**self.tally.counts(self._now), "round": self.round}
         old, self._state = self._state, state
         self._reason = reason
         self.epoch += 1
@@ -348,7 +343,10 @@ class Circuit:
     def _announce(self, changes: list[events.BreakerChanged]) -> None:
         for change in changes:
             for watcher in self._watchers:
-                watcher(change)
+                try:
+                    watcher(change)
+                except Exception as error:  # it would cost the call its permit, or replace its result
+                    events._note(error)
             if events.listeners:
                 events.emit(change)
 
@@ -357,12 +355,7 @@ class Circuit:
     def isolate(self, reason: str, ttl_seconds: float | None, now: float) -> Isolation:
         """Reject everything until the returned handle is released or its time is over. Raises PolicyConfigError."""
         seconds = self._settings["isolate_seconds"] if ttl_seconds is None else ttl_seconds
-        faults = []
-        if not isinstance(reason, str) or not 1 <= len(reason.strip()) <= REASON_MAX:
-            faults.append(f"reason={reason!r}: 1 to {REASON_MAX} characters that tell the next person why")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 86_400:
-            faults.append(f"ttl_seconds={ttl_seconds!r}: a number from 1 to 86,400")
-        if faults:
+        if faults := isolation_faults(reason, seconds):
             raise PolicyConfigError(faults, policy=self._name)
         with self.lock:
             now = self._catch_up(now)
@@ -404,7 +397,8 @@ class Circuit:
         self._announce(changes)
 
     def watch(self, callback: Callable[[events.BreakerChanged], None]) -> Callable[[], None]:
-        """Call `callback` at each transition, after the lock is released; returns the unwatch. It must not raise."""
+        """Call `callback` at each transition, after the lock is released; returns the unwatch. What it raises is
+        swallowed and counted in `events.listener_errors()`."""
         entry = lambda change: callback(change)  # noqa: E731  its own identity: one callback may watch twice
         with self.lock:
             self._watchers = (*self._watchers, entry)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -29,6 +31,20 @@ Rule: TypeAlias = type[BaseException] | Callable[[BaseException], bool]
 ResultRule: TypeAlias = Callable[[Any], "Kind | Verdict | None"]
 
 _TEXT_MAX = 200
+_OF_RESULT_RULE = "__spoolproof_of_result_rule__"
+_URL = re.compile(r"(?<=://)\S+")
+
+#: What a group of errors means: the first of these that is among them.
+_WEIGHTIEST = (
+    Kind.BUG,
+    Kind.PERMANENT,
+    Kind.TIMEOUT,
+    Kind.OVERLOADED,
+    Kind.TRANSIENT,
+    Kind.RATE_LIMITED,
+    Kind.DEADLINE,
+    Kind.LOCAL,
+)
 _unclassified: WeakSet[type[BaseException]] = WeakSet()  #: classes that were logged already
 
 
@@ -106,13 +122,21 @@ class Classifier:
         return bool(self._result_rules)
 
     def of_result(self, value: object) -> Verdict:
-        """Return what a returned value means: success unless a rule says otherwise."""
+        """Return what a returned value means: success unless a rule says otherwise.
+
+        Raises what a rule raises, and PolicyUsageError for a rule that says anything but a Kind, a Verdict or None.
+        Both are marked: the work is done, so an error of the rule must not pass for one of the dependency."""
         for rule in self._result_rules:
-            said = rule(value)
-            if isinstance(said, Verdict):
-                return said
-            if said is not None:
-                return verdict_of(Kind(said), reason=f"result of type {type(value).__name__}")
+            try:
+                said = rule(value)
+                if isinstance(said, Verdict):
+                    return said
+                if said is not None:
+                    return verdict_of(_kind_of(said, rule), reason=f"result of type {type(value).__name__}")
+            except Exception as mistake:
+                with suppress(AttributeError, TypeError):  # a class that allows no attributes
+                    setattr(mistake, _OF_RESULT_RULE, True)
+                raise
         return SUCCESS
 
     def of_error(
@@ -133,11 +157,43 @@ class Classifier:
             return verdict_of(Kind.LOCAL, retry_after_seconds=error.retry_after_seconds, reason=text_of(error))
         if isinstance(error, DeadlineExceeded):
             return _of_deadline(error, has_started, elapsed_seconds, blame_seconds)
+        if getattr(error, _OF_RESULT_RULE, False):
+            return verdict_of(Kind.BUG, is_unknown=True, reason=f"a result rule failed: {text_of(error)}"[:_TEXT_MAX])
         for rule, kind, unknown in self._rules:
             if isinstance(error, rule) if isinstance(rule, type) else rule(error):
                 asked = retry_after_seconds(error, AMBIENT.now())
                 return verdict_of(kind, is_unknown=unknown, retry_after_seconds=asked, reason=text_of(error))
+        if isinstance(error, ExceptionGroup):
+            return _of_group(
+                error,
+                [
+                    self.of_error(
+                        one, has_started=has_started, elapsed_seconds=elapsed_seconds, blame_seconds=blame_seconds
+                    )
+                    for one in error.exceptions
+                ],
+            )
         return _built_in(error)
+
+
+def _kind_of(said: object, rule: ResultRule) -> Kind:
+    try:
+        return Kind(said)  # type: ignore[arg-type]
+    except ValueError:
+        raise PolicyUsageError(
+            f"result({rule!r}) returned {said!r}; return a Kind or a Verdict for a failure, None for a success"
+        ) from None
+
+
+def _of_group(group: ExceptionGroup[Exception], verdicts: list[Verdict]) -> Verdict:
+    """Return the weightiest of the verdicts. It is unknown if any is; the longest Retry-After counts."""
+    asked = [verdict.retry_after_seconds for verdict in verdicts if verdict.retry_after_seconds is not None]
+    return verdict_of(
+        next(kind for kind in _WEIGHTIEST if any(verdict.kind is kind for verdict in verdicts)),
+        is_unknown=any(verdict.is_unknown for verdict in verdicts),
+        retry_after_seconds=max(asked, default=None),
+        reason=text_of(group),
+    )
 
 
 def _of_deadline(
@@ -191,17 +247,17 @@ def text_of(error: BaseException) -> str:
 
 def redact(text: str) -> str:
     """Return the text with the credentials and the query string of every URL in it removed."""
-    if "://" not in text:
-        return text
-    words = []
-    for word in text.split(" "):
-        scheme, separator, rest = word.partition("://")
-        if separator:
-            rest = rest.partition("?")[0]
-            authority, slash, path = rest.partition("/")
-            word = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
-        words.append(word)
-    return " ".join(words)
+    return _URL.sub(lambda found: _redacted(found[0]), text) if "://" in text else text
+
+
+def _redacted(rest: str) -> str:
+    authority, slash, path = rest.partition("/")
+    path = path.partition("?")[0]
+    if "@" in authority:
+        authority = authority.rpartition("@")[2]
+    elif ":" in authority and "@" in path:  # a password with a slash in it: rather too little is shown than that
+        authority, slash, path = path.rpartition("@")[2].partition("/")
+    return f"{authority.partition('?')[0]}{slash}{path}"
 
 
 def _http_result(value: Any) -> Verdict | None:

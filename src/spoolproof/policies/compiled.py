@@ -10,8 +10,8 @@ from typing import Any, cast
 from spoolproof.backoff import RandomSource
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.deadline import DeadlineNode
-from spoolproof.policies.fallback import Fallback, FallbackNode
-from spoolproof.policies.hedge import Hedge, HedgeNode
+from spoolproof.policies.fallback import Answers, Fallback, FallbackNode
+from spoolproof.policies.hedge import Hedge, HedgeNode, Latencies
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.pipeline import Attempt, Judge, Segment
@@ -41,9 +41,17 @@ class Pipeline:
     deadline: DeadlineNode | None
 
 
-def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard]) -> Pipeline:
+@dataclass(slots=True)
+class Memory:
+    """What nodes remember of a dependency; it outlives the pipeline, which a reload builds anew."""
+
+    answers: Answers | None = None
+    latencies: Latencies | None = None
+
+
+def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Memory) -> Pipeline:
     """Compile parts into a pipeline. guards: the machines by the kind of their part."""
-    builder = _Builder(shared, judge)
+    builder = _Builder(shared, judge, memory)
     for part in reversed(shared.parts):
         builder.add(part, guards)
     root = builder.finish()
@@ -67,9 +75,10 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard]) -> Pipeline
 class _Builder:
     """Works from the function outwards; guards and a limit that meet share a segment."""
 
-    def __init__(self, shared: Shared, judge: Judge) -> None:
+    def __init__(self, shared: Shared, judge: Judge, memory: Memory) -> None:
         self._shared = shared
         self._judge = judge
+        self._memory = memory
         self._inner: Node | None = None
         self._guards: list[Guard] = []
         self._timeout_seconds: float | None = None
@@ -113,8 +122,10 @@ class _Builder:
             case Retry() if shared.retry is not None:
                 return RetryNode(inner, shared.retry, budget=shared.budget, drain=shared.drain, random=shared.random)
             case Hedge():
+                self._memory.latencies = self._memory.latencies or Latencies()
                 return HedgeNode(
                     inner,
+                    latencies=self._memory.latencies,
                     extra_max=values["hedge_extra_max"],
                     timeout_seconds=values.get("timeout_seconds", 10.0),
                     budget=shared.budget,
@@ -122,7 +133,8 @@ class _Builder:
                     on_discard=part.on_discard,
                 )
             case Fallback():
-                return FallbackNode(inner, part.rungs, values["rung_seconds"])
+                self._memory.answers = self._memory.answers or Answers()
+                return FallbackNode(inner, part.rungs, values["rung_seconds"], self._memory.answers)
         return DeadlineNode(inner, values["deadline_seconds"])
 
 

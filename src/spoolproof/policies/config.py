@@ -4,12 +4,17 @@ built-in → `CB_*` and `SPOOLPROOF_POLICY_DEFAULT_<SETTING>` → preset → cod
 `SPOOLPROOF_POLICIES_FILE` (`[policies.<name>]`) → `SPOOLPROOF_POLICY_<NAME>_<SETTING>` (upper case, other characters
 `_`).
 
-`load` reads and checks what was given outside the code; `resolve` lays it around one policy's parts. Both return faults
-instead of raising them, so that a start-up report can list them all.
+    load(environ, toml) -> (Sources, faults)                reads and checks what was given outside the code
+    resolve(name, parts, sources, *, preset) -> Resolved    lays it around the parts of one policy
+    sources.unused(names) -> faults                         what only the names of all policies show
 
-Aliases: CB_FAILURE_THRESHOLD, a whole number (`consecutive`), `40%` or a fraction below 1 (`failure_rate`), is the only
-rule where code names none. CB_RESET_TIMEOUT, whole milliseconds: `open_seconds`, exact (`open_factor` 1, `open_jitter`
-0). CB_MONITOR_PERIOD, whole milliseconds: `window_seconds`, and `within_seconds` of consecutive.
+All return faults instead of raising them, so that a start-up report can list them all. `aliases` reads the CB_*
+variables. `preset` is a key like any other in the file and the environment.
+
+A setting that has no effect is never passed over in silence. From code, file or a policy's own variable it is a fault;
+from what is meant for many policies (defaults, presets) it is recorded as shadowed where a stronger rule hides it, and
+is no matter where the policy lacks the part. Of `window_seconds` and `window_calls` the one from the stronger source
+counts.
 """
 
 from __future__ import annotations
@@ -22,9 +27,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from spoolproof.policies.aliases import PERIOD, THRESHOLD, lay_aliases
 from spoolproof.policies.breaker import DEFAULT_SHAPE, Shape, leaves
 from spoolproof.policies.part import Part
-from spoolproof.policies.ranges import SETTINGS
+from spoolproof.policies.ranges import SETTINGS, number_of
 
 PREFIX = "SPOOLPROOF_POLICY_"
 DEFAULT_PREFIX = f"{PREFIX}DEFAULT_"
@@ -43,7 +49,12 @@ RULE_OF = {
     "slow_calls_min": "slow",
 }
 _NAMES_RULE = {"failure_rate": "rate", "consecutive": "consecutive", "slow_rate": "slow"}
+_WINDOW = {"window_seconds": "window_calls", "window_calls": "window_seconds"}
+_PERIOD = {"window_seconds": "within_seconds", "within_seconds": "window_seconds"}
 _BUILT_IN = "built-in"
+_CODE = "code"
+_FILE = "file"
+_KINDS = {kind for setting in SETTINGS.values() for kind in setting.parts} - {"*"} | {"chaos"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +98,14 @@ class Sources:
         for variable, text in self.named.items():
             setting = variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
             if setting == PRESET:
-                found[PRESET] = (text, variable)
+                found[PRESET] = (text.strip(), variable)
             elif setting in SETTINGS:
                 value, fault = parse(setting, text, variable)
                 if fault is None:
                     found[setting] = (value, variable)
                 else:
                     faults.append(fault)
+        faults += _both_windows(found, f"{prefix}…")
         return found, faults
 
     def unused(self, names: Iterable[str]) -> list[str]:
@@ -109,9 +121,16 @@ class Sources:
             for prefix, same in sorted(by_prefix.items())
             if len(same) > 1 and any(variable.startswith(prefix) for variable in self.named)
         ]
+        if DEFAULT_PREFIX in by_prefix and any(
+            origin.startswith(DEFAULT_PREFIX) for _, origin in self.defaults.values()
+        ):
+            faults.append(f"{DEFAULT_PREFIX}…: names both every policy and 'default'; rename that one")
         known = SETTINGS.keys() | {PRESET}
         for variable, text in sorted(self.named.items()):
             settings = {variable.removeprefix(prefix).lower() for prefix in by_prefix if variable.startswith(prefix)}
+            if len(settings & known) > 1:
+                meant = " and ".join(sorted(settings & known))
+                faults.append(f"{variable}={text!r}: means {meant}, of two policies; rename one of them")
             if settings and not settings & known:
                 faults.append(f"{variable}={text!r}: no such setting {min(settings, key=len)!r}")
         return faults
@@ -125,21 +144,40 @@ def mangled(name: str) -> str:
 # --- read ------------------------------------------------------------------------------------------------------------
 
 
-def load(environ: Mapping[str, str], toml: Path | None) -> tuple[Sources, list[str]]:
-    """Read environment and file; returns what they give and every fault in them."""
+def load(environ: Mapping[str, str], toml: Path | str | None) -> tuple[Sources, list[str]]:
+    """Read environment and file; returns what they give and every fault in them.
+
+    What is legal but doubtful is in `Sources.warnings`; the registry logs it.
+    """
     faults: list[str] = []
     presets = _tables(
-        tomllib.loads(files(__package__).joinpath("presets.toml").read_text()), "presets", "presets.toml", faults
+        tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")),
+        "presets",
+        "presets.toml",
+        faults,
     )
     policies: dict[str, dict[str, Any]] = {}
     if toml is not None:
-        data = _read(toml, faults)
+        data = _read(Path(toml), faults)
         presets |= _tables(data, "presets", str(toml), faults)
         policies = _tables(data, "policies", str(toml), faults)
         faults += [
             f"{toml}: [{name}]: only [policies.<name>] and [presets.<name>]"
             for name in sorted(data.keys() - {"policies", "presets"})
         ]
+    defaults = _defaults(environ, faults)
+    warnings: list[str] = []
+    shape = lay_aliases(environ, defaults, faults, warnings)
+    faults += _both_windows(defaults, "defaults")
+    named = {
+        variable: text
+        for variable, text in environ.items()
+        if variable.startswith(PREFIX) and not variable.startswith(DEFAULT_PREFIX)
+    }
+    return Sources(defaults, shape, named, policies, presets, tuple(warnings)), faults
+
+
+def _defaults(environ: Mapping[str, str], faults: list[str]) -> dict[str, tuple[Any, str]]:
     defaults: dict[str, tuple[Any, str]] = {}
     for variable, text in sorted(environ.items()):
         if variable.startswith(DEFAULT_PREFIX):
@@ -149,14 +187,7 @@ def load(environ: Mapping[str, str], toml: Path | None) -> tuple[Sources, list[s
                 defaults[setting] = (value, variable)
             else:
                 faults.append(fault)
-    warnings: list[str] = []
-    shape = _aliases(environ, defaults, faults, warnings)
-    named = {
-        variable: text
-        for variable, text in environ.items()
-        if variable.startswith(PREFIX) and not variable.startswith(DEFAULT_PREFIX)
-    }
-    return Sources(defaults, shape, named, policies, presets, tuple(warnings)), faults
+    return defaults
 
 
 def parse(setting: str, text: str, variable: str) -> tuple[Any, str | None]:
@@ -167,7 +198,7 @@ def parse(setting: str, text: str, variable: str) -> tuple[Any, str | None]:
     value: Any = text.strip()
     if known.kind is not str:
         try:
-            value = int(value) if known.kind is int else float(value)
+            value = number_of(value, int if known.kind is int else float)
         except ValueError:
             return None, f"{variable}={text!r}: {known.legal}, without a unit"
     fault = known.fault(value)
@@ -176,7 +207,7 @@ def parse(setting: str, text: str, variable: str) -> tuple[Any, str | None]:
 
 def _read(path: Path, faults: list[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         faults.append(f"SPOOLPROOF_POLICIES_FILE={str(path)!r}: {error}")
         return {}
@@ -185,175 +216,176 @@ def _read(path: Path, faults: list[str]) -> dict[str, Any]:
 def _tables(data: Mapping[str, Any], kind: str, where: str, faults: list[str]) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     given = data.get(kind, {})
-    for name, table in given.items() if isinstance(given, dict) else ():
+    if not isinstance(given, dict):
+        faults.append(f"{where}: {kind}={given!r}: tables, [{kind}.<name>]")
+        return {}
+    for name, table in given.items():
         if not isinstance(table, dict):
             faults.append(f"{where}: {kind}.{name}={table!r}: a table of settings")
             continue
         kept = tables.setdefault(name, {})
         for setting, value in table.items():
             known = SETTINGS.get(setting)
-            if setting == PRESET and kind == "policies" and isinstance(value, str):
-                kept[setting] = value
+            if setting == PRESET and kind == "policies":
+                if isinstance(value, str):
+                    kept[setting] = value
+                else:
+                    faults.append(f"{where}: [{kind}.{name}] {setting}={value!r}: the name of a preset")
                 continue
             fault = f"{setting}={value!r}: no such setting" if known is None else known.fault(value)
             if fault is None:
                 kept[setting] = value
             else:
                 faults.append(f"{where}: [{kind}.{name}] {fault}")
+        faults += _both_windows(kept, f"{where}: [{kind}.{name}]")
     return tables
 
 
-def _aliases(
-    environ: Mapping[str, str], defaults: dict[str, tuple[Any, str]], faults: list[str], warnings: list[str]
-) -> Shape | None:
-    """Lay the CB_* aliases on the defaults; returns the rule they name."""
-    shape: Shape | None = None
-    threshold = environ.get("CB_FAILURE_THRESHOLD")
-    if threshold is not None:
-        setting, value = _threshold(threshold)
-        fault = "a whole number from 1 to 1,000, a percentage such as 40%, or a fraction below 1"
-        if setting and SETTINGS[setting].fault(value) is None:
-            shape = _NAMES_RULE[setting]
-            _lay(defaults, {setting: value}, "CB_FAILURE_THRESHOLD", threshold, faults)
-            if setting == "consecutive" and value > 20:
-                warnings.append(
-                    f"CB_FAILURE_THRESHOLD={threshold!r} means {value} failures in a row; for a rate write {value}%"
-                )
-        else:
-            faults.append(f"CB_FAILURE_THRESHOLD={threshold!r}: {fault}")
-    reset = _milliseconds(environ, "CB_RESET_TIMEOUT", "open_seconds", faults)
-    if reset is not None:
-        given = {"open_seconds": reset, "open_factor": 1.0, "open_jitter": 0.0}
-        _lay(defaults, given, "CB_RESET_TIMEOUT", environ["CB_RESET_TIMEOUT"], faults)
-        if reset < 1:
-            warnings.append(
-                f"CB_RESET_TIMEOUT={environ['CB_RESET_TIMEOUT']!r} is {reset:g} s; the unit is milliseconds"
-            )
-    period = _milliseconds(environ, "CB_MONITOR_PERIOD", "window_seconds", faults)
-    if period is not None:
-        given = {"window_seconds": period, "within_seconds": period}
-        _lay(defaults, given, "CB_MONITOR_PERIOD", environ["CB_MONITOR_PERIOD"], faults)
-    return shape
-
-
-def _threshold(text: str) -> tuple[str, Any]:
-    stripped = text.strip()
-    try:
-        if stripped.endswith("%"):
-            return "failure_rate", float(stripped[:-1]) / 100
-        if stripped.isascii() and stripped.isdigit():
-            return "consecutive", int(stripped)
-        number = float(stripped)
-    except ValueError:
-        return "", None
-    return ("failure_rate", number) if number < 1 else ("", None)
-
-
-def _milliseconds(environ: Mapping[str, str], variable: str, setting: str, faults: list[str]) -> float | None:
-    text = environ.get(variable)
-    if text is None:
-        return None
-    stripped = text.strip()
-    known = SETTINGS[setting]
-    if stripped.isascii() and stripped.isdigit() and known.fault(int(stripped) / 1000) is None:
-        return int(stripped) / 1000
-    faults.append(
-        f"{variable}={text!r}: whole milliseconds from {known.low * 1000:,g} to {known.high * 1000:,g}, without a unit"
-    )
-    return None
-
-
-def _lay(
-    defaults: dict[str, tuple[Any, str]], given: Mapping[str, Any], alias: str, text: str, faults: list[str]
-) -> None:
-    for setting, value in given.items():
-        twin = defaults.get(setting)
-        if twin is not None and twin[0] != value:
-            faults.append(f"{alias}={text!r}: contradicts {twin[1]}={twin[0]}; set one of them")
-        else:
-            defaults[setting] = (value, alias)
+def _both_windows(given: Iterable[str], where: str) -> list[str]:
+    """Refuse two windows in one place: neither is the stronger."""
+    both = _WINDOW.keys() <= set(given)
+    return [f"{where}: window_calls: not together with window_seconds; keep one of them"] if both else []
 
 
 # --- resolve ---------------------------------------------------------------------------------------------------------
 
 
 def resolve(name: str, parts: Sequence[Part], sources: Sources, *, preset: str | None = None) -> Resolved:
-    """Return the settings of a policy: every setting of every part it has, and those of every policy."""
-    faults: list[str] = []
-    kinds = {part.kind for part in parts}
-    environment, found = sources.of(name)
-    faults += found
+    """Return the settings of a policy: every setting of every part it has, and those of every policy.
+
+    preset: as named in code; file and environment may name another. One result serves every keyed child.
+    """
+    environment, faults = sources.of(name)
     in_file = sources.policies.get(name, {})
     preset = environment.get(PRESET, (in_file.get(PRESET, preset), ""))[0]
     row = sources.presets.get(preset, {}) if preset is not None else {}
     if preset is not None and preset not in sources.presets:
         faults.append(f"preset={preset!r}: one of {', '.join(sorted(sources.presets))}")
-    in_code = {setting: value for part in parts for setting, value in part.given.items()}
-    shape = _shape(parts, row, sources)
-    layers: list[tuple[dict[str, Any], str]] = [
-        ({setting: setting_.default for setting, setting_ in SETTINGS.items()}, _BUILT_IN),
-        *(({setting: value}, origin) for setting, (value, origin) in sources.defaults.items()),
-        (dict(row), f"preset {preset}"),
-        (in_code, "code"),
-        ({setting: value for setting, value in in_file.items() if setting != PRESET}, "file"),
-        *(({setting: value}, origin) for setting, (value, origin) in environment.items() if setting != PRESET),
+    in_code = _in_code(parts, faults)
+    shape, chosen_by = _shape(parts, row, f"preset {preset}", sources)
+    layers = [
+        *(_Layer({setting: value}, origin, False) for setting, (value, origin) in sources.defaults.items()),
+        _Layer(row, f"preset {preset}", False),
+        _Layer(in_code, _CODE, True),
+        _Layer({setting: value for setting, value in in_file.items() if setting != PRESET}, _FILE, True),
+        *(_Layer({key: value}, origin, True) for key, (value, origin) in environment.items() if key != PRESET),
     ]
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    shadowed: list[Shadowed] = []
-    for number, (layer, origin) in enumerate(layers):
-        for setting, value in layer.items():
-            reason = _does_not_apply(setting, kinds, leaves(shape))
-            if (
-                reason
-                and origin not in (_BUILT_IN, f"preset {preset}")
-                and setting not in in_code
-                and origin not in _origins(sources)
-            ):
-                faults.append(f"{setting}={value!r} ({origin}): policy {name!r} has no {reason}")
-            elif not reason or origin == _BUILT_IN:
-                if number and origins.get(setting, _BUILT_IN) != _BUILT_IN and values.get(setting) != value:
-                    shadowed.append(Shadowed(setting, origins[setting], origin))
-                values[setting] = value
-                origins[setting] = origin
-    _derive(values, kinds, faults)
+    laying = _Laying(name, parts, shape, chosen_by, faults)
+    for layer in layers:
+        laying.lay(layer)
+    _derive(laying.values, laying.kinds, laying.rules, faults)
     return Resolved(
-        values=values,
-        origins=origins,
+        values=laying.values,
+        origins=laying.origins,
         rule=shape,
         preset=preset,
         faults=tuple(faults),
-        shadowed=tuple(shadowed),
+        shadowed=tuple(laying.shadowed),
     )
 
 
-def _origins(sources: Sources) -> set[str]:
-    """Where defaults for every policy come from: there a setting that one policy has no use for is no mistake."""
-    return {origin for _, origin in sources.defaults.values()}
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one source says. is_own: it means this policy, so that a setting without effect is a mistake."""
+
+    settings: Mapping[str, Any]
+    origin: str
+    is_own: bool
 
 
-def _shape(parts: Sequence[Part], row: Mapping[str, Any], sources: Sources) -> Shape:
+class _Laying:
+    """The settings of one policy while sources are laid on each other, the weakest first."""
+
+    def __init__(self, name: str, parts: Sequence[Part], shape: Shape, chosen_by: str, faults: list[str]) -> None:
+        self.values: dict[str, Any] = {setting: known.default for setting, known in SETTINGS.items()}
+        self.origins: dict[str, str] = dict.fromkeys(SETTINGS, _BUILT_IN)
+        self.shadowed: list[Shadowed] = []
+        self.kinds = {part.kind for part in parts}
+        self.rules = leaves(shape)
+        self._name = name
+        self._chosen_by = chosen_by
+        self._is_adaptive = any(getattr(part, "adaptive", None) is not None for part in parts)
+        self._faults = faults
+
+    def lay(self, layer: _Layer) -> None:
+        """Lay one source on the weaker ones."""
+        for setting, value in layer.settings.items():
+            lacking = self._lacking(setting)
+            if lacking:
+                if layer.is_own:
+                    where = "" if layer.origin == _CODE else f" ({layer.origin})"
+                    self._faults.append(f"{setting}={value!r}{where}: policy {self._name!r} has no {lacking}")
+            elif self._is_hidden(setting):
+                self._hide(setting, value, layer)
+            else:
+                self._replace(setting, value, layer.origin)
+
+    def _lacking(self, setting: str) -> str:
+        known = SETTINGS[setting]
+        if "*" not in known.parts and not self.kinds & set(known.parts):
+            return " or ".join(known.parts)
+        if setting == "running_max" and self._is_adaptive:
+            return "fixed limit; limit_min and limit_max bound the one it has"
+        if setting.startswith("limit_") and not self._is_adaptive:
+            return "Adaptive limit"
+        return ""
+
+    def _is_hidden(self, setting: str) -> bool:
+        return setting in RULE_OF and RULE_OF[setting] not in self.rules
+
+    def _hide(self, setting: str, value: Any, layer: _Layer) -> None:
+        """Note a setting of a rule that the breaker does not have."""
+        origin, rule = layer.origin, RULE_OF[setting]
+        if origin == self._chosen_by or (layer.is_own and origin != _CODE):
+            self._faults.append(f"{setting}={value!r} ({origin}): policy {self._name!r} has no {rule} rule")
+        elif origin != PERIOD or self._is_hidden(_PERIOD[setting]):
+            self.shadowed.append(Shadowed(setting, origin, self._chosen_by))
+
+    def _replace(self, setting: str, value: Any, origin: str) -> None:
+        weaker = self.origins[setting]
+        if weaker != _BUILT_IN and self.values[setting] != value:
+            self.shadowed.append(Shadowed(setting, weaker, origin))
+        self.values[setting] = value
+        self.origins[setting] = origin
+        other = _WINDOW.get(setting)
+        if other is not None and self.origins[other] not in (_BUILT_IN, origin):
+            self.shadowed.append(Shadowed(other, self.origins[other], origin))
+            self.values[other] = SETTINGS[other].default
+            self.origins[other] = _BUILT_IN
+
+
+def _in_code(parts: Sequence[Part], faults: list[str]) -> dict[str, Any]:
+    """Return what the parts were given; a setting that two of them share has one value."""
+    given: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for part in parts:
+        if part.kind not in _KINDS:
+            faults.append(f"{part!r}: no part by itself; an Adaptive goes into a Bulkhead")
+        for setting, value in part.given.items():
+            is_twice = part.kind == first.setdefault(setting, part.kind) != "timeout"  # that is for lint, E6
+            if given.setdefault(setting, value) != value and not is_twice:
+                faults.append(f"{setting}={value!r}: another part says {given[setting]!r}; they share it, say it once")
+    faults += _both_windows(given, "Breaker")
+    return given
+
+
+def _shape(parts: Sequence[Part], row: Mapping[str, Any], row_origin: str, sources: Sources) -> tuple[Shape, str]:
+    """Return the rule, and which source chose it."""
     breaker = next((part for part in parts if part.kind == "breaker"), None)
     declared: Shape | None = getattr(breaker, "shape", None)
     if declared is not None:
-        return declared
-    in_row = [kind for setting, kind in _NAMES_RULE.items() if setting in row]
-    in_code = [kind for setting, kind in _NAMES_RULE.items() if breaker is not None and setting in breaker.given]
-    for kinds in (in_code, in_row):
+        return declared, _CODE
+    given = {} if breaker is None else breaker.given
+    for settings, origin in ((given, _CODE), (row, row_origin)):
+        kinds = [kind for setting, kind in _NAMES_RULE.items() if setting in settings]
         if kinds:
-            return kinds[0] if len(kinds) == 1 else ("any", *kinds)
-    return sources.default_shape or DEFAULT_SHAPE
+            return (kinds[0] if len(kinds) == 1 else ("any", *kinds)), origin
+    if sources.default_shape is not None:
+        return sources.default_shape, THRESHOLD
+    return DEFAULT_SHAPE, _BUILT_IN
 
 
-def _does_not_apply(setting: str, kinds: set[str], rules: list[str]) -> str:
-    known = SETTINGS[setting]
-    if "*" not in known.parts and not kinds & set(known.parts):
-        return " or ".join(known.parts)
-    rule = RULE_OF.get(setting)
-    return f"{rule} rule" if rule is not None and rule not in rules else ""
-
-
-def _derive(values: dict[str, Any], kinds: set[str], faults: list[str]) -> None:
+def _derive(values: dict[str, Any], kinds: set[str], rules: list[str], faults: list[str]) -> None:
     if values["open_seconds_max"] is None:
         values["open_seconds_max"] = max(60.0, values["open_seconds"])
     elif values["open_seconds_max"] < values["open_seconds"]:
@@ -366,6 +398,9 @@ def _derive(values: dict[str, Any], kinds: set[str], faults: list[str]) -> None:
         values["queue_max"] = 2 * values["running_max"]
     if "rate_limit" in kinds and values["rate"] is None:
         faults.append("rate=None: RateLimit needs a rate; no number fits without the dependency's contract")
+    if "slow" in rules:
+        missing = [name for name in ("slow_rate", "slow_seconds") if values[name] is None]
+        faults += [f"{name}=None: a slow rule needs it, or it never opens" for name in missing]
     if values["burst"] is None:
         values["burst"] = max(1.0, values["rate"] or 1.0)
     if values["limit_min"] > values["limit_max"]:

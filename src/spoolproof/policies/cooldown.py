@@ -18,7 +18,7 @@ class Cooldown:
     ) -> None:
         self._name = name
         self._key = key
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._seconds = cooldown_seconds
         self.cooldown_seconds_max = cooldown_seconds_max
         self.until = 0.0

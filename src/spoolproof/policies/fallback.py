@@ -85,7 +85,7 @@ class Answers:
     __slots__ = ("_entries", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._entries: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
 
     def keep(self, question: tuple[Any, ...], answer: Any, now: float) -> None:
@@ -123,12 +123,12 @@ class FallbackNode:
 
     __slots__ = ("_answers", "_last_good", "_rung_seconds", "_rungs", "inner")
 
-    def __init__(self, inner: Node, rungs: tuple[Any, ...], rung_seconds: float) -> None:
+    def __init__(self, inner: Node, rungs: tuple[Any, ...], rung_seconds: float, answers: Answers) -> None:
         self.inner = inner
         self._rungs = rungs
         self._rung_seconds = rung_seconds
         self._last_good = next((rung for rung in rungs if isinstance(rung, LastGood)), None)
-        self._answers = Answers()
+        self._answers = answers
 
     @property
     def remembers(self) -> bool:

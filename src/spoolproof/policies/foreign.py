@@ -2,123 +2,126 @@
 
 Nothing is imported: classes are matched by qualified names in their MRO, statuses by the attributes that hold them. So
 a library that is not installed costs nothing, and one that is needs no adapter. Sources: RFC 9110 (HTTP), RFC 6585
-(429), PostgreSQL's table of error codes (appendix A of its manual)."""
+(429), PostgreSQL's table of error codes (appendix A of its manual), gRPC's "Status codes and their use in gRPC",
+botocore's `retries/standard.py` (the codes AWS throttles with).
+
+A client that tries again by itself hides what became of its first try: "refused" at the last one does not say that
+nothing was sent. Redis clients do so unless told otherwise, so their ConnectionError stays unknown whatever it says;
+urllib3's tries are counted.
+
+Never here: "not unknown" for something that may have been sent."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import ssl
+import traceback
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from spoolproof.policies.foreign_table import (
+    AWS_CODES,
+    CARRIERS,
+    CLASSES,
+    GRPC,
+    GRPC_NOT_SENT,
+    LOCAL,
+    LOST,
+    NOT_SENT,
+    OVERLOADED,
+    REFUSED,
+    TEXTS,
+    TIMED_OUT,
+    Meaning,
+)
 from spoolproof.policies.verdict import Kind, Verdict, verdict_of
 
-Meaning = tuple[Kind, bool]  #: what it is, and whether the effect may have happened
+_CARRIED_MAX = 5  #: how deep to look; requests carries urllib3's error, which carries ssl's
 
-_NOT_SENT: Meaning = (Kind.TRANSIENT, False)
-_LOST: Meaning = (Kind.TRANSIENT, True)
-_TIMED_OUT: Meaning = (Kind.TIMEOUT, True)
-_LOCAL: Meaning = (Kind.LOCAL, False)
-_REFUSED: Meaning = (Kind.PERMANENT, False)
-_OVERLOADED: Meaning = (Kind.OVERLOADED, False)
-_BUG: Meaning = (Kind.BUG, False)
-
-#: Qualified names, most derived first is what the MRO gives. A pool that was empty never sent anything.
-_CLASSES: Mapping[str, Meaning] = {
-    "httpx.PoolTimeout": _LOCAL,
-    "httpx.ConnectTimeout": _NOT_SENT,
-    "httpx.ConnectError": _NOT_SENT,
-    "httpx.TimeoutException": _TIMED_OUT,
-    "httpx.NetworkError": _LOST,
-    "httpx.LocalProtocolError": _BUG,
-    "httpx.ProtocolError": _LOST,
-    "httpx.ProxyError": _NOT_SENT,
-    "httpx.UnsupportedProtocol": _BUG,
-    "httpx.InvalidURL": _BUG,
-    "aiohttp.client_exceptions.ConnectionTimeoutError": _NOT_SENT,
-    "aiohttp.client_exceptions.ServerTimeoutError": _TIMED_OUT,
-    "aiohttp.client_exceptions.ClientConnectorError": _NOT_SENT,
-    "aiohttp.client_exceptions.ServerDisconnectedError": _LOST,
-    "aiohttp.client_exceptions.ClientOSError": _LOST,
-    "aiohttp.client_exceptions.ClientPayloadError": _LOST,
-    "aiohttp.client_exceptions.ClientConnectionError": _LOST,
-    "aiohttp.client_exceptions.InvalidURL": _BUG,
-    "requests.exceptions.ConnectTimeout": _NOT_SENT,
-    "requests.exceptions.Timeout": _TIMED_OUT,
-    "requests.exceptions.SSLError": _NOT_SENT,
-    "requests.exceptions.ProxyError": _NOT_SENT,
-    "requests.exceptions.ConnectionError": _LOST,
-    "requests.exceptions.ChunkedEncodingError": _LOST,
-    "urllib3.exceptions.EmptyPoolError": _LOCAL,
-    "urllib3.exceptions.ConnectTimeoutError": _NOT_SENT,
-    "urllib3.exceptions.NewConnectionError": _NOT_SENT,
-    "urllib3.exceptions.ReadTimeoutError": _TIMED_OUT,
-    "urllib3.exceptions.ProtocolError": _LOST,
-    "redis.exceptions.MaxConnectionsError": _LOCAL,
-    "redis.exceptions.BusyLoadingError": _NOT_SENT,
-    "redis.exceptions.AuthenticationError": _NOT_SENT,
-    "redis.exceptions.ReadOnlyError": _NOT_SENT,
-    "redis.exceptions.TimeoutError": _TIMED_OUT,
-    "redis.exceptions.ConnectionError": _LOST,
-    "redis.exceptions.ResponseError": _REFUSED,
-    "asyncpg.exceptions._base.InterfaceError": _NOT_SENT,
-    "pika.exceptions.StreamLostError": _LOST,
-    "pika.exceptions.AMQPConnectionError": _NOT_SENT,
-    "pika.exceptions.AMQPChannelError": _LOST,
-    "pika.exceptions.AMQPError": _LOST,
-    "botocore.exceptions.ConnectTimeoutError": _NOT_SENT,
-    "botocore.exceptions.EndpointConnectionError": _NOT_SENT,
-    "botocore.exceptions.ReadTimeoutError": _TIMED_OUT,
-    "botocore.exceptions.ConnectionClosedError": _LOST,
-    "botocore.exceptions.HTTPClientError": _LOST,
-    "sqlalchemy.exc.TimeoutError": _LOCAL,
-}
-
-_GRPC: Mapping[str, Meaning] = {
-    "UNAVAILABLE": _LOST,
-    "DEADLINE_EXCEEDED": _TIMED_OUT,
-    "RESOURCE_EXHAUSTED": (Kind.RATE_LIMITED, False),
-    "ABORTED": _NOT_SENT,
-    "INTERNAL": _LOST,
-    "UNKNOWN": _LOST,
-    "UNAUTHENTICATED": _NOT_SENT,
-}
-
-_known: WeakKeyDictionary[type[BaseException], tuple[Meaning | None]] = WeakKeyDictionary()
+_names: WeakKeyDictionary[type[BaseException], str] = WeakKeyDictionary()
 
 
-def meaning_of_class(kind: type[BaseException]) -> Meaning | None:
-    """Return what a library's exception class means, by the names in its MRO; None for one that is not in the table."""
-    found = _known.get(kind)
+def name_in_table(kind: type[BaseException]) -> str:
+    """Return the first qualified name in the class's MRO that the table has; empty when it has none."""
+    found = _names.get(kind)
     if found is None:
+        # httpx names its classes after the package, others after the module that defines them
         names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
-        # httpx and grpc name their classes after the package, others after the module that defines them
-        short = (name if name in _CLASSES else f"{name.split('.')[0]}.{name.rsplit('.', 1)[-1]}" for name in names)
-        found = _known[kind] = (next((_CLASSES[name] for name in short if name in _CLASSES), None),)
-    return found[0]
+        found = _names[kind] = next((name for name in names if name in CLASSES), "")
+    return found
 
 
 def verdict_of_foreign(error: BaseException, wall: datetime) -> Verdict | None:
     """Return what an exception says by its status, SQLSTATE or class; None when it says nothing we know."""
     response = getattr(error, "response", None)
-    status = http_status(error)
-    if status is None and response is not None:
-        status = http_status(response)
-    if status is not None:
-        asked = retry_after_seconds(response if response is not None else error, wall)
-        return verdict_of_status(status, asked)
-    state = _sqlstate(error)
-    meaning = None if state is None else _meaning_of_sqlstate(state)
+    asked = retry_after_seconds(response, wall)
+    if asked is None:
+        asked = retry_after_seconds(error, wall)
+    meaning = _meaning_of_aws(response)
     if meaning is None:
-        meaning = _grpc(error) or _of_os_error(error) or meaning_of_class(type(error))
+        status = http_status(error)
+        said = verdict_of_status(http_status(response) if status is None else status, asked)
+        if said is not None:
+            return said
+        state = _sqlstate(error)
+        meaning = (state and _meaning_of_sqlstate(state)) or _meaning(error)
     if meaning is None:
         return None
-    asked = retry_after_seconds(error, wall) if meaning[0] is not Kind.PERMANENT else None
-    return verdict_of(meaning[0], is_unknown=meaning[1], retry_after_seconds=asked)
+    return verdict_of(
+        meaning[0], is_unknown=meaning[1], retry_after_seconds=None if meaning[0] is Kind.PERMANENT else asked
+    )
+
+
+def _meaning(error: BaseException, depth: int = 0) -> Meaning | None:
+    """Return what the class says, or the error that it carries."""
+    found = _grpc(error) or _of_os_error(error)
+    if found is not None:
+        return found
+    name = name_in_table(type(error))
+    if not name:
+        return None
+    if name not in CARRIERS or depth == _CARRIED_MAX:
+        return _of_text(name, error) or CLASSES[name]
+    carried = _carried(error)
+    found = None if carried is None else _meaning(carried, depth + 1)
+    if found is None:
+        return CLASSES[name]
+    if name == "urllib3.exceptions.MaxRetryError" and _tries(error) != 1:
+        return found[0], True
+    return found
+
+
+def _carried(error: BaseException) -> BaseException | None:
+    parameters = getattr(error, "kwargs", None)  # botocore
+    candidates = (
+        getattr(error, "reason", None),
+        *error.args[:1],
+        parameters.get("error") if isinstance(parameters, Mapping) else None,
+    )
+    return next((one for one in candidates if isinstance(one, BaseException) and one is not error), None)
+
+
+def _tries(error: BaseException) -> int:
+    """Return how often urllib3 tried: it calls itself once more for each try, and tells nobody."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return sum(
+        frame.f_code.co_name == "urlopen" and frame.f_globals.get("__name__", "").endswith("urllib3.connectionpool")
+        for frame, _ in frames
+    )
+
+
+def _of_text(name: str, error: BaseException) -> Meaning | None:
+    message = _message(error)
+    return next((meaning for owner, text, meaning in TEXTS if owner == name and text in message), None)
+
+
+def _message(error: BaseException) -> str:
+    """The message without `__str__`, which is another library's code and may raise."""
+    return error.args[0] if error.args and isinstance(error.args[0], str) else ""
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
@@ -137,11 +140,11 @@ def http_status(holder: object) -> int | None:
     return None
 
 
-def verdict_of_status(status: int, asked_seconds: float | None) -> Verdict | None:
-    """Return what an HTTP status means; None below 400."""
-    reason = f"HTTP {status}"
-    if status < 400:
+def verdict_of_status(status: int | None, asked_seconds: float | None) -> Verdict | None:
+    """Return what an HTTP status means; None without one and below 400."""
+    if status is None or status < 400:
         return None
+    reason = f"HTTP {status}"
     if status == 429:
         return verdict_of(Kind.RATE_LIMITED, retry_after_seconds=asked_seconds, reason=reason)
     if status == 503:
@@ -160,7 +163,8 @@ def retry_after_seconds(holder: object, wall: datetime) -> float | None:
     """Return what Retry-After asks for, seconds or HTTP date, above 0; None for garbage and for what is past."""
     value: Any = getattr(holder, "retry_after_seconds", None)
     if value is None:
-        headers = getattr(holder, "headers", None)
+        metadata = holder.get("ResponseMetadata") if isinstance(holder, Mapping) else None  # botocore
+        headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else getattr(holder, "headers", None)
         get = getattr(headers, "get", None)
         if get is None:
             return None
@@ -201,12 +205,19 @@ def _sqlstate(error: BaseException) -> str | None:
 
 def _meaning_of_sqlstate(state: str) -> Meaning | None:
     if state in ("40001", "40P01", "55P03", "25006", "08001", "08004"):
-        return _NOT_SENT
+        return NOT_SENT
     if state.startswith("08") or state in ("57P01", "57P02", "57P03"):
-        return _LOST
+        return LOST
     if state.startswith("53"):
-        return _OVERLOADED
-    return _REFUSED if state[:2] in ("22", "23", "42") else None
+        return OVERLOADED
+    return REFUSED if state[:2] in ("22", "23", "42") else None
+
+
+def _meaning_of_aws(response: object) -> Meaning | None:
+    """AWS answers 400 to what it throttles; only the code says so."""
+    error = response.get("Error") if isinstance(response, Mapping) else None
+    code = error.get("Code") if isinstance(error, Mapping) else None
+    return AWS_CODES.get(code) if isinstance(code, str) else None
 
 
 def _grpc(error: BaseException) -> Meaning | None:
@@ -215,24 +226,35 @@ def _grpc(error: BaseException) -> Meaning | None:
         return None
     try:
         name = getattr(code(), "name", None)
+        details = error.details() if hasattr(error, "details") else None
     except Exception:  # another library's method; without a status the class has to do
         return None
-    return _GRPC.get(name, _REFUSED) if isinstance(name, str) and name != "OK" else None
+    if name == "UNAVAILABLE" and isinstance(details, str) and details.startswith(GRPC_NOT_SENT):
+        return NOT_SENT
+    return GRPC.get(name, REFUSED) if isinstance(name, str) and name != "OK" else None
+
+
+_UNREACHABLE = frozenset({errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH})
+_ALL_ADDRESSES_FAILED = "Multiple exceptions: "  #: asyncio, when a name has several addresses and none can be reached
+_HANDSHAKE_WORDS = ("HANDSHAKE", "CERTIFICATE", "UNKNOWN_CA", "VERSION", "UNSUPPORTED_PROTOCOL", "UNRECOGNIZED_NAME")
 
 
 def _of_os_error(error: BaseException) -> Meaning | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
-        return _LOCAL
-    if meaning_of_class(type(error)) is not None:
+        return LOCAL
+    if name_in_table(type(error)):
         return None  # the library knows better than the builtin class it derives from
     if isinstance(error, TimeoutError):
-        return _TIMED_OUT
+        return TIMED_OUT
     if isinstance(error, ssl.SSLCertVerificationError | ConnectionRefusedError | socket.gaierror):
-        return _NOT_SENT
+        return NOT_SENT
     if isinstance(error, ssl.SSLError):
-        return _NOT_SENT if "HANDSHAKE" in (getattr(error, "reason", None) or "") else _LOST
+        reason = getattr(error, "reason", None) or ""
+        return NOT_SENT if any(word in reason for word in _HANDSHAKE_WORDS) else LOST
     if isinstance(error, ConnectionError):
-        return _LOST
-    if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN):
-        return _NOT_SENT
+        return LOST
+    if isinstance(error, OSError) and (
+        error.errno in _UNREACHABLE or _message(error).startswith(_ALL_ADDRESSES_FAILED)
+    ):
+        return NOT_SENT
     return None

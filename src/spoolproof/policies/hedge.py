@@ -50,7 +50,7 @@ class Latencies:
     __slots__ = ("_latest", "_lock", "_sorted")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._latest: deque[float] = deque(maxlen=_SAMPLES_MAX)
         self._sorted: list[float] = []
 
@@ -80,6 +80,7 @@ class HedgeNode:
         *,
         extra_max: int,
         timeout_seconds: float,
+        latencies: Latencies,
         budget: Budget,
         drain: Drain,
         on_discard: Callable[[Any], object] | None,
@@ -90,7 +91,7 @@ class HedgeNode:
         self._budget = budget
         self._drain = drain
         self._on_discard = on_discard
-        self.latencies = Latencies()
+        self.latencies = latencies
 
     async def run(self, call: Call) -> Any:
         """Return the first success, or raise the error of the last attempt to fail."""

@@ -5,7 +5,12 @@ without key on a function with arguments. E6 a part twice, except Timeout inside
 rule for a cancellation or a policy's own error, is refused where the rule is made.) W1 breaker without timeout or
 deadline. W2 bulkhead or rate limit outside Retry. W3 breaker outside Retry. W4 Retry without `idempotent`. W5 last_good
 or a constant for a call that is not idempotent. W6 attempts × timeout > deadline. W7 probe lease < attempt
-timeout. N1 what is easily forgotten."""
+timeout. N1 what is easily forgotten.
+
+    findings(parts, values, *, idempotent, sync) -> list[Finding]      of a policy
+    function_findings(parts, function, *, is_async) -> list[Finding]   of a function it is put around
+    explain(name, parts, resolved, findings) -> str                    stable, without live values
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from spoolproof.policies.breaker import leaves
 from spoolproof.policies.config import RULE_OF, Resolved
 from spoolproof.policies.fallback import Constant, Fallback, LastGood, takes_arguments
 from spoolproof.policies.part import Part
+from spoolproof.policies.ranges import SETTINGS
 from spoolproof.policies.retry import Retry
 
 
@@ -35,7 +41,6 @@ def findings(
     *,
     idempotent: bool | None,
     sync: str = "thread",
-    rule: Any = "rate",
 ) -> list[Finding]:
     """Return what there is to say of a policy, errors first."""
     kinds = [part.kind for part in parts]
@@ -141,8 +146,17 @@ def function_findings(parts: Sequence[Part], function: Callable[..., Any], *, is
 
 
 def explain(name: str, parts: Sequence[Part], resolved: Resolved, found: Sequence[Finding]) -> str:
-    """Return a policy as stable text: a line a part, outermost first, each setting with its source, then findings."""
-    lines = [f"policy {name}" + ("" if resolved.preset is None else f" (preset {resolved.preset})")]
+    """Return a policy as stable text: a line a part, outermost first, each setting with its source, then findings.
+
+    The first line names the preset and the settings of no part (`keys_max`) that were given.
+    """
+    common = [
+        f" {setting}={_shown(resolved.values[setting])} ({resolved.origins[setting]})"
+        for setting, known in SETTINGS.items()
+        if "*" in known.parts and resolved.origins[setting] != "built-in"
+    ]
+    preset = "" if resolved.preset is None else f" (preset {resolved.preset})"
+    lines = [f"policy {name}{preset}{''.join(common)}"]
     for part in parts:
         settings = [
             f"{setting}={_shown(resolved.values[setting])} ({resolved.origins[setting]})"
@@ -159,6 +173,8 @@ def _matters(setting: str, part: Part, resolved: Resolved) -> bool:
     if part.kind == "bulkhead":
         is_adaptive = getattr(part, "adaptive", None) is not None
         return setting.startswith("limit_") == is_adaptive or setting in ("queue_max", "wait_seconds_max")
+    if setting == "window_seconds" and resolved.values["window_calls"] is not None:
+        return False
     rule = RULE_OF.get(setting)
     return rule is None or rule in leaves(resolved.rule)
 

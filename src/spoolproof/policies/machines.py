@@ -12,7 +12,7 @@ from spoolproof.policies import events
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.compiled import Pipeline, Shared, build
+from spoolproof.policies.compiled import Memory, Pipeline, Shared, build
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Guard
 from spoolproof.policies.rate_limit import Tokens
@@ -28,6 +28,7 @@ class Machines:
         "circuit",
         "cooldown",
         "deadline_seconds",
+        "memory",
         "pipeline",
         "slots",
         "timeout_seconds",
@@ -41,6 +42,7 @@ class Machines:
         self.slots: Slots | None = None
         self.tokens: Tokens | None = None
         self.cooldown = Cooldown(name, key)
+        self.memory = Memory()
         self.pipeline: Pipeline
 
     def configure(self, shared: Shared, judge_of: Any, rule: Any, mode: str) -> None:
@@ -60,7 +62,7 @@ class Machines:
         for kind, guard in (("breaker", self.circuit), ("bulkhead", self.slots), ("rate_limit", self.tokens)):
             if guard is not None:
                 guards[kind] = guard
-        self.pipeline = build(shared, judge_of(self.cooldown), guards)
+        self.pipeline = build(shared, judge_of(self.cooldown), guards, self.memory)
 
     def _circuit(self, values: Mapping[str, Any], rule: Any, mode: str, shared: Shared) -> Circuit:
         if self.circuit is None:

@@ -6,14 +6,14 @@ table. A number that is not one (a bool, NaN, infinity, a negative where none is
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
-INFINITE = math.inf
+_DIGITS_MAX = 40  #: Python itself refuses texts of over 4,300 digits, with an error that names no setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,11 @@ class Setting:
         if self.kind is str:
             return ", ".join(self.choices)
         what = "a whole number" if self.kind is int else "a number"
-        return f"{what} from {self.low:,g} to {self.high:,g}"
+        return f"{what} from {_shown(self.low)} to {_shown(self.high)}"
+
+
+def _shown(number: float) -> str:
+    return f"{number:,.6f}".rstrip("0").rstrip(".")
 
 
 def _whole(name: str, default: int | None, low: int, high: int, *parts: str, why: str) -> Setting:
@@ -159,6 +163,17 @@ _TABLE = (
 )
 
 SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}
+
+
+def number_of(text: str, kind: type[int] | type[float]) -> Any:
+    """Return the number a text from outside the code stands for.
+
+    Raises ValueError for what Python reads as a number and people do not: `1_000`, digits of other scripts, too many.
+    """
+    stripped = text.strip()
+    if "_" in stripped or not stripped.isascii() or len(stripped) > _DIGITS_MAX:
+        raise ValueError(f"not a plain number: {text[:_DIGITS_MAX]!r}")
+    return kind(stripped)
 
 
 def faults_of(given: Mapping[str, object]) -> list[str]:

@@ -1,28 +1,35 @@
 """At most so many calls a second, with bursts: GCRA, the leaky bucket kept as one moment in time.
 
-Waiters stand in line and take their tokens when they are granted, so one that is cancelled has nothing to give back,
-and a large request is served in its turn. Source: the generic cell rate algorithm, ITU-T I.371."""
+Waiters stand in line and take their tokens when they are granted, so a large request is served in its turn. A call that
+is rejected further in gives its tokens back, as far as the bucket has not been full since: what has run over is gone,
+else more than `burst + rate × span` could pass. Source: the generic cell rate algorithm, ITU-T I.371.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+from collections import OrderedDict
+from functools import partial
 from typing import ClassVar
 
-from spoolproof.errors import DeadlineExceeded, RateLimited
+from spoolproof.errors import RateLimited
 from spoolproof.policies.call import Call
+from spoolproof.policies.line import Line, Step
 from spoolproof.policies.part import Part
 from spoolproof.policies.verdict import Verdict
-from spoolproof.policies.waiter import TaskWaiter, ThreadWaiter, Waiter
+from spoolproof.policies.waiter import Waiter
 
-_ROUNDING = 1e-9  #: seconds by which sums of floats may be off
+QUEUE_MAX = 64  #: as a bulkhead of the default size
+_ROUNDING = 1e-9  #: seconds by which a sum of floats may be off
+_LOOK_SECONDS_MIN = 0.001  #: between two looks of one whose turn is late
+_LOWS_MAX = 32  #: moments kept of how far from full the bucket was; fewer only cost tokens, never add any
 
 
 class RateLimit(Part):
-    """Lets `rate` calls through each `per_seconds` (1), and `burst` (= rate) at once after a pause. Further ones wait
-    up to `wait_seconds_max` (1), at most `queue_max` (64) of them; then RateLimited with the time to come back.
+    """Lets `rate` calls through each `per_seconds` (default 1), and `burst` (default = rate) at once after a pause.
 
-    A call counts as `using(cost=…)` tokens, 1 by default. Raises ValueError for a cost above the burst.
+    Further ones wait up to `wait_seconds_max` (default 1, 0 to 60), at most `queue_max` (default 64) of them, first
+    come, first served; then RateLimited, which says when to come back. A call counts as `using(cost=…)` tokens, 1 by
+    default; ValueError for a cost above the burst.
     """
 
     kind: ClassVar[str] = "rate_limit"
@@ -48,20 +55,24 @@ class RateLimit(Part):
         )
 
 
-class Tokens:
-    """The tokens of one policy and key. Thread-safe."""
+class Tokens(Line):
+    """The tokens of one policy and key. Thread-safe; a guard of the pipeline (see `node.Guard`).
+
+    A permit is the number of its grant. Inside, tokens are kept as seconds of refill: `per_seconds / rate` each.
+    """
 
     __slots__ = (
-        "_at",
         "_burst",
-        "_burst_seconds",
+        "_full_at",
+        "_full_grant",
+        "_grants",
         "_interval",
-        "_key",
-        "_lock",
-        "_name",
+        "_is_open",
+        "_lows",
         "_queue",
         "_queue_max",
-        "_wait_seconds_max",
+        "_queued_cost",
+        "_span",
     )
 
     def __init__(
@@ -70,141 +81,183 @@ class Tokens:
         key: str | None,
         *,
         rate: float,
-        per_seconds: float,
-        burst: float,
-        wait_seconds_max: float,
-        queue_max: int,
+        per_seconds: float = 1.0,
+        burst: float | None = None,
+        wait_seconds_max: float = 1.0,
+        queue_max: int | None = None,
     ) -> None:
-        self._name = name
-        self._key = key
-        self._lock = threading.Lock()
-        self._queue: deque[Waiter] = deque()  # bounded by queue_max
-        self._at = 0.0  # when the bucket would be full again
+        """burst: = rate if None. queue_max: 64 if None."""
+        super().__init__(name, key, wait_seconds_max)
+        self._queue: OrderedDict[Waiter, None] = OrderedDict()  # bounded by queue_max
+        self._queued_cost = 0.0
+        self._full_at = 0.0  # when the bucket will be full if nobody takes more
+        self._grants = 0
+        self._full_grant = 0  # the latest grant that found the bucket full
+        self._lows: list[
+            tuple[int, float]
+        ] = []  # of grants since: how far from full they found it, least of the rest first
+        self._is_open = True
+        self._interval = per_seconds / rate
         self.configure(
             rate=rate, per_seconds=per_seconds, burst=burst, wait_seconds_max=wait_seconds_max, queue_max=queue_max
         )
 
     def configure(
-        self, *, rate: float, per_seconds: float, burst: float, wait_seconds_max: float, queue_max: int
+        self,
+        *,
+        rate: float,
+        per_seconds: float = 1.0,
+        burst: float | None = None,
+        wait_seconds_max: float = 1.0,
+        queue_max: int | None = None,
     ) -> None:
-        """Change the rate; what was taken stays taken."""
-        with self._lock:
+        """Change the rate; tokens that were taken stay taken."""
+        with Step(self, self._now):
+            factor = (per_seconds / rate) / self._interval
             self._interval = per_seconds / rate
-            self._burst = burst
-            self._burst_seconds = burst * self._interval
+            self._burst = rate if burst is None else burst
+            self._span = self._burst * self._interval
+            self._full_at = self._now + (self._full_at - self._now) * factor
+            self._lows = [(number, low * factor) for number, low in self._lows]
             self._wait_seconds_max = wait_seconds_max
-            self._queue_max = queue_max
+            self._queue_max = QUEUE_MAX if queue_max is None else queue_max
+
+    def available(self, now: float) -> float:
+        """Return how many tokens are there."""
+        with self.lock:
+            return self._burst - max(0.0, self._full_at - now) / self._interval
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
-    needs_time = False
-
     def enter(self, call: Call, now: float) -> object | None:
-        """Take the call's tokens, or None if it has to wait. Raises RateLimited, ValueError for a cost above the
-        burst."""
-        cost = call.cost
-        if cost > self._burst:
-            raise ValueError(
-                f"policy {self._name!r}: cost={cost:g} is above burst={self._burst:g}; it could never be granted"
-            )
-        with self._lock:
-            if not self._queue and self._wait_seconds(cost, now) <= 0:
-                self._grant(cost, now)
-                return True
-            wait = self._wait_seconds(cost + sum(waiter.cost for waiter in self._queue), now)
-            if wait > self._wait_seconds_max or len(self._queue) >= self._queue_max:
-                raise RateLimited(policy=self._name, retry_after_seconds=max(wait, _ROUNDING))
-        return None
+        """Take the call's tokens, or None if it has to wait. Raises RateLimited; ValueError if cost > burst."""
+        with self.lock:
+            if self._is_open:
+                permit = self._take(call.cost, now)
+                if permit:
+                    return permit
+        return self._enter_late(call, now)
 
     is_plain = True
 
     def take(self, now: float) -> object | None:
-        """Take one token if there is one now."""
-        with self._lock:
-            at = (self._at if self._at > now else now) + self._interval
-            if at - now > self._burst_seconds or self._queue:
-                return None
-            self._at = at
-            return True
-
-    async def wait(self, call: Call) -> object:
-        """Return with the tokens. Raises RateLimited or DeadlineExceeded."""
-        waiter = TaskWaiter(call.cost)
-        until = self._join(waiter, call)
-        try:
-            while (at := self._look(waiter, call, until)) is not None:
-                await waiter.wait(call.clock, at)
-        except BaseException:
-            self._withdraw(waiter)
-            raise
-        return True
-
-    def wait_blocking(self, call: Call) -> object:
-        """The same on a thread."""
-        waiter = ThreadWaiter(call.cost)
-        until = self._join(waiter, call)
-        try:
-            while (at := self._look(waiter, call, until)) is not None:
-                waiter.wait(call.clock, at)
-        except BaseException:
-            self._withdraw(waiter)
-            raise
-        return True
+        """Take one token and return its permit, None if the call has to wait for it."""
+        with self.lock:
+            return (self._take(1.0, now) or None) if self._is_open else None
 
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Give the tokens of a call back that was rejected further in, before it reached the dependency."""
-        if call.has_started:
+        if not call.has_started:
+            self._give_back(partial(self._refund, permit, call.cost), now)
+
+    # --- the bucket --------------------------------------------------------------------------------------------------
+
+    def _take(self, cost: float, now: float) -> int:
+        """Take tokens and return the number of the grant; 0, and nothing taken, if there are not enough."""
+        full_at = self._full_at
+        low = full_at - now
+        if low <= 0:
+            full_at = now
+        full_at += cost * self._interval
+        if full_at - now > self._span + _ROUNDING:
+            return 0
+        self._full_at = full_at
+        self._grants = number = self._grants + 1
+        if low <= 0:
+            self._full_grant = number
+            self._now = now
+        else:
+            self._note_low(number, low)
+        return number
+
+    def _note_low(self, number: int, low: float) -> None:
+        lows = self._lows
+        while lows and lows[-1][1] >= low:
+            lows.pop()
+        lows.append((number, low))
+        if len(lows) > _LOWS_MAX:
+            lows[:2] = [(lows[1][0], lows[0][1])]
+
+    def _refund(self, permit: object, cost: float) -> None:
+        """Give back what grant `permit` took: the bucket becomes what it would be without it."""
+        if not isinstance(permit, int) or permit < self._full_grant:
             return
-        with self._lock:
-            self._at -= call.cost * self._interval
-            first = self._queue[0] if self._queue else None
-        if first is not None:
-            first.wake()
+        lows = [(number, low) for number, low in self._lows if number != permit]
+        back = min([cost * self._interval, *(low for number, low in lows if number > permit)])
+        self._full_at -= back
+        kept: list[tuple[int, float]] = []
+        for number, low in reversed(lows):
+            left = low - back if number > permit else low
+            if not kept or left < kept[-1][1]:
+                kept.append((number, left))
+        self._lows = kept[::-1]
 
-    # --- the queue ---------------------------------------------------------------------------------------------------
+    # --- what is scarce ----------------------------------------------------------------------------------------------
 
-    def _join(self, waiter: Waiter, call: Call) -> float:
-        until = call.clock.monotonic() + self._wait_seconds_max
-        with self._lock:
-            self._queue.append(waiter)
-        return until if call.deadline_at is None else min(until, call.deadline_at)
+    def _admit(self, cost: float) -> object | None:
+        if cost > self._burst:
+            raise self._refusal(cost)
+        return None if self.queued else (self._take(cost, self._now) or None)
 
-    def _look(self, waiter: Waiter, call: Call, until: float) -> float | None:
-        """Take the tokens and return None, or return until when to wait. Raises when the wait is over."""
-        now = call.clock.monotonic()
-        following: Waiter | None = None
-        with self._lock:
-            is_first = self._queue[0] is waiter
-            wait = self._wait_seconds(waiter.cost, now)
-            if is_first and wait <= 0:
-                self._grant(waiter.cost, now)
-                self._queue.popleft()
-                waiter.is_granted = True
-                following = self._queue[0] if self._queue else None
-        if waiter.is_granted:
-            if following is not None and not following.wake():
-                self._withdraw(following)
-            return None
-        if now >= until:
-            if call.deadline_at is not None and until >= call.deadline_at:
-                raise DeadlineExceeded(policy=self._name, has_started=False)
-            raise RateLimited(policy=self._name, retry_after_seconds=max(wait, self._interval))
-        return min(until, now + wait + _ROUNDING) if is_first else until
+    def _check_room(self, lane: str, cost: float) -> None:
+        """Raise RateLimited when the queue is full, or its end cannot come in time."""
+        if (
+            self.queued >= self._queue_max
+            or self._wait_seconds(self._queued_cost + cost) > self._wait_seconds_max + _ROUNDING
+        ):
+            raise self._refusal(cost)
 
-    def _withdraw(self, waiter: Waiter) -> None:
-        """Leave the queue without tokens; whoever is first now looks again."""
-        first: Waiter | None = waiter
-        while first is not None:
-            with self._lock:
-                if first in self._queue:
-                    self._queue.remove(first)
-                first = self._queue[0] if self._queue else None
-            if first is None or first.wake():
+    def _wait_seconds(self, cost: float) -> float:
+        """Return how long until `cost` tokens have been there, those of others included."""
+        return max(self._full_at - self._now, 0.0) + cost * self._interval - self._span
+
+    def _enqueue(self, waiter: Waiter) -> None:
+        self._queue[waiter] = None
+        self._queued_cost += waiter.cost
+        waiter.wakes_at = min(waiter.ends_at, self._now + self._wait_seconds(self._queued_cost))
+
+    def _remove(self, waiter: Waiter) -> None:
+        del self._queue[waiter]
+        self._queued_cost = self._queued_cost - waiter.cost if self._queue else 0.0
+
+    def _next_look(self, waiter: Waiter) -> float:
+        """When its turn should come. Everybody has a timer, not only the first, whose event loop may stand still."""
+        at = waiter.wakes_at
+        if next(iter(self._queue)) is waiter:
+            at = self._now + self._wait_seconds(waiter.cost)
+        elif at <= self._now:
+            at = self._now + max(waiter.cost * self._interval, _LOOK_SECONDS_MIN)
+        return min(waiter.ends_at, at)
+
+    def _serve(self) -> None:
+        while self.queued:
+            first = next(iter(self._queue))
+            if first.is_gone(self._now) or first.cost > self._burst:
+                self._remove(first)
+                self._refuse(first)
+                continue
+            permit = self._take(first.cost, self._now)
+            if not permit:
+                due = self._now + self._wait_seconds(first.cost)
+                if due + _ROUNDING < first.wakes_at:  # somebody before it left, or tokens came back: it is woken to see
+                    first.wakes_at = due
+                    self._told.append(first)
                 return
+            first.permit = permit
+            self._remove(first)
+            self._grant(first)
 
-    def _wait_seconds(self, cost: float, now: float) -> float:
-        wait = max(self._at, now) + cost * self._interval - self._burst_seconds - now
-        return 0.0 if wait <= _ROUNDING else wait
+    def _undo(self, waiter: Waiter) -> None:
+        self._refund(waiter.permit, waiter.cost)
 
-    def _grant(self, cost: float, now: float) -> None:
-        self._at = max(self._at, now) + cost * self._interval
+    def _gate(self, is_busy: bool) -> None:
+        self._is_open = not (is_busy or self.queued)
+
+    def _refusal(self, cost: float) -> RateLimited | ValueError:
+        if cost > self._burst:
+            return ValueError(
+                f"policy {self.name!r}: cost={cost:g} is above burst={self._burst:g} and could never be granted; "
+                "raise burst or split the call"
+            )
+        wait = self._wait_seconds(self._queued_cost + cost)
+        return RateLimited(policy=self.name, retry_after_seconds=max(wait, self._interval, _ROUNDING))

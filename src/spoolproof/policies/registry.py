@@ -73,6 +73,8 @@ class Registry:
         if self._sources is None:
             environ = os.environ if self._environ is None else self._environ
             self._sources, self._source_faults = config.load(environ, _file_of(environ))
+            for warning in self._sources.warnings:
+                logger.warning("policies.settings_doubtful %s", warning)
         return self._sources
 
     # --- look --------------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ class Drain:
     def __init__(self) -> None:
         self.is_draining = False
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._wakers: dict[int, Callable[[], object]] = {}
         self._number = 0
 

@@ -10,6 +10,7 @@ CLOSED, OPEN, HALF_OPEN, ISOLATED = "closed", "open", "half_open", "isolated"
 
 VERSION = 1
 REASON_MAX = 200  #: characters
+ISOLATE_SECONDS_MAX = 86_400  #: a forgotten isolation is an outage
 _SECONDS_MAX = 86_400.0  #: what was known a day ago says nothing of today
 _SKEW_SECONDS = 60.0  #: how far ahead another machine's wall clock may have been
 
@@ -37,7 +38,10 @@ def read_snapshot(data: Mapping[str, Any], wall: float) -> Kept:
     if isinstance(round_, bool) or not isinstance(round_, int) or round_ < 0:
         raise ValueError(f"round {round_!r}")
     left = max(_time(data["open_until"]) - wall, 0.0) if state == OPEN else 0.0
-    isolations = [(str(one["reason"])[:REASON_MAX], _time(one["until"]) - wall) for one in data["isolations"]]
+    isolations = [
+        (str(one["reason"])[:REASON_MAX], min(_time(one["until"]) - wall, ISOLATE_SECONDS_MAX))
+        for one in data["isolations"]
+    ]
     return Kept(state, round_, left, tuple(one for one in isolations if one[1] > 0))
 
 

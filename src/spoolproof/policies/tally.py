@@ -79,11 +79,12 @@ class Tally:
             if window is not None:
                 window.clear()
 
-    def counts(self) -> dict[str, float]:
-        """Return the numbers behind a decision, for people."""
+    def counts(self, now: float = 0.0) -> dict[str, float]:
+        """Return the numbers behind a decision, for people, as of now or of when they were last asked for."""
         counts: dict[str, float] = {"consecutive": self.consecutive}
         for name, window in (("failures", self._rate), ("slow", self._slow)):
             if window is not None:
+                window.expire(now)
                 counts[name] = window.failures
                 counts[f"{name}_of"] = window.total
         return counts
@@ -103,4 +104,6 @@ class Tally:
         most = self._settings["consecutive"]
         if self._failed_at is None or self.consecutive < most:
             return bool(self.consecutive >= most)
+        if len(self._failed_at) < most:  # a reload asked for times, or for more of them, in the middle of a streak
+            return False
         return bool(now - self._failed_at[-most] <= self._settings["within_seconds"])

@@ -15,7 +15,7 @@ from spoolproof.errors import ThreadsExhausted
 from spoolproof.policies.call import Call
 from spoolproof.policies.timeout import expired
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _abandoned = 0
 
 

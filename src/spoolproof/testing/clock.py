@@ -50,7 +50,7 @@ class _Timer:
 
 
 class ManualClock:
-    """Implements `spoolproof.clock.Clock`. Starts at `start` and at 0 monotonic seconds; `advance` fires what it passes.
+    """Implements `spoolproof.clock.Clock`. Starts at 0 monotonic seconds; `advance` fires the timers it passes.
 
     `with ManualClock().active() as clock:` puts it in the place of the machine's clock for policies, also for those
     made at import. start: timezone-aware, 2026-01-01 UTC unless given. blocking_sleeps: the seconds of each
@@ -117,9 +117,12 @@ class ManualClock:
         self._fire_until(until)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> _Timer:
-        """Call `callback` when the clock is advanced to `when` or beyond; never, for infinity."""
-        timer = _Timer(callback, _running_loop())
-        if when < float("inf"):
+        """Call `callback` when the clock is advanced to `when` or beyond: soon if it is there, never for infinity."""
+        loop = _running_loop()
+        timer = _Timer(callback, loop)
+        if when <= self._elapsed and loop is not None:
+            loop.call_soon(timer.fire)
+        elif when < float("inf"):
             with self._lock:
                 self._order += 1
                 heapq.heappush(self._timers, (when, self._order, timer))

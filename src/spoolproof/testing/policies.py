@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from spoolproof.errors import PolicyUsageError
-from spoolproof.policies import Policy, Registry, events
+from spoolproof.policies import Policy, events
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.definition import Definition
-from spoolproof.policies.machines import Machines
 from spoolproof.policies.node import Node
-from spoolproof.policies.registry import default_registry
 from spoolproof.policies.snapshots import OPEN
 from spoolproof.policies.timeout import await_it, is_awaitable
 from spoolproof.policies.verdict import Verdict
+from spoolproof.testing.isolation import CircuitState, isolated, machines_of
+
+__all__ = ["Inflight", "assert_inflight_max", "attempts_capped", "captured", "force_open", "isolated"]
 
 # --- events ----------------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def force_open(policy: Policy, seconds: float = 60.0) -> Iterator[None]:
     circuit = policy.machines.needs_circuit("open")
     if not policy.gates:
         raise PolicyUsageError(f"policy {policy.name!r}: its breaker rejects nothing (mode), so it cannot be opened")
-    before = _CircuitState(circuit)
+    before = CircuitState(circuit)
     with circuit.lock:
         circuit._open_until = circuit._catch_up(policy.clock.monotonic()) + seconds
         circuit._change(OPEN, "opened by a test")
@@ -67,44 +67,6 @@ def force_open(policy: Policy, seconds: float = 60.0) -> Iterator[None]:
         yield
     finally:
         before.put_on(circuit)
-
-
-class _CircuitState:
-    """What a breaker has counted and decided. Put on it again, calls that are still in flight count for nothing."""
-
-    _NAMES = (
-        "_closed_at", "_last_error", "_now", "_open_until", "_ramp", "_reason", "_successes", "failures_total", "round",
-        "successes_total",
-    )  # fmt: skip
-    _COUNTED = ("_failed_at", "_rate", "_slow", "consecutive", "plain_window")
-
-    def __init__(self, circuit: Circuit) -> None:
-        with circuit.lock:
-            self._state = circuit._state
-            self._isolations = list(circuit._isolations)
-            self._values = copy.deepcopy({name: getattr(circuit, name) for name in self._NAMES})
-            # in one copy: the plain window may be the window of the rate
-            self._counts = copy.deepcopy({name: getattr(circuit.tally, name) for name in self._COUNTED})
-
-    def put_on(self, circuit: Circuit) -> None:
-        """Make a breaker what this one was; those who watch it are told if its state changes."""
-        values, counts = copy.deepcopy((self._values, self._counts))
-        tally = circuit.tally
-        with circuit.lock:
-            if circuit._state == self._state:
-                circuit.epoch += 1
-                circuit._probes.clear()
-            else:
-                circuit._change(self._state, "the test is over")
-            circuit._isolations = list(self._isolations)
-            for name, value in values.items():
-                setattr(circuit, name, value)
-            for name, value in counts.items():
-                setattr(tally, name, value)
-            tally.configure(tally._shape, tally._settings, circuit._now)  # the settings may be others by now
-            circuit._set_fast()
-            changes = circuit._take()
-        circuit._announce(changes)
 
 
 # --- attempts --------------------------------------------------------------------------------------------------------
@@ -133,20 +95,10 @@ def attempts_capped(policy: Policy, attempts: int = 1) -> Iterator[None]:
 def _put_on_retries(definition: Definition, old: Any, new: Any) -> None:
     if definition.shared is old:
         definition.shared = new  # for the keys that are made from now on
-    for machines in _machines_of(definition):
+    for machines in machines_of(definition):
         retry = machines.pipeline.retry
         if retry is not None and retry.settings is old.retry:
             retry.settings = new.retry
-
-
-def _machines_of(definition: Definition) -> list[Machines]:
-    with definition._lock:
-        found = [child.machines for child in definition._alive.values()]
-        if definition._overflow is not None:
-            found.append(definition._overflow.machines)
-        if definition._own is not None:
-            found.append(definition._own)
-    return found
 
 
 # --- calls in flight -------------------------------------------------------------------------------------------------
@@ -269,106 +221,3 @@ def assert_inflight_max(policy: Policy, n: int) -> Iterator[Inflight]:
 
 def _ignore(event: events.Event) -> None:
     """Listen to nothing."""
-
-
-# --- registry --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def isolated(registry: Registry | None = None) -> Iterator[Registry]:
-    """Let every policy begin the block as new, and be afterwards what it was before.
-
-    That is breakers, cooldowns, retry budgets, settings and draining, of the process's registry unless given another;
-    policies and keys made inside are forgotten. Slots and tokens are not touched: who took them gives them back.
-    """
-    registry = default_registry() if registry is None else registry
-    before = _RegistryState(registry)
-    before.start_anew()
-    try:
-        yield registry
-    finally:
-        before.put_back()
-
-
-class _RegistryState:
-    """Every policy of a registry as it was."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        with registry._lock:
-            self._definitions = dict(registry._definitions)
-            self._sources = (registry._sources, registry._source_faults, dict(registry._faults))
-        self._is_draining = registry.drain_switch.is_draining
-        self._policies = [_PolicyState(definition) for definition in self._definitions.values()]
-
-    def start_anew(self) -> None:
-        for one in self._policies:
-            one.start_anew()
-
-    def put_back(self) -> None:
-        registry = self._registry
-        with registry._lock:
-            registry._definitions = dict(self._definitions)
-            registry._sources, registry._source_faults, registry._faults = self._sources
-        if registry.drain_switch.is_draining != self._is_draining:
-            (registry.drain if self._is_draining else registry.resume)()
-        for one in self._policies:
-            one.put_back()
-
-
-class _PolicyState:
-    """One policy with its keys as it was."""
-
-    def __init__(self, definition: Definition) -> None:
-        self._definition = definition
-        self._resolved = definition.resolved
-        self._keys = set(definition.children())
-        self._budget = _slots_of(definition._budget, "_calls", "_ends", "_fresh", "_retries", "_second")
-        self._circuits: list[tuple[Circuit, _CircuitState]] = []
-        self._cooldowns = []
-        for machines in _machines_of(definition):
-            self._cooldowns.append((machines.cooldown, machines.cooldown.until))
-            if machines.circuit is not None:
-                self._circuits.append((machines.circuit, _CircuitState(machines.circuit)))
-
-    def start_anew(self) -> None:
-        budget = self._definition._budget
-        _put_slots(budget, _slots_of(type(budget)(), *self._budget))
-        for cooldown, _ in self._cooldowns:
-            cooldown.until = 0.0
-        for circuit, _ in self._circuits:
-            _CircuitState(_new_like(circuit)).put_on(circuit)
-
-    def put_back(self) -> None:
-        definition = self._definition
-        if definition.resolved is not self._resolved:
-            definition.accept(self._resolved)
-        with definition._lock:
-            for key in definition._children.keys() - self._keys:
-                definition._forget(key)
-                definition._alive.pop(key, None)
-        _put_slots(definition._budget, self._budget)
-        for cooldown, until in self._cooldowns:
-            cooldown.until = until
-        for circuit, state in self._circuits:
-            state.put_on(circuit)
-
-
-def _new_like(circuit: Circuit) -> Circuit:
-    return Circuit(
-        circuit._name,
-        circuit._key,
-        rule=circuit.tally._shape,
-        mode=circuit._mode,
-        random=circuit._random,
-        settings=circuit._settings,
-    )
-
-
-def _slots_of(one: object, *names: str) -> dict[str, Any]:
-    return {name: copy.copy(getattr(one, name)) for name in names}
-
-
-def _put_slots(one: object, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(one, name, copy.copy(value))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def manual_clock() -> Iterator[ManualClock]:
-    """A clock that moves only when told, in the place of the machine's for every policy."""
+def manual_clock(policies_isolated: Registry) -> Iterator[ManualClock]:
+    """A clock that moves only when told, in the place of the machine's for every policy; each begins as new."""
     from spoolproof.testing.clock import ManualClock
 
     with ManualClock().active() as clock:

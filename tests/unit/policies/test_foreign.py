@@ -6,10 +6,15 @@ A library that renames a class must fail here, not open a breaker in production.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import socket
 import ssl
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -17,14 +22,23 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import botocore.config
 import botocore.exceptions
+import botocore.retries.standard
+import botocore.session
 import grpc
+import grpc.aio
 import httpx
+import pika
 import pika.exceptions
 import pytest
+import redis
+import redis._parsers.base
 import redis.exceptions
 import requests
+import requests.adapters
 import sqlalchemy.exc
+import urllib3
 import urllib3.exceptions
 
 from spoolproof.clock import SYSTEM
@@ -128,10 +142,17 @@ def _of(kind: type[BaseException], *args: Any) -> BaseException:
         (requests.ConnectTimeout(), Kind.TRANSIENT, False),
         (requests.ReadTimeout(), Kind.TIMEOUT, True),
         (requests.ConnectionError(), Kind.TRANSIENT, True),
+        (requests.exceptions.SSLError(ssl.SSLCertVerificationError()), Kind.TRANSIENT, False),
+        (requests.exceptions.SSLError(ssl.SSLEOFError()), Kind.TRANSIENT, True),
+        (requests.exceptions.RetryError(), Kind.TRANSIENT, True),
+        (requests.exceptions.MissingSchema(), Kind.BUG, False),
         (_of(urllib3.exceptions.NewConnectionError), Kind.TRANSIENT, False),
         (_of(urllib3.exceptions.ReadTimeoutError), Kind.TIMEOUT, True),
         (_of(urllib3.exceptions.EmptyPoolError), Kind.LOCAL, False),
         (urllib3.exceptions.ProtocolError(), Kind.TRANSIENT, True),
+        (urllib3.exceptions.ClosedPoolError(None, ""), Kind.LOCAL, False),  # type: ignore[arg-type]
+        (urllib3.exceptions.LocationParseError(""), Kind.BUG, False),
+        (asyncio.IncompleteReadError(b"", 1), Kind.TRANSIENT, True),
         (redis.exceptions.TimeoutError(), Kind.TIMEOUT, True),
         (redis.exceptions.ConnectionError(), Kind.TRANSIENT, True),
         (redis.exceptions.BusyLoadingError(), Kind.TRANSIENT, False),
@@ -140,9 +161,24 @@ def _of(kind: type[BaseException], *args: Any) -> BaseException:
         (asyncpg.UniqueViolationError(), Kind.PERMANENT, False),
         (asyncpg.TooManyConnectionsError(), Kind.OVERLOADED, False),
         (asyncpg.ConnectionDoesNotExistError(), Kind.TRANSIENT, True),
-        (asyncpg.InterfaceError("closed"), Kind.TRANSIENT, False),
+        (asyncpg.InterfaceError("cannot perform operation: connection is closed"), Kind.TRANSIENT, False),
+        (asyncpg.InterfaceError("connection has been released back to the pool"), Kind.TRANSIENT, False),
+        (asyncpg.InterfaceError("the server expects 1 argument for this query, 0 were passed"), Kind.BUG, False),
+        (asyncpg.DataError("invalid input for query argument $1"), Kind.PERMANENT, False),
+        (redis.exceptions.WatchError(), Kind.TRANSIENT, False),
+        (redis.exceptions.DataError(), Kind.BUG, False),
         (pika.exceptions.AMQPConnectionError(), Kind.TRANSIENT, False),
         (pika.exceptions.StreamLostError(), Kind.TRANSIENT, True),
+        (pika.exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), Kind.TRANSIENT, True),
+        (pika.exceptions.AMQPHeartbeatTimeout(), Kind.TRANSIENT, True),
+        (pika.exceptions.ConnectionWrongStateError(), Kind.TRANSIENT, False),
+        (pika.exceptions.NackError([]), Kind.OVERLOADED, False),
+        (pika.exceptions.UnroutableError([]), Kind.TRANSIENT, False),
+        (pika.exceptions.ShortStringTooLong(), Kind.BUG, False),
+        (botocore.exceptions.NoCredentialsError(), Kind.TRANSIENT, False),
+        (botocore.exceptions.ParamValidationError(report=""), Kind.BUG, False),
+        (botocore.exceptions.SSLError(endpoint_url="", error=ssl.SSLCertVerificationError()), Kind.TRANSIENT, False),
+        (botocore.exceptions.SSLError(endpoint_url="", error=ssl.SSLEOFError()), Kind.TRANSIENT, True),
         (botocore.exceptions.EndpointConnectionError(endpoint_url=""), Kind.TRANSIENT, False),
         (botocore.exceptions.ReadTimeoutError(endpoint_url=""), Kind.TIMEOUT, True),
         (
@@ -154,6 +190,7 @@ def _of(kind: type[BaseException], *args: Any) -> BaseException:
         (GrpcError(grpc.StatusCode.DEADLINE_EXCEEDED), Kind.TIMEOUT, True),
         (GrpcError(grpc.StatusCode.NOT_FOUND), Kind.PERMANENT, False),
         (GrpcError(grpc.StatusCode.RESOURCE_EXHAUSTED), Kind.RATE_LIMITED, False),
+        (GrpcError(grpc.StatusCode.CANCELLED), Kind.TRANSIENT, True),
         (sqlalchemy.exc.TimeoutError(), Kind.LOCAL, False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
@@ -274,3 +311,274 @@ def test_no_network_error_of_a_library_is_taken_for_a_bug(library: Any) -> None:
 
     assert found
     assert [] == bugs
+
+
+# --- the libraries themselves, against servers that fail ------------------------------------------------------------
+
+
+@pytest.fixture
+def refusing() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[int]:
+    """A port whose server reads what it is sent and hangs up without an answer."""
+    yield from _hanging_up(connections_max=100)
+
+
+@pytest.fixture
+def dying() -> Iterator[int]:
+    """A port whose server hangs up on the first connection and is gone for the second."""
+    yield from _hanging_up(connections_max=1)
+
+
+def _hanging_up(connections_max: int) -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(0.05)
+        is_over = threading.Event()
+
+        def serve() -> None:
+            served = 0
+            while not is_over.is_set() and served < connections_max:
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                served += 1
+                if served == connections_max:
+                    server.close()
+                with connection:
+                    connection.settimeout(2)
+                    with contextlib.suppress(OSError):
+                        connection.recv(65536)
+
+        thread = threading.Thread(target=serve)
+        port = int(server.getsockname()[1])
+        thread.start()
+        yield port
+        is_over.set()
+        thread.join()
+
+
+def _by_httpx(port: int) -> None:
+    with httpx.Client(trust_env=False) as client:
+        client.post(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+def _by_aiohttp(port: int) -> None:
+    async def run() -> None:
+        async with aiohttp.ClientSession() as session, session.post(f"http://127.0.0.1:{port}/"):
+            pass
+
+    asyncio.run(run())
+
+
+def _by_requests(port: int) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        session.post(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+def _by_urllib3(port: int) -> None:
+    with urllib3.PoolManager(retries=0, timeout=5) as pool:
+        pool.request("POST", f"http://127.0.0.1:{port}/")
+
+
+def _by_urllib(port: int) -> None:
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/", b"", 5)
+
+
+def _by_redis(port: int) -> None:
+    with redis.Redis("127.0.0.1", port, socket_timeout=5, retry=None) as client:
+        client.incr("a")
+
+
+def _by_asyncpg(port: int) -> None:
+    asyncio.run(asyncpg.connect(host="127.0.0.1", port=port, user="a", database="a", ssl=False, timeout=5))
+
+
+def _by_pika(port: int) -> None:
+    pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port, connection_attempts=1))
+
+
+def _by_botocore(port: int) -> None:
+    client = botocore.session.Session().create_client(
+        "sqs",
+        region_name="eu-west-1",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=botocore.config.Config(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=5),
+    )
+    try:
+        client.list_queues()
+    finally:
+        client.close()
+
+
+def _by_grpc(port: int) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        channel.unary_unary("/a/b")(b"", timeout=5)
+
+
+CLIENTS = [
+    _by_httpx,
+    _by_aiohttp,
+    _by_requests,
+    _by_urllib3,
+    _by_urllib,
+    _by_redis,
+    _by_asyncpg,
+    _by_pika,
+    _by_botocore,
+    _by_grpc,
+]
+KNOWN_TO_THE_CLIENT = {
+    _by_pika,  # the connection was not yet open, so nothing was published
+    _by_grpc,  # the call waited for a connection that was never ready
+}
+
+
+def _verdict(client: Callable[[int], None], port: int) -> Verdict:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  which one it is, is the question
+        client(port)
+    return DEFAULT.of_error(raised.value)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+def test_a_refused_connection_is_an_outage_in_which_nothing_was_sent(
+    client: Callable[[int], None], refusing: int
+) -> None:
+    """Taken for unknown it would park every message of an outage. Redis clients are the exception: they try again by
+    themselves, and refused at the last try does not say what became of the first."""
+    verdict = _verdict(client, refusing)
+
+    assert (Kind.TRANSIENT, client is _by_redis) == (verdict.kind, verdict.is_unknown)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+def test_a_server_that_hangs_up_leaves_the_outcome_unknown(client: Callable[[int], None], hanging_up: int) -> None:
+    """Taken for known, a payment would be made twice."""
+    verdict = _verdict(client, hanging_up)
+
+    assert (Kind.TRANSIENT, client not in KNOWN_TO_THE_CLIENT) == (verdict.kind, verdict.is_unknown)
+
+
+@pytest.mark.parametrize("with_requests", [True, False])
+def test_refused_after_a_lost_try_of_the_client_itself_is_unknown(with_requests: bool, dying: int) -> None:
+    """Rule 4: urllib3 tries again by itself, and tells only of the last try. The first may have been worked on."""
+    again = urllib3.Retry(2, allowed_methods=None, backoff_factor=0)
+
+    def by_requests(port: int) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            session.mount("http://", requests.adapters.HTTPAdapter(max_retries=again))
+            session.post(f"http://127.0.0.1:{port}/", timeout=5)
+
+    def by_urllib3(port: int) -> None:
+        with urllib3.PoolManager(retries=again, timeout=5) as pool:
+            pool.request("POST", f"http://127.0.0.1:{port}/")
+
+    verdict = _verdict(by_requests if with_requests else by_urllib3, dying)
+
+    assert (Kind.TRANSIENT, True) == (verdict.kind, verdict.is_unknown)
+    assert "NewConnectionError" in verdict.reason
+
+
+def test_an_expired_wait_for_a_pooled_redis_connection_is_local() -> None:
+    """The pool says so only in words."""
+
+    class Idle(redis.Connection):
+        def connect(self) -> None:
+            pass
+
+        def can_read(self, *args: Any, **options: Any) -> bool:
+            return False
+
+    pool = redis.BlockingConnectionPool(max_connections=1, timeout=0.01, connection_class=Idle)
+    pool.get_connection()
+
+    with pytest.raises(redis.ConnectionError) as raised:
+        pool.get_connection()
+
+    verdict = DEFAULT.of_error(raised.value)
+    assert (Kind.LOCAL, False) == (verdict.kind, verdict.is_unknown)
+
+
+async def test_a_name_none_of_whose_addresses_answers_is_an_outage(refusing: int) -> None:
+    """asyncio puts several different refusals into one OSError that has no errno."""
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"127.0.0.{n}", refusing)) for n in (1, 2)]
+    loop = asyncio.get_running_loop()
+    loop.getaddrinfo = lambda *args, **options: asyncio.sleep(0, addresses)  # type: ignore[method-assign]
+
+    with pytest.raises(OSError, match="Multiple exceptions") as raised:
+        await asyncio.open_connection("two-addresses", refusing)
+
+    verdict = DEFAULT.of_error(raised.value)
+    assert (None, Kind.TRANSIENT, False) == (raised.value.errno, verdict.kind, verdict.is_unknown)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("CLUSTERDOWN The cluster is down", Kind.TRANSIENT),
+        ("LOADING Redis is loading", Kind.TRANSIENT),
+        ("READONLY You can't write against a read only replica.", Kind.TRANSIENT),
+        ("MISCONF Redis is configured to save RDB snapshots", Kind.TRANSIENT),
+        ("NOREPLICAS Not enough good replicas to write.", Kind.TRANSIENT),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", Kind.TRANSIENT),
+        ("OOM command not allowed when used memory > 'maxmemory'.", Kind.OVERLOADED),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", Kind.PERMANENT),
+        ("ERR unknown command", Kind.PERMANENT),
+    ],
+)
+def test_what_redis_answers_means_what_it_says(text: str, kind: Kind) -> None:
+    """As its client parses it. An outage taken for an answer would end as dead letters. None was executed."""
+    verdict = DEFAULT.of_error(redis._parsers.base.BaseParser.parse_error(text))
+
+    assert (kind, False) == (verdict.kind, verdict.is_unknown)
+
+
+@pytest.mark.parametrize("code", sorted(botocore.retries.standard.ThrottledRetryableChecker._THROTTLED_ERROR_CODES))
+def test_what_aws_throttles_is_never_a_dead_letter(code: str) -> None:
+    """It answers 400, which would be permanent. The codes are botocore's own list: a new one must fail here."""
+    response = {
+        "Error": {"Code": code},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {"retry-after": "4"}},
+    }
+
+    verdict = DEFAULT.of_error(botocore.exceptions.ClientError(response, "SendMessage"))
+
+    assert verdict.kind in (Kind.RATE_LIMITED, Kind.TRANSIENT)
+    assert (False, 4.0) == (verdict.is_unknown, verdict.retry_after_seconds)
+
+
+async def test_a_real_rpc_that_found_a_server_leaves_its_outcome_unknown() -> None:
+    """UNAVAILABLE from a server may come after the work; only one that was never reached is known."""
+
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("a", {"b": grpc.unary_unary_rpc_method_handler(handle)}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await channel.unary_unary("/a/b")(b"", timeout=5)
+    finally:
+        server.stop(None).wait()
+
+    verdict = DEFAULT.of_error(raised.value)
+    assert (Kind.TRANSIENT, True) == (verdict.kind, verdict.is_unknown)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spoolproof.backoff import seeded_random
 from spoolproof.errors import BulkheadFull, DeadlineExceeded, RateLimited
 from spoolproof.policies import Adaptive, Bulkhead, Deadline, Policy, RateLimit, Registry, events
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.budget import Budget
-from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.call import Call
 from spoolproof.policies.rate_limit import Tokens
 from spoolproof.policies.verdict import SUCCESS
@@ -171,74 +169,6 @@ def test_q07_threads_never_exceed_the_limit_and_all_get_their_turn() -> None:
 
     assert most <= 3
     assert (0, 0) == (policy.machines.slots.running, policy.machines.slots.queued)
-
-
-class BulkheadModel(RuleBasedStateMachine):
-    """Against counts and a list: granted first come first served by lane, never above the limit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limit, self.most = 2, 3
-        self.slots = Slots("psp", None, running_max=2, queue_max=3, wait_seconds_max=1)
-        self.running = 0
-        self.waiting: dict[str, deque[_Waiter]] = {lane: deque() for lane in ("critical", "normal", "background")}
-
-    @rule(lane=st.sampled_from(["critical", "normal", "background"]))
-    def arrive(self, lane: str) -> None:
-        call = _call(lane)
-        queued = sum(map(len, self.waiting.values()))
-        lower = [
-            name for name in ("background", "normal") if name > "" and _rank(name) > _rank(lane) and self.waiting[name]
-        ]
-        try:
-            permit = self.slots.enter(call, 0.0)
-        except BulkheadFull:
-            assert queued >= self.most
-            assert not lower
-            return
-        if permit is not None:
-            assert self.running < self.limit
-            assert not queued
-            self.running += 1
-            return
-        waiter = _Waiter()
-        assert not self.slots._join(waiter, lane)
-        if queued >= self.most:
-            refused = self.waiting[lower[0]].pop()
-            assert refused.is_refused
-        self.waiting[lane].append(waiter)
-
-    @precondition(lambda self: self.running)
-    @rule()
-    def leave(self) -> None:
-        self.slots.leave(True, _call(), SUCCESS, 0.0)
-        self.running -= 1
-        self._grant()
-
-    @precondition(lambda self: any(self.waiting.values()))
-    @rule(data=st.data())
-    def give_up(self, data: Any) -> None:
-        lane = data.draw(st.sampled_from([lane for lane, queue in self.waiting.items() if queue]))
-        waiter = data.draw(st.sampled_from(list(self.waiting[lane])))
-        self.waiting[lane].remove(waiter)
-        self.slots._abandon(waiter, lane)
-
-    @rule(limit=st.integers(1, 4))
-    def resize(self, limit: int) -> None:
-        self.limit = limit
-        self.slots.configure(running_max=limit, queue_max=3, wait_seconds_max=1)
-        self._grant()
-
-    def _grant(self) -> None:
-        while self.running < self.limit and any(self.waiting.values()):
-            waiter = next(queue for queue in self.waiting.values() if queue).popleft()
-            assert waiter.is_granted
-            self.running += 1
-
-    @invariant()
-    def counts_agree(self) -> None:
-        assert (self.running, sum(map(len, self.waiting.values()))) == (self.slots.running, self.slots.queued)
-        assert not any(waiter.is_granted for queue in self.waiting.values() for waiter in queue)
 
 
 # --- rate limit -------------------------------------------------------------------------------------------------------
@@ -406,22 +336,6 @@ async def test_q26_cancelled_calls_are_no_samples(make: Make, clock: ManualClock
     assert [] == [event for event in told if isinstance(event, events.LimitChanged)]
 
 
-class _Waiter:
-    """A place in the queue that nobody waits in."""
-
-    def __init__(self) -> None:
-        self.cost = 1.0
-        self.is_granted = False
-        self.is_refused = False
-
-    def wake(self) -> bool:
-        return True
-
-
-def _rank(lane: str) -> int:
-    return ("critical", "normal", "background").index(lane)
-
-
 def _call(lane: str = "normal", cost: float = 1.0) -> Call:
     call = Call()
     call.lane = lane
@@ -432,8 +346,7 @@ def _call(lane: str = "normal", cost: float = 1.0) -> Call:
 _DOSE = settings(
     max_examples=examples(500), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestBulkhead = BulkheadModel.TestCase
 TestRate = RateModel.TestCase
 TestBudget = BudgetModel.TestCase
-for _case in (TestBulkhead, TestRate, TestBudget):
+for _case in (TestRate, TestBudget):
     _case.settings = _DOSE

@@ -16,8 +16,10 @@ from spoolproof.policies import (
     BreakerOpen,
     Bulkhead,
     Consecutive,
+    Fallback,
     Policy,
     Rate,
+    RateLimit,
     Registry,
     Retry,
     events,
@@ -226,6 +228,36 @@ def test_names_that_share_a_variable_are_a_fault() -> None:
     assert ["rename" in fault for fault in registry.check()] == [True]
 
 
+def test_doubtful_aliases_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The unit is milliseconds, and a threshold is a number of failures: both are easily mistaken."""
+    registry = Registry({"CB_RESET_TIMEOUT": "500", "CB_FAILURE_THRESHOLD": "50"})
+    for name in ("a", "b"):
+        Policy(name, Breaker(), registry=registry)
+
+    doubts = [record.getMessage() for record in caplog.records if "doubtful" in record.getMessage()]
+    assert 2 == len(doubts)
+    assert any("50%" in doubt for doubt in doubts)
+    assert any("milliseconds" in doubt for doubt in doubts)
+
+
+async def test_a_reload_keeps_the_last_good_answers(clock: ManualClock) -> None:
+    """What the fallback needs in an outage must not be forgotten by whoever adjusts a number during it."""
+    registry = Registry({})
+    policy = Policy("psp", Fallback.last_good(age_seconds_max=60), Retry(2), registry=registry)
+    answers: list[object] = [ConnectionRefusedError(), ConnectionRefusedError(), "good"]
+
+    async def ask() -> object:
+        answer = answers.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    await policy.call(ask)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_ATTEMPTS": "1"})
+
+    assert ("good", "stale") == ((result := await policy.result(ask)).value, result.source)
+
+
 def test_a_strong_source_wins_over_a_weaker_one(tmp_path: Path) -> None:
     file = tmp_path / "policies.toml"
     file.write_text("[policies.psp]\nopen_seconds = 4\n")
@@ -257,6 +289,11 @@ def test_a_strong_source_wins_over_a_weaker_one(tmp_path: Path) -> None:
 def test_impossible_policies_are_refused(registry: Registry, parts: Any, code: str) -> None:
     with pytest.raises(PolicyConfigError, match=code):
         Policy("psp", *parts, registry=registry)
+
+
+def test_a_setting_that_two_parts_share_has_one_value(registry: Registry) -> None:
+    with pytest.raises(PolicyConfigError, match="share"):
+        Policy("psp", RateLimit(5, queue_max=3), Bulkhead(2, queue_max=9), registry=registry)
 
 
 def test_all_faults_are_listed_at_once(registry: Registry) -> None:

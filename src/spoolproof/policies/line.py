@@ -1,0 +1,262 @@
+"""A line in front of something scarce: who waits, who was granted, and every change of either as one step.
+
+Whoever gives something back decides who gets it, so nobody who comes later can take it in between. What was granted and
+cannot be taken up comes back and goes to the next: a waiter was cancelled, its event loop was closed or stands still.
+
+The lock is re-entrant because the garbage collector may end an abandoned call in the middle of a step, on the thread
+that holds it. What such a call gives back is kept until the step is over. Nobody is woken under the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+
+from spoolproof.errors import DeadlineExceeded
+from spoolproof.policies.call import Call
+from spoolproof.policies.waiter import Standing, TaskWaiter, ThreadWaiter, Waiter
+
+
+class Line(ABC):
+    """What a bulkhead and a rate limit have in common: who waits, who was granted, and what is done under the lock.
+
+    A subclass says what is scarce. Its methods run inside a step, under the lock.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_is_busy",
+        "_late",
+        "_now",
+        "_told",
+        "_wait_seconds_max",
+        "key",
+        "lock",
+        "name",
+        "queued",
+    )
+
+    def __init__(self, name: str, key: str | None, wait_seconds_max: float) -> None:
+        self.name = name
+        self.key = key
+        self.queued = 0
+        self.lock = threading.RLock()
+        self._wait_seconds_max = wait_seconds_max
+        self._now = 0.0
+        self._is_busy = False
+        self._granted: dict[Waiter, None] = {}  # bounded by what there is to grant
+        self._told: list[Waiter] = []  # to be woken once the lock is released
+        self._late: list[Callable[[], None]] = []  # came in the middle of a step
+
+    # --- a guard of the pipeline -------------------------------------------------------------------------------------
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether `leave` has to be told when it is; else the last moment seen will do."""
+        return False
+
+    async def wait(self, call: Call) -> object:
+        """Return a permit once admitted. Raises what `enter` raises, also when the wait is over; DeadlineExceeded."""
+        now = call.clock.monotonic()
+        waiter = TaskWaiter(call, now + self._wait_seconds_max)
+        if self._join(waiter, call, now):
+            return waiter.permit
+        try:
+            while not self._look(waiter, call.clock.monotonic()):
+                await waiter.wait(call.clock)
+        except BaseException:  # whatever ends the wait, what it was granted goes on to the next
+            self._abandon(waiter)
+            raise
+        return waiter.permit
+
+    def wait_blocking(self, call: Call) -> object:
+        """The same on a thread; PolicyUsageError on one that runs an event loop."""
+        now = call.clock.monotonic()
+        waiter = ThreadWaiter(call, now + self._wait_seconds_max)
+        if self._join(waiter, call, now):
+            return waiter.permit
+        try:
+            while not self._look(waiter, call.clock.monotonic()):
+                waiter.wait(call.clock)
+        except BaseException:
+            self._abandon(waiter)
+            raise
+        return waiter.permit
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _enter_late(self, call: Call, now: float) -> object | None:
+        """Admit a call that found the way in closed; None if it has to wait. Raises the refusal."""
+        if self._is_interrupted():  # a finaliser makes this call in the middle of our own step
+            raise self._refusal(call.cost)
+        with Step(self, now):
+            permit = self._admit(call.cost)
+            if permit is None:
+                self._check_room(call.lane, call.cost)
+            return permit
+
+    def _join(self, waiter: Waiter, call: Call, now: float) -> bool:
+        """Admit the waiter if that has become possible, else queue it. Raises the refusal when there is no room."""
+        with Step(self, now):
+            permit = self._admit(call.cost)
+            if permit is not None:
+                waiter.permit = permit
+                return True
+            self._check_room(call.lane, call.cost)
+            self._enqueue(waiter)
+            self.queued += 1
+            return False
+
+    def _look(self, waiter: Waiter, now: float) -> bool:
+        """True when granted, False to wait on. Raises the refusal, or DeadlineExceeded, when the wait is over."""
+        is_in_time = now < waiter.deadline_at
+        if is_in_time and self._take_up(waiter):  # before the step, which would take back what is taken up late
+            return True
+        with Step(self, now):
+            if is_in_time and self._take_up(waiter):
+                return True
+            if waiter.standing is Standing.QUEUED and now < waiter.ends_at:
+                waiter.wakes_at = self._next_look(waiter)
+                return False
+            self._withdraw(waiter)
+            if not is_in_time:
+                raise DeadlineExceeded(policy=self.name, has_started=False)
+            raise self._refusal(waiter.cost)
+
+    def _take_up(self, waiter: Waiter) -> bool:
+        with self.lock:
+            if waiter.standing is not Standing.GRANTED:
+                return False
+            del self._granted[waiter]
+            waiter.standing = Standing.OVER
+            return True
+
+    def _withdraw(self, waiter: Waiter) -> None:
+        if waiter.standing is Standing.QUEUED:
+            self._remove(waiter)
+            self.queued -= 1
+        elif waiter.standing is Standing.GRANTED:
+            del self._granted[waiter]
+            self._undo(waiter)
+        waiter.standing = Standing.OVER
+
+    def _give_back(self, undo: Callable[[], None], now: float = 0.0) -> None:
+        """Run `undo` as a step, or at the end of the one under way on this thread."""
+        if self._is_interrupted():
+            self._late.append(undo)
+            return
+        with Step(self, now):
+            undo()
+
+    def _abandon(self, waiter: Waiter) -> None:
+        """Forget a waiter that will not come back; what it was granted goes to the next."""
+        self._give_back(partial(self._withdraw, waiter))
+
+    def _is_interrupted(self) -> bool:
+        """Whether this thread is in the middle of a step already."""
+        with self.lock:
+            return self._is_busy
+
+    def _grant(self, waiter: Waiter) -> None:
+        """Let a waiter that was just taken out of the queue have what it waits for."""
+        waiter.standing = Standing.GRANTED
+        self.queued -= 1
+        self._granted[waiter] = None
+        self._told.append(waiter)
+
+    def _refuse(self, waiter: Waiter) -> None:
+        """End the wait of one that was just taken out of the queue."""
+        waiter.standing = Standing.OVER
+        self.queued -= 1
+        self._told.append(waiter)
+
+    def _collect(self) -> None:
+        """Take back what was granted to those who are gone."""
+        for waiter in [waiter for waiter in self._granted if waiter.is_gone(self._now)]:
+            self._withdraw(waiter)
+
+    def _tell(self) -> None:
+        """Wake those who were granted, refused or moved up; called without the lock."""
+        while self._told:
+            try:
+                waiter = self._told.pop(0)
+            except IndexError:  # another thread was quicker
+                return
+            if not waiter.wake():
+                self._abandon(waiter)
+
+    # --- what is scarce ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _admit(self, cost: float) -> object | None:
+        """Return a permit for somebody who is not in the queue, None if he has to go there."""
+
+    @abstractmethod
+    def _check_room(self, lane: str, cost: float) -> None:
+        """Raise the refusal if the queue has no place."""
+
+    @abstractmethod
+    def _enqueue(self, waiter: Waiter) -> None:
+        """Put a waiter into the queue."""
+
+    @abstractmethod
+    def _remove(self, waiter: Waiter) -> None:
+        """Take a waiter out of the queue."""
+
+    @abstractmethod
+    def _serve(self) -> None:
+        """Grant to the first in the queue, and the next, as far as it goes."""
+
+    @abstractmethod
+    def _undo(self, waiter: Waiter) -> None:
+        """Take back a grant that nobody took up."""
+
+    @abstractmethod
+    def _gate(self, is_busy: bool) -> None:
+        """Open or close the way in that needs no step: closed while somebody queues, and in the middle of a step."""
+
+    @abstractmethod
+    def _refusal(self, cost: float) -> Exception:
+        """Return the error for somebody who is not admitted."""
+
+    def _next_look(self, waiter: Waiter) -> float:
+        """Return when a waiter should look again by itself."""
+        return waiter.ends_at
+
+
+class Step:
+    """One change of a line: before it the dead are collected, after it whoever can be served is, then they are told."""
+
+    __slots__ = ("_line", "_time")
+
+    def __init__(self, line: Line, now: float) -> None:
+        self._line = line
+        self._time = now
+
+    def __enter__(self) -> None:
+        line = self._line
+        line.lock.acquire()
+        line._now = max(line._now, self._time)
+        line._is_busy = True
+        line._gate(True)
+        if line._granted:
+            line._collect()
+        line._serve()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        line = self._line
+        try:
+            line._serve()
+            while line._late:
+                line._late.pop(0)()
+                line._serve()
+        finally:
+            line._is_busy = False
+            line._gate(False)
+            line.lock.release()
+        line._tell()
