@@ -89,7 +89,7 @@ class Circuit:
             self._apply(rule, mode, settings)
 
     def _apply(self, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
-        if self._mode == "off" != mode:
+        if self._mode == "off" and mode != "off":
             self.tally.clear()  # while off, only some of what ended was counted
         self._mode = mode
         self._settings: Mapping[str, Any] = settings
@@ -278,7 +278,7 @@ class Circuit:
             if permit.is_probe:
                 self._last_error = "a probe was slow"
                 self._reopen(now, f"a probe took longer than {seconds:g} s", None)
-            elif self._state == CLOSED:
+            else:
                 self.tally.add_speed(True, now)
                 if self.tally.is_too_much(now):
                     self._last_error = f"calls took longer than {seconds:g} s"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from spoolproof.backoff import RandomSource, seeded_random
-from spoolproof.policies import Breaker, Consecutive, config
+from spoolproof.errors import BreakerOpen
+from spoolproof.policies import Breaker, Consecutive, config, events
 from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
@@ -63,3 +64,27 @@ def opened(**given: Any) -> Circuit:
     machine = circuit(Breaker(Consecutive(1), **({"open_jitter": 0, "open_seconds": 5} | given)))
     fail(machine, 0.0)
     return machine
+
+
+class Fixed:
+    """Chance that always says the same."""
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + self.part * (b - a)
+
+
+def rejected(machine: Circuit, now: float) -> BreakerOpen:
+    """Make a call that must be rejected."""
+    with pytest.raises(BreakerOpen) as caught:
+        machine.enter(Call(), now)
+    return caught.value
+
+
+def changes_of(machine: Circuit) -> list[events.BreakerChanged]:
+    """Return a list that will hold every change from now on."""
+    kept: list[events.BreakerChanged] = []
+    machine.watch(kept.append)
+    return kept

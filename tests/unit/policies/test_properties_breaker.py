@@ -1,64 +1,110 @@
-"""The breaker's properties, on the machine itself with time passed in, and under threads where they are named."""
+"""The breaker's properties, by their ids: on the machine itself with time passed in, and with tasks, threads and event
+loops where they are named."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import traceback
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from spoolproof.backoff import seeded_random
 from spoolproof.errors import BreakerOpen, PolicyConfigError
-from spoolproof.policies import Breaker, Consecutive, Policy, Rate, Registry, Slow, config, events
+from spoolproof.policies import Breaker, Consecutive, Policy, Rate, Slow, events
 from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
-from spoolproof.policies.window import CountWindow, TimeWindow
+from spoolproof.policies.window import TimeWindow
 from spoolproof.testing.clock import ManualClock
 
-from ..doses import examples
+from .breakers import FAILED, NEUTRAL, call, circuit, fail, opened, reload
 
-FAILED = verdict_of(Kind.TRANSIENT, reason="Away: refused")
-NEUTRAL = verdict_of(Kind.CANCELLED)
-
-
-def circuit(
-    breaker: Breaker | None = None, *, preset: str | None = None, environ: dict[str, str] | None = None
-) -> Circuit:
-    """A machine with the settings a policy of this breaker would have."""
-    sources, faults = config.load(environ or {}, None)
-    assert [] == faults
-    resolved = config.resolve("psp", [breaker or Breaker()], sources, preset=preset)
-    assert () == resolved.faults
-    values = dict(resolved.values)
-    mode = values.pop("mode")
-    return Circuit("psp", None, rule=resolved.rule, mode=mode, random=seeded_random(1), settings=values)
+Make = Callable[..., Policy]
 
 
-def call(machine: Circuit, now: float, verdict: Any = SUCCESS) -> None:
-    """One call that ends at once."""
-    machine.leave(machine.enter(Call(), now), Call(), verdict, now)
+async def away() -> None:
+    raise ConnectionRefusedError("nobody listens")
 
 
-def fail(machine: Circuit, now: float, times: int = 1) -> None:
-    for _ in range(times):
-        call(machine, now, FAILED)
+def all_of(machine: Circuit, now: float) -> tuple[object, ...]:
+    """Everything a verdict can change."""
+    return (
+        machine.state(now),
+        machine.epoch,
+        machine.round,
+        machine.successes_total,
+        machine.failures_total,
+        machine.tally.counts(now),
+        machine.snapshot(now, 0.0),
+    )
 
 
-def opened(**given: Any) -> Circuit:
-    machine = circuit(Breaker(Consecutive(1), **({"open_jitter": 0, "open_seconds": 5} | given)))
+# --- Q1 --------------------------------------------------------------------------------------------------------------
+
+
+def test_q01_cancelled_calls_change_no_count_and_no_state() -> None:
+    """Users who leave say nothing of the dependency."""
+    machine = circuit(Breaker(Consecutive(5) | Rate(0.5, calls_min=5)))
+    fail(machine, 0.0, 4)
+    before = all_of(machine, 0.0)
+
+    for _ in range(5):
+        call(machine, 0.0, verdict_of(Kind.CANCELLED, is_unknown=True))
+
+    assert before == all_of(machine, 0.0)
     fail(machine, 0.0)
-    return machine
+    assert "open" == machine.state(0.0)
 
 
-def test_q02_simultaneous_callers_in_half_open_get_exactly_the_probes() -> None:
-    """Threads: the probe is reserved in the step that admits it, so no two can take the same."""
-    machine = opened(probes_max=2)
+def test_q01_a_cancelled_probe_frees_its_slot_and_stays_half_open() -> None:
+    """A probe nobody waits for any more must neither close the breaker nor block it."""
+    machine = opened(probe_successes=1)
+    probe = machine.enter(Call(), 5.0)
+    assert not machine.would_admit(5.0)
+
+    machine.leave(probe, Call(), NEUTRAL, 6.0)
+
+    assert ("half_open", 0, True) == (machine.state(6.0), machine.round, machine.would_admit(6.0))
+    call(machine, 6.0)
+    assert "closed" == machine.state(6.0)
+
+
+async def test_q01_cancelled_tasks_leave_the_breaker_of_a_policy_alone(make: Make, clock: ManualClock) -> None:
+    psp = make(Breaker(Consecutive(3), open_seconds=5, open_jitter=0, probe_successes=1))
+
+    async def cancelled_five_times() -> None:
+        tasks = [asyncio.ensure_future(psp.call(asyncio.Event().wait)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    await cancelled_five_times()
+    assert "closed" == psp.state
+    for _ in range(3):
+        await psp.result(away)
+    await clock.advance(5)
+    await cancelled_five_times()
+
+    assert "half_open" == psp.state
+    assert "fine" == await psp.call(lambda: "fine")
+    assert "closed" == psp.state
+
+
+# --- Q2 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("probes_max", [1, 3])
+def test_q02_of_50_threads_in_half_open_exactly_the_probes_are_admitted(probes_max: int) -> None:
+    """The probe is reserved in the step that admits it, so no two can take the same."""
+    machine = opened(probes_max=probes_max)
     start = threading.Barrier(50)
     admitted: list[object] = []
 
@@ -75,35 +121,61 @@ def test_q02_simultaneous_callers_in_half_open_get_exactly_the_probes() -> None:
     for thread in threads:
         thread.join()
 
-    assert 2 == len(admitted)
+    assert probes_max == len(admitted)
 
 
-async def test_q02_the_same_with_tasks_and_two_loops(clock: ManualClock) -> None:
-    policy = Policy("q2", Breaker(Consecutive(1), open_seconds=1, open_jitter=0), registry=Registry({}), clock=clock)
-
-    async def fails() -> None:
-        raise ConnectionRefusedError
-
-    async def hangs(release: asyncio.Event) -> None:
-        await release.wait()
-
-    await policy.result(fails)
+@pytest.mark.parametrize("probes_max", [1, 3])
+async def test_q02_of_50_tasks_in_half_open_exactly_the_probes_are_admitted(
+    make: Make, clock: ManualClock, probes_max: int
+) -> None:
+    psp = make(Breaker(Consecutive(1), open_seconds=1, open_jitter=0, probes_max=probes_max))
+    await psp.result(away)
     await clock.advance(1)
     release = asyncio.Event()
-    tasks = [asyncio.ensure_future(policy.result(hangs, release)) for _ in range(50)]
-    elsewhere: list[Any] = []
 
-    async def fifty() -> list[Any]:
-        return [await policy.result(lambda: None) for _ in range(50)]
-
-    thread = threading.Thread(target=lambda: elsewhere.extend(asyncio.run(fifty())))
+    tasks = [asyncio.ensure_future(psp.result(release.wait)) for _ in range(50)]
     await asyncio.sleep(0)
-    thread.start()
-    thread.join()
     release.set()
-    results = [*await asyncio.gather(*tasks), *elsewhere]
+    results = await asyncio.gather(*tasks)
 
-    assert 1 == sum(result.error is None for result in results)
+    assert probes_max == sum(result.error is None for result in results)
+    assert 50 - probes_max == sum(isinstance(result.error, BreakerOpen) for result in results)
+
+
+def test_q02_of_50_callers_on_two_loops_exactly_the_probes_are_admitted(make: Make, clock: ManualClock) -> None:
+    """One breaker serves both loops; nothing in it belongs to either."""
+    psp = make(Breaker(Consecutive(1), open_seconds=5, open_jitter=0, probes_max=2))
+    asyncio.run(_result(psp, away))
+    asyncio.run(clock.advance(5))
+    both = threading.Barrier(2)
+    everybody_asked = threading.Barrier(2)
+    results: list[Any] = []
+
+    async def twenty_five() -> None:
+        with clock.active():
+            release = asyncio.Event()
+            tasks = [asyncio.ensure_future(psp.result(release.wait)) for _ in range(25)]
+            both.wait()
+            await asyncio.sleep(0)
+            everybody_asked.wait()
+            release.set()
+            results.extend(await asyncio.gather(*tasks))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(twenty_five())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 50 == len(results)
+    assert 2 == sum(result.error is None for result in results)
+
+
+async def _result(psp: Policy, function: Callable[[], Any]) -> Any:
+    return await psp.result(function)
+
+
+# --- Q3 --------------------------------------------------------------------------------------------------------------
 
 
 def test_q03_a_verdict_of_an_older_epoch_changes_nothing() -> None:
@@ -118,20 +190,38 @@ def test_q03_a_verdict_of_an_older_epoch_changes_nothing() -> None:
     machine.leave(old[1], Call(), SUCCESS, 5.0)
     machine.leave(old[2], Call(), FAILED, 5.0)
     assert "half_open" == machine.state(5.0)
+    assert not machine.would_admit(5.0)  # the probe is still out
     machine.leave(probe, Call(), SUCCESS, 5.0)
     machine.leave(old[3], Call(), FAILED, 5.0)
 
     assert "closed" == machine.state(5.0)
     assert (3, 3) == (machine.successes_total, machine.failures_total)
+    assert {"consecutive": 0} == machine.tally.counts(5.0)
+
+
+def test_q03_a_probe_of_an_older_round_frees_nobody_elses_slot() -> None:
+    machine = opened(probe_lease_seconds=10, probe_successes=1)
+    hung = machine.enter(Call(), 5.0)
+    assert "open" == machine.state(15.0)
+    machine.enter(Call(), 25.0)
+
+    for verdict in (NEUTRAL, SUCCESS, FAILED):
+        machine.leave(hung, Call(), verdict, 26.0)
+
+        assert ("half_open", 1, False) == (machine.state(26.0), machine.round, machine.would_admit(26.0))
+
+
+# --- Q4 --------------------------------------------------------------------------------------------------------------
 
 
 def test_q04_a_hung_probe_opens_again_and_its_late_result_is_ignored() -> None:
     """One request that never comes back must not keep the breaker half open for ever."""
     machine = opened(probe_lease_seconds=30, probe_successes=1)
     hung = machine.enter(Call(), 5.0)
+    assert "half_open" == machine.state(34.999)
 
-    assert "open" == machine.state(35.0)
-    assert 1 == machine.round
+    assert ("open", 1) == (machine.state(35.0), machine.round)
+    assert 10.0 == machine.retry_after(35.0)
     machine.leave(hung, Call(), SUCCESS, 36.0)
     assert "open" == machine.state(36.0)
     call(machine, 35.0 + 10.0)
@@ -148,36 +238,102 @@ def test_q04_the_first_failing_probe_opens_again_whatever_the_volume() -> None:
     assert ("open", 1) == (machine.state(5.0), machine.round)
 
 
+# --- Q5 --------------------------------------------------------------------------------------------------------------
+
+
 def test_q05_old_failures_are_gone_without_a_call_between() -> None:
     """A breaker that still counts what nobody remembers opens at the first hiccup of the next day."""
     window = TimeWindow(60.0)
     for _ in range(10):
         window.add(True, 5.0)
+    machine = circuit(Breaker(Rate(0.5, window_seconds=60, calls_min=11)))
+    fail(machine, 5.0, 10)
 
     window.expire(5.0 + 54.0)
-    assert 10 == window.failures
-    window.expire(1000.0)
+    assert 10 == window.failures == machine.tally.counts(59.0)["failures"]
+    window.expire(1_000.0)
     assert (0, 0) == (window.failures, window.total)
+    assert 0 == machine.tally.counts(1_000.0)["failures_of"]
+    fail(machine, 1_000.0, 10)
+
+    assert "closed" == machine.state(1_000.0)
 
 
-def test_q08_rejections_are_distinct_and_name_the_last_error() -> None:
+@pytest.mark.parametrize("day", [-86_400, 86_400])
+async def test_q05_a_wall_clock_set_by_a_day_changes_nothing(make: Make, clock: ManualClock, day: int) -> None:
+    """Durations are monotonic; the wall clock appears in snapshots only."""
+    psp = make(Breaker(Consecutive(2), open_seconds=60, open_jitter=0))
+    await psp.result(away)
+    clock.move_wall(day)
+    await psp.result(away)
+    assert "open" == psp.state
+
+    clock.move_wall(day)
+    await clock.advance(59.9)
+    assert "open" == psp.state
+
+    await clock.advance(0.1)
+    assert "half_open" == psp.state
+
+
+# --- Q8 --------------------------------------------------------------------------------------------------------------
+
+
+def test_q08_rejections_are_distinct_of_constant_depth_and_say_when_to_come_back() -> None:
+    """A shared exception would collect a traceback of every caller it was ever raised in."""
     machine = opened()
-    errors = []
+    errors, depths = [], set()
     for _ in range(10_000):
         try:
             machine.enter(Call(), 1.0)
         except BreakerOpen as error:
             errors.append(error)
+            depths.add(len(traceback.extract_tb(error.__traceback__)))
 
     assert 10_000 == len({id(error) for error in errors})
-    assert {(4.0, "Away: refused", None)} == {
-        (error.retry_after_seconds, error.last_error_text, error.__context__) for error in errors
+    assert 1 == len(depths)
+    assert {(4.0, "Away: refused", None, True)} == {
+        (error.retry_after_seconds, error.last_error_text, error.__context__, error.__suppress_context__)
+        for error in errors
     }
+
+
+@pytest.mark.parametrize("state", ["open", "half_open", "isolated"])
+def test_q08_rejections_leave_no_memory_behind(state: str) -> None:
+    """An outage of a night is millions of them."""
+    machine = opened(open_seconds=60)
+    now = 1.0
+    if state == "half_open":
+        now = 60.0
+        machine.enter(Call(), now)
+    if state == "isolated":
+        machine.isolate("maintenance", 60, now)
+
+    def reject(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(BreakerOpen):
+                machine.enter(Call(), now)
+
+    reject(100)
+    gc.collect()
+    tracemalloc.start()
+    reject(5_000)
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+
+    assert left < 20_000  # 4 bytes each would be more
+    assert state == machine.state(now)
+
+
+# --- Q19 -------------------------------------------------------------------------------------------------------------
 
 
 def test_q19_calls_in_flight_past_the_limit_open_it_and_count_once() -> None:
     """A dependency that hangs returns nothing to judge; the time that passes is the judgement."""
-    machine = circuit(Breaker(Slow(0.8, slow_seconds=5, calls_min=20)))
+    machine = circuit(Breaker(Slow(0.8, slow_seconds=5, calls_min=20), open_jitter=0))
+    changes: list[events.BreakerChanged] = []
+    machine.watch(changes.append)
     permits = [machine.enter(Call(), 0.0) for _ in range(20)]
     assert "closed" == machine.state(4.9)
 
@@ -186,17 +342,23 @@ def test_q19_calls_in_flight_past_the_limit_open_it_and_count_once() -> None:
     for permit in permits:
         machine.leave(permit, Call(), FAILED, 6.0)
 
-    assert 0 == machine.tally._slow.total  # cleared when it opened; those that end later belong to an older epoch
+    assert (20, 20) == (changes[0].counts["slow"], changes[0].counts["slow_of"])
+    assert ("open", 0, 20) == (machine.state(6.0), machine.tally.counts(6.0)["slow_of"], machine.failures_total)
 
 
-def test_a_slow_call_counts_once_whatever_its_verdict() -> None:
+@pytest.mark.parametrize("verdict", [SUCCESS, FAILED, NEUTRAL])
+def test_q19_a_slow_call_counts_once_whatever_its_verdict(verdict: Any) -> None:
     machine = circuit(Breaker(Slow(1.0, slow_seconds=5, calls_min=3)))
     for start in (0.0, 10.0):
         permit = machine.enter(Call(), start)
         assert "closed" == machine.state(start + 6)
-        machine.leave(permit, Call(), NEUTRAL, start + 7)
+        machine.leave(permit, Call(), verdict, start + 7)
 
-    assert (2, 2) == (machine.tally._slow.failures, machine.tally._slow.total)
+    counts = machine.tally.counts(17.0)
+    assert (2, 2) == (counts["slow"], counts["slow_of"])
+
+
+# --- Q21 -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["closed", "open", "half_open", "isolated"])
@@ -206,22 +368,104 @@ def test_q21_new_thresholds_keep_state_and_timers(state: str) -> None:
     if state == "isolated":
         machine.isolate("maintenance", 60, 0.0)
     now = 5.0 if state == "half_open" else 1.0
-    before = (machine.state(now), machine._open_until, machine.round, machine.epoch)
-    other = config.resolve("psp", [Breaker(Rate(0.9, window_seconds=60))], config.NOTHING)
+    before = (machine.state(now), machine.retry_after(now), machine.round, machine.epoch)
+    assert state == before[0]
 
-    machine.configure(rule=other.rule, mode="enforce", settings=other.values)
+    reload(machine, Breaker(Rate(0.9, window_seconds=60), open_seconds=1, open_jitter=0))
 
-    assert before == (machine.state(now), machine._open_until, machine.round, machine.epoch)
+    assert before == (machine.state(now), machine.retry_after(now), machine.round, machine.epoch)
 
 
-def test_q23_a_snapshot_keeps_the_remaining_time() -> None:
+def test_q21_calls_in_flight_are_judged_by_the_new_thresholds() -> None:
+    machine = circuit(Breaker(Consecutive(10)))
+    permits = [machine.enter(Call(), 0.0) for _ in range(3)]
+
+    reload(machine, Breaker(Consecutive(3)))
+    for permit in permits:
+        machine.leave(permit, Call(), FAILED, 1.0)
+
+    assert "open" == machine.state(1.0)
+
+
+def test_q21_a_probe_in_flight_stays_the_probe() -> None:
+    machine = opened(probe_successes=3)
+    probe = machine.enter(Call(), 5.0)
+
+    reload(machine, Breaker(Consecutive(1), probe_successes=1))
+    assert not machine.would_admit(5.0)
+    machine.leave(probe, Call(), SUCCESS, 6.0)
+
+    assert "closed" == machine.state(6.0)
+
+
+@pytest.mark.parametrize("window_seconds", [30, 60])
+def test_q21_what_was_counted_stays_under_the_same_and_under_another_length(window_seconds: int) -> None:
+    machine = circuit(Breaker(Rate(0.5, window_seconds=30, calls_min=20)))
+    fail(machine, 100.0, 4)
+    assert "closed" == machine.state(100.0)
+
+    reload(machine, Breaker(Rate(0.5, window_seconds=window_seconds, calls_min=5)))
+    assert 4 == machine.tally.counts(100.0)["failures"]
+    fail(machine, 101.0)
+
+    assert "open" == machine.state(101.0)
+
+
+# --- Q23 -------------------------------------------------------------------------------------------------------------
+
+
+def kept_of(machine: Circuit, now: float, wall: float) -> dict[str, Any]:
+    """A snapshot as a policy writes it, through JSON."""
+    data = {"version": 1, "saved_at": wall, **machine.snapshot(now, wall)}
+    read: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    return read
+
+
+def test_q23_a_snapshot_keeps_the_remaining_time_and_the_round() -> None:
     machine = opened(open_seconds=60)
-    kept = json.loads(json.dumps({"version": 1, "saved_at": 1000.0, **machine.snapshot(10.0, 1000.0)}))
+    fail(machine, 60.0)
+    kept = kept_of(machine, 70.0, 1_000.0)
     other = circuit(Breaker(Consecutive(1), open_seconds=60))
 
-    other.restore(kept, 3.0, 1020.0)
+    other.restore(kept, 3.0, 1_020.0)
 
-    assert ("open", 30.0) == (other.state(3.0), pytest.approx(other.retry_after(3.0)))
+    assert ("open", 1, 30.0) == (other.state(3.0), other.round, pytest.approx(other.retry_after(3.0)))
+    assert "half_open" == other.state(33.0)
+
+
+def test_q23_the_remaining_time_is_at_most_the_maximum_and_at_least_none() -> None:
+    """The wall clock of the process that saved it may have been wrong."""
+    kept = kept_of(opened(), 1.0, 1_000.0)
+    late, early = circuit(), circuit()
+
+    late.restore(kept | {"open_until": 9_999.0}, 0.0, 1_000.0)
+    early.restore(kept | {"open_until": 5.0}, 0.0, 1_000.0)
+
+    assert 60.0 == late.retry_after(0.0)
+    assert "half_open" == early.state(0.0)
+
+
+def test_q23_half_open_comes_back_as_a_probe_and_isolations_with_what_they_have_left() -> None:
+    machine = opened()
+    assert "half_open" == machine.state(5.0)
+    half_open, isolated = circuit(), circuit()
+
+    half_open.restore(kept_of(machine, 5.0, 1_000.0), 0.0, 1_000.0)
+    machine.isolate("over by then", 10, 5.0)
+    machine.isolate("maintenance", 600, 5.0)
+    isolated.restore(kept_of(machine, 5.0, 1_000.0), 0.0, 1_100.0)
+
+    assert "half_open" == half_open.state(0.0)
+    assert ("isolated", 500.0) == (isolated.state(0.0), isolated.retry_after(0.0))
+    assert "half_open" == isolated.state(500.0)
+
+
+def test_q23_a_closed_one_brings_nothing_back() -> None:
+    machine = circuit()
+
+    machine.restore(kept_of(circuit(), 0.0, 1_000.0), 0.0, 1_000.0)
+
+    assert ("closed", 1) == (machine.state(0.0), machine.epoch)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +473,12 @@ def test_q23_a_snapshot_keeps_the_remaining_time() -> None:
     [
         {"version": 2},
         {"state": "ajar"},
+        {"state": []},
         {"round": -1},
+        {"round": True},
+        {"round": 1.5},
         {"open_until": "soon"},
+        {"open_until": None},
         {"open_until": float("nan")},
         {"saved_at": 0.0},
         {"saved_at": 99_999.0},
@@ -240,7 +488,7 @@ def test_q23_a_snapshot_keeps_the_remaining_time() -> None:
 )
 def test_q23_a_damaged_snapshot_is_ignored_with_an_event(damage: dict[str, Any], told: list[events.Event]) -> None:
     """State that cannot be read is no reason not to start."""
-    kept = {"version": 1, "saved_at": 90_000.0, **opened().snapshot(1.0, 90_000.0)} | damage
+    kept = kept_of(opened(), 1.0, 90_000.0) | damage
     machine = circuit()
 
     machine.restore(kept, 0.0, 90_000.0)
@@ -251,7 +499,40 @@ def test_q23_a_damaged_snapshot_is_ignored_with_an_event(damage: dict[str, Any],
     ]
 
 
+_NAMES = st.sampled_from(["version", "saved_at", "state", "round", "open_until", "isolations"])
+_LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["open", "isolated", "closed"]), st.text()
+)
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=6
+)
+
+
+@settings(deadline=None)
+@given(damage=st.dictionaries(_NAMES, _JSON, max_size=3), missing=st.sets(_NAMES, max_size=1))
+@example(damage={"isolations": [{"reason": "x", "until": 9e11}], "state": "isolated"}, missing=set())
+@example(damage={"round": 10**400}, missing=set())
+def test_q23_whatever_is_in_a_snapshot_it_never_raises_and_never_closes_the_door_for_good(
+    damage: dict[str, Any], missing: set[str]
+) -> None:
+    kept = kept_of(opened(), 1.0, 90_000.0) | damage
+    for name in missing:
+        kept.pop(name, None)
+    machine = circuit(Breaker(Consecutive(1)))
+
+    machine.restore(kept, 0.0, 90_000.0)
+
+    assert 0 < machine.retry_after(0.0) <= 86_400
+    assert machine.would_admit(86_400.0)
+    fail(machine, 86_400.0)
+    assert "open" == machine.state(86_400.0)
+
+
+# --- Q31 -------------------------------------------------------------------------------------------------------------
+
+
 def test_q31_two_isolations_end_one_by_one_and_lead_to_a_probe() -> None:
+    """Each was somebody's decision, and only that person knows that it is over."""
     machine = circuit()
     first, second = machine.isolate("maintenance", 600, 0.0), machine.isolate("incident 7", 600, 0.0)
     first.release(1.0)
@@ -265,11 +546,13 @@ def test_q31_two_isolations_end_one_by_one_and_lead_to_a_probe() -> None:
         machine.isolate("", None, 3.0)
 
 
-def test_q31_observe_reports_the_first_opening_that_enforce_makes_and_rejects_nothing() -> None:
+@pytest.mark.parametrize("rule", [Rate(0.5, calls_min=20), Consecutive(2), Rate(0.4, window_calls=30, calls_min=30)])
+def test_q31_observe_reports_the_first_opening_that_enforce_makes_and_rejects_nothing(rule: Any) -> None:
+    """What a rule would have done is worth knowing only if it is what it would have done."""
     trace = [FAILED if number % 3 else SUCCESS for number in range(200)]
     found = {}
     for mode in ("enforce", "observe"):
-        machine = circuit(Breaker(Rate(0.5, calls_min=20), mode=mode))
+        machine = circuit(Breaker(rule, mode=mode))
         changes: list[events.BreakerChanged] = []
         machine.watch(changes.append)
         rejected = 0
@@ -279,11 +562,14 @@ def test_q31_observe_reports_the_first_opening_that_enforce_makes_and_rejects_no
             except BreakerOpen:
                 rejected += 1
             if changes and mode not in found:
-                found[mode] = (number, changes[0].new)
+                found[mode] = (number, changes[0].old, changes[0].new, changes[0].reason, changes[0].counts)
         assert (rejected == 0) == (mode == "observe")
         assert (mode == "observe") == changes[0].observed
 
     assert found["enforce"] == found["observe"]
+
+
+# --- Q32 -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,6 +594,17 @@ def test_q32_a_preset_opens_at_its_exact_volume_and_rate(preset: str, calls: int
     assert "closed" == exact.state(float(seconds))
 
 
+@pytest.mark.parametrize(("preset", "seconds"), [("delivery-service", 60), ("database", 20), ("classic", 30)])
+def test_q32_a_presets_reset_is_exact_also_after_failed_probes(preset: str, seconds: int) -> None:
+    machine = circuit(preset=preset)
+    while machine.state(0.0) == "closed":
+        fail(machine, 0.0)
+
+    for number in range(1, 5):
+        assert ["open", "half_open"] == [machine.state(number * seconds - 0.001), machine.state(number * seconds)]
+        fail(machine, float(number * seconds))
+
+
 def test_q32_classic_opens_at_five_failures_in_a_row() -> None:
     machine = circuit(preset="classic")
     fail(machine, 0.0, 4)
@@ -330,313 +627,3 @@ def test_q32_aliases_in_milliseconds_equal_native_settings() -> None:
     fail(machine, 61.0, 4)
 
     assert ["open", "half_open"] == [machine.state(90.9), machine.state(91.0)]
-
-
-def test_open_times_grow_up_to_the_maximum_and_are_forgotten_after_it() -> None:
-    machine = opened(open_seconds_max=20, probe_successes=1)
-    now, lengths = 0.0, []
-    for _ in range(4):
-        lengths.append(machine.retry_after(now))
-        now += machine.retry_after(now)
-        fail(machine, now)
-    assert [5.0, 10.0, 20.0, 20.0] == lengths
-
-    now += 20.0
-    call(machine, now)
-    fail(machine, now + 19.9)
-    assert 20.0 == pytest.approx(machine.retry_after(now + 19.9))
-    now += 19.9 + 20.0
-    call(machine, now)
-    fail(machine, now + 20.0)
-
-    assert 5.0 == machine.retry_after(now + 20.0)
-
-
-def test_after_closing_the_admitted_share_grows_by_count_not_by_chance() -> None:
-    """A backend that has just come back dies under full load."""
-    machine = opened(ramp_seconds=10, probe_successes=1)
-    call(machine, 5.0)
-    admitted = []
-    for start in (5.0, 10.0, 15.0):
-        count = 0
-        for _ in range(100):
-            try:
-                call(machine, start)
-                count += 1
-            except BreakerOpen:
-                continue
-        admitted.append(count)
-
-    assert [20, 60, 100] == [pytest.approx(count, abs=1) for count in admitted]
-
-
-def test_a_window_that_is_resized_keeps_what_still_belongs_in_it() -> None:
-    """A reload in an outage must neither forget the failures nor count those that are too old."""
-    for seconds, total, failures in ((100.0, 4, 3), (20.0, 4, 3), (5.0, 2, 1), (1.0, 1, 0)):
-        window = TimeWindow(10.0)
-        for at, failed in ((0.5, True), (2.5, True), (6.5, True), (9.5, False)):
-            window.add(failed, at)
-
-        other = window.resized(seconds, 9.5)
-
-        assert (total, failures) == (other.total, other.failures), seconds
-        other.expire(9.5 + 1.1 * seconds)
-        assert (0, 0) == (other.total, other.failures), seconds
-        other.add(True, 9.5 + 1.1 * seconds)
-        assert (1, 1) == (other.total, other.failures), seconds
-    assert window is window.resized(10.0, 500.0)
-
-
-def test_a_window_moves_on_at_the_end_of_each_bucket_though_nobody_reads_it() -> None:
-    """Each verdict looks at `ends` alone; were it late, old failures would count on."""
-    window = TimeWindow(10.0)
-    for second in range(30):
-        window.add(second % 2 == 0, second + 0.0)
-        assert second + 1.0 == window.ends
-        assert (min(second + 1, 10), (min(second + 1, 10) + (second < 10 and second % 2 == 0)) // 2) == (
-            window.total,
-            window.failures,
-        )
-
-
-def test_an_isolation_takes_what_its_bounds_say_and_lasts_an_hour_unless_told() -> None:
-    """Someone isolates in a hurry: a typing error must be refused, not obeyed."""
-    for reason, seconds in (("", 5), (" ", 5), ("x" * 201, 5), (None, 5), ("why", 0.9), ("why", 86_401), ("why", True)):
-        with pytest.raises(PolicyConfigError):
-            circuit().isolate(reason, seconds, 0.0)  # type: ignore[arg-type]
-    for reason, seconds in (("x", 1), ("x" * 200, 86_400), ("why", 1.5), ("why", None)):
-        machine = circuit()
-        machine.isolate(reason, seconds, 0.0)
-        lasts = 3600 if seconds is None else seconds
-        assert "isolated" == machine.state(lasts - 0.01)
-        assert "half_open" == machine.state(lasts)
-
-
-def test_a_restored_isolation_has_its_reason_its_round_and_its_time_left() -> None:
-    """The next person after a restart reads why, and it ends when it would have ended."""
-    machine = opened()
-    machine.round = 3
-    machine.isolate("maintenance", 100, 1.0)
-    kept = {"version": 1, "saved_at": 1_000.0} | machine.snapshot(11.0, 1_000.0)
-
-    other = circuit()
-    other.restore(kept, 50.0, 1_010.0)
-
-    assert 3 == other.round
-    assert [("maintenance", 130.0)] == [(one.reason, one.until) for one in other._isolations]
-    assert 80.0 == pytest.approx(other.retry_after(50.0))
-    assert "isolated" == other.state(59.9)
-    other._isolations[0].release(60.0)
-    assert "half_open" == other.state(60.0)
-
-
-def test_a_slow_probe_opens_again_for_longer_and_says_so() -> None:
-    """A dependency that answers, but too late, is not back."""
-    machine = circuit(
-        Breaker(Consecutive(1) | Slow(0.5, slow_seconds=2), open_jitter=0, open_seconds=5, open_seconds_max=60)
-    )
-    fail(machine, 0.0)
-    probe = machine.enter(Call(), 5.0)
-    assert "half_open" == machine.state(6.9)
-
-    assert "open" == machine.state(7.0)
-
-    assert 1 == machine.round
-    assert 10.0 == machine.retry_after(7.0)
-    with pytest.raises(BreakerOpen, match="a probe took longer than 2 s") as caught:
-        machine.enter(Call(), 8.0)
-    assert "a probe was slow" == caught.value.last_error_text
-    machine.leave(probe, Call(), SUCCESS, 9.0)
-    assert "open" == machine.state(16.9)
-
-
-def test_an_unwatched_breaker_tells_only_those_who_still_watch() -> None:
-    """A consumer that has stopped must not be woken, and the others must."""
-    machine = circuit()
-    first: list[str] = []
-    second: list[str] = []
-    unwatch = machine.watch(lambda change: first.append(change.reason))
-    machine.watch(lambda change: second.append(change.reason))
-    machine.reset("one", 0.0)
-    unwatch()
-    machine.reset("two", 0.0)
-
-    assert (["one"], ["one", "two"]) == (first, second)
-
-
-def test_a_passing_health_check_probes_at_once_and_only_when_open() -> None:
-    """Recovery is not delayed by a long reset (the database of an order service is back in 5 s, not in 20)."""
-    machine = opened(open_seconds=3600)
-    machine.probe_now("ping", 1.0)
-    assert "half_open" == machine.state(1.0)
-
-    closed = circuit()
-    closed.probe_now("ping", 1.0)
-
-    assert ("closed", 1) == (closed.state(1.0), closed.epoch)
-
-
-class TimeWindowModel(RuleBasedStateMachine):
-    """Against the list of everything: a verdict counts for at least 0.9 of the window and never after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.window = TimeWindow(10.0)
-        self.now = 0.0
-        self.all: list[tuple[float, bool]] = []
-
-    @rule(failed=st.booleans())
-    def add(self, failed: bool) -> None:
-        self.window.add(failed, self.now)
-        self.all.append((self.now, failed))
-
-    @rule(seconds=st.floats(0, 15))
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        self.window.expire(self.now)
-
-    @rule(back=st.floats(0, 5))
-    def read_an_older_time(self, back: float) -> None:
-        self.window.expire(self.now - back)
-
-    @invariant()
-    def counts_what_is_young_and_nothing_old(self) -> None:
-        sure = [failed for at, failed in self.all if self.now - at < 9.0 - 1e-6]
-        may = [failed for at, failed in self.all if self.now - at <= 10.0 + 1e-6]
-        assert len(sure) <= self.window.total <= len(may)
-        assert sum(sure) <= self.window.failures <= sum(may)
-
-
-class CountWindowModel(RuleBasedStateMachine):
-    """Against the last five of a list."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.window = CountWindow(5)
-        self.all: list[bool] = []
-
-    @rule(failed=st.booleans())
-    def add(self, failed: bool) -> None:
-        self.window.add(failed, 0.0)
-        self.all.append(failed)
-
-    @rule(size=st.integers(1, 9))
-    def resize(self, size: int) -> None:
-        self.window = self.window.resized(size)
-        self.all = self.all[-min(len(self.all[-len(self.window._ring) :]), size) :] if self.all else []
-        self.all = self.all[-self.window.total :] if self.window.total else []
-
-    @invariant()
-    def sums_are_those_of_the_last(self) -> None:
-        last = self.all[-len(self.window._ring) :]
-        assert (len(last), sum(last)) == (self.window.total, self.window.failures)
-
-
-class BreakerModel(RuleBasedStateMachine):
-    """Against a reference of a dozen lines: consecutive failures, growing open time, one probe with a lease."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.machine = circuit(
-            Breaker(
-                Consecutive(3),
-                open_seconds=5,
-                open_jitter=0,
-                open_seconds_max=20,
-                probe_successes=2,
-                probe_lease_seconds=7,
-            )
-        )
-        self.now = 1.0
-        self.state, self.streak, self.round, self.until, self.good = "closed", 0, 0, 0.0, 0
-        self.closed_at = 0.0
-        self.lease: float | None = None
-        self.permits: list[tuple[object, str, int]] = []
-        self.generation = 0
-
-    def _to(self, state: str) -> None:
-        self.state, self.streak, self.good, self.lease = state, 0, 0, None
-        self.generation += 1
-
-    def _open(self) -> None:
-        self.until = self.now + min(20.0, 5.0 * 2**self.round)
-        self._to("open")
-
-    def _catch_up(self) -> None:
-        if self.state == "open" and self.now >= self.until:
-            self._to("half_open")
-        elif self.state == "half_open" and self.lease is not None and self.lease <= self.now:
-            self.round += 1
-            self._open()
-
-    @rule()
-    def enter(self) -> None:
-        self._catch_up()
-        expected = self.state == "closed" or (self.state == "half_open" and self.lease is None)
-        try:
-            permit = self.machine.enter(Call(), self.now)
-        except BreakerOpen as error:
-            self._refused(expected, error)
-            return
-        assert expected
-        if self.state == "half_open":
-            self.lease = self.now + 7
-        self.permits.append((permit, self.state, self.generation))
-
-    @staticmethod
-    def _refused(expected: bool, error: BreakerOpen) -> None:
-        assert not expected
-        assert error.retry_after_seconds > 0
-
-    @precondition(lambda self: self.permits)
-    @rule(data=st.data(), verdict=st.sampled_from([SUCCESS, FAILED, NEUTRAL]))
-    def leave(self, data: Any, verdict: Any) -> None:
-        permit, state, generation = self.permits.pop(data.draw(st.integers(0, len(self.permits) - 1)))
-        self._catch_up()
-        self.machine.leave(permit, Call(), verdict, self.now)
-        if generation != self.generation:
-            return
-        if state == "half_open":
-            self.lease = None
-            if verdict is SUCCESS:
-                self.good += 1
-                if self.good == 2:
-                    self.closed_at = self.now
-                    self._to("closed")
-            elif verdict is FAILED:
-                self.round += 1
-                self._open()
-        elif verdict is SUCCESS:
-            self.streak = 0
-        elif verdict is FAILED:
-            self.streak += 1
-            if self.streak == 3:
-                self.round = 0 if self.now - self.closed_at >= 20.0 else self.round
-                self._open()
-
-    @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 7.0, 25.0]))
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule()
-    def reset(self) -> None:
-        self._catch_up()
-        self.machine.reset("by hand", self.now)
-        self.round, self.closed_at = 0, self.now
-        self._to("closed")
-
-    @invariant()
-    def the_state_is_the_references(self) -> None:
-        self._catch_up()
-        assert self.state == self.machine.state(self.now)
-        assert self.round == self.machine.round or self.state == "closed"
-
-
-_DOSE = settings(
-    max_examples=examples(500), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestTimeWindow = TimeWindowModel.TestCase
-TestCountWindow = CountWindowModel.TestCase
-TestBreaker = BreakerModel.TestCase
-for _case in (TestTimeWindow, TestCountWindow, TestBreaker):
-    _case.settings = _DOSE

@@ -94,6 +94,7 @@ def test_another_length_takes_over_what_is_young_enough(seconds: float) -> None:
     assert (0, 0) == counted(other)
 
 
+@settings(deadline=None)
 @given(
     verdicts=st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=40),
     old=st.sampled_from([1.0, 7.0, 30.0]),
@@ -197,6 +198,13 @@ def test_a_cleared_ring_counts_anew() -> None:
     window.add(False, 0.0)
 
     assert (0, 1) == counted(window)
+
+
+def test_the_same_size_keeps_the_ring_itself() -> None:
+    window = CountWindow(3)
+
+    assert window is window.resized(3)
+    assert window is not window.resized(4)
 
 
 class CountWindowModel(RuleBasedStateMachine):
