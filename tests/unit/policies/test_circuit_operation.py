@@ -248,12 +248,15 @@ def test_a_watcher_that_raises_costs_the_call_nothing_and_the_others_hear() -> N
 def test_a_watcher_that_has_gone_hears_nothing_and_its_twin_still_does() -> None:
     machine = circuit(Breaker(Consecutive(1)))
     kept: list[events.BreakerChanged] = []
-    unwatch, _ = machine.watch(kept.append), machine.watch(kept.append)
+    unwatch, unwatch_twin = machine.watch(kept.append), machine.watch(kept.append)
 
     unwatch()
     unwatch()
     fail(machine, 0.0)
+    assert 1 == len(kept)
 
+    unwatch_twin()
+    machine.reset("checked by hand", 0.0)
     assert 1 == len(kept)
 
 

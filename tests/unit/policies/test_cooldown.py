@@ -30,6 +30,8 @@ def test_attempts_are_rejected_until_it_ends_and_told_when() -> None:
     with pytest.raises(RateLimited, match="cooldown") as caught:
         cooldown.check(102.0)
     assert ("psp", "cooldown", 3.0) == (caught.value.policy, caught.value.by, caught.value.retry_after_seconds)
+    with pytest.raises(RateLimited):
+        cooldown.check(104.999)
     cooldown.check(105.0)
 
 

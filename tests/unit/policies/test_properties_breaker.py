@@ -460,6 +460,19 @@ def test_q23_half_open_comes_back_as_a_probe_and_isolations_with_what_they_have_
     assert "half_open" == isolated.state(500.0)
 
 
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [(-61.0, "closed"), (-60.0, "open"), (0.0, "open"), (86_400.0, "half_open"), (86_401.0, "closed")],
+)
+def test_q23_a_snapshot_of_yesterday_or_of_tomorrow_is_ignored(age: float, expected: str) -> None:
+    """A minute ahead is another machine's clock; more, or a day, says nothing of now."""
+    machine = circuit()
+
+    machine.restore(kept_of(opened(), 1.0, 1_790_000_000.0), 0.0, 1_790_000_000.0 + age)
+
+    assert expected == machine.state(0.0)
+
+
 def test_q23_a_closed_one_brings_nothing_back() -> None:
     machine = circuit()
 

@@ -47,6 +47,16 @@ def test_buckets_leave_one_by_one() -> None:
     assert [(5, 10), (4, 9), (4, 8), (3, 7), (3, 6), (2, 5), (2, 4), (1, 3), (1, 2), (0, 1), (0, 0)] == left
 
 
+def test_it_says_until_when_the_present_bucket_lasts() -> None:
+    """Before that, counting is one comparison and a sum; callers in a hurry do it themselves."""
+    window = TimeWindow(10.0)
+    assert 1.0 == window.ends
+
+    window.add(False, 100.5)
+
+    assert 101.0 == window.ends
+
+
 def test_a_reading_from_the_past_means_that_no_time_has_passed() -> None:
     """Threads read the clock before they take the lock, so readings arrive out of order."""
     window = TimeWindow(10.0)
