@@ -90,7 +90,10 @@ class _Builder:
         elif part.kind == "timeout":
             if self._guards or self._timeout_seconds is not None:
                 self._close()
-            self._timeout_seconds = self._shared.values["timeout_seconds"]
+            seconds = self._shared.values["timeout_seconds"]
+            # one around Retry bounds all attempts together, and has only what its own code says
+            own = part.given.get("timeout_seconds", seconds)
+            self._timeout_seconds = seconds if self._inner is None else cast("float", own)
         elif part.kind != "chaos":  # chaos replaces the function itself
             self._inner = self._around(part, self._inside())
 

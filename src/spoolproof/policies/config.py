@@ -362,7 +362,10 @@ def _in_code(parts: Sequence[Part], faults: list[str]) -> dict[str, Any]:
         if part.kind not in _KINDS:
             faults.append(f"{part!r}: no part by itself; an Adaptive goes into a Bulkhead")
         for setting, value in part.given.items():
-            is_twice = part.kind == first.setdefault(setting, part.kind) != "timeout"  # that is for lint, E6
+            if part.kind == "timeout":
+                given[setting] = value  # the innermost bounds attempts; one around Retry keeps what it was given
+                continue
+            is_twice = part.kind == first.setdefault(setting, part.kind)  # that is for lint, E6
             if given.setdefault(setting, value) != value and not is_twice:
                 faults.append(f"{setting}={value!r}: another part says {given[setting]!r}; they share it, say it once")
     faults += _both_windows(given, "Breaker")

@@ -275,7 +275,6 @@ def test_every_setting_has_a_value_under_its_name() -> None:
         ((Breaker(open_seconds=9, open_seconds_max=8),), "open_seconds_max"),
         ((RateLimit(),), "rate"),
         ((RateLimit(5, wait_seconds_max=0), Bulkhead(5, wait_seconds_max=9)), "wait_seconds_max"),
-        ((Timeout(20), Retry(2), Timeout(5)), "timeout_seconds"),
         ((Breaker(Rate(), consecutive=5),), "consecutive"),
         ((Adaptive(),), "Adaptive()"),
     ],

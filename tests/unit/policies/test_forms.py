@@ -269,6 +269,26 @@ async def test_a_classifier_rule_that_raises_gives_permits_back(make: Make, cloc
     assert any("classifier rule" in note for note in raised.value.__notes__)
 
 
+async def test_a_timeout_around_retry_bounds_all_attempts_together(make: Make, clock: ManualClock) -> None:
+    """Each attempt has the inner limit, and the call the outer one."""
+    policy = make(Timeout(12), Retry(9, delay_seconds=0, budget_per_second_min=100), Timeout(5), idempotent=True)
+    started: list[float] = []
+
+    async def hang() -> None:
+        started.append(clock.monotonic())
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.ensure_future(policy.result(hang))
+    for _ in range(30):
+        await settle()
+        await clock.advance(0.5)
+
+    result = task.result()
+    assert isinstance(result.error, TimeoutError)
+    assert [0.0, 5.0, 10.0] == [pytest.approx(at, abs=0.5) for at in started]
+    assert "timeout_seconds=12" in str(result.error)
+
+
 async def test_results_may_be_failures(make: Make, clock: ManualClock) -> None:
     policy = make(
         Fallback("instead"),
