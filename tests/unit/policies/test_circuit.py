@@ -154,6 +154,7 @@ def test_slow_calls_open_it_when_they_become_slow_and_the_event_has_the_counts()
 
     assert (2, 4) == (changes[0].counts["slow"], changes[0].counts["slow_of"])
     assert "slow" in changes[0].reason
+    assert "calls took longer than 5 s" == rejected(machine, 6.0).last_error_text
 
 
 def test_a_neutral_end_takes_no_place_among_the_fast() -> None:
@@ -301,10 +302,23 @@ def test_every_rejection_says_a_time_above_zero_whatever_the_state() -> None:
 
     assert ["open", "half_open", "isolated", "closed"] == [error.state for error in found]
     assert all(error.retry_after_seconds > 0 for error in found)
+    assert all(error.retry_after_seconds <= 0.1 for error in found)
     assert circuit().retry_after(0.0) > 0
+    assert 0 < opened().retry_after(4.9999999) <= 0.1
 
 
 # --- half open -------------------------------------------------------------------------------------------------------
+
+
+def test_a_rejection_names_the_error_of_the_last_probe() -> None:
+    """What was wrong an hour ago may be something else by now."""
+    machine = opened(probe_lease_seconds=2)
+    call(machine, 5.0, verdict_of(Kind.TIMEOUT, reason="AttemptTimeout: 10 s"))
+    assert "AttemptTimeout: 10 s" == rejected(machine, 6.0).last_error_text
+
+    machine.enter(Call(), 15.0)
+
+    assert "a probe hung" == rejected(machine, 17.0).last_error_text
 
 
 def test_as_many_probes_in_a_row_as_asked_close_it() -> None:
@@ -390,6 +404,22 @@ def test_after_closing_the_admitted_share_grows_by_count_not_by_chance() -> None
 
     assert [20, 60, 100] == [pytest.approx(count, abs=1) for count in admitted]
     assert [0.2, 0.6, 1.0] == [pytest.approx(share) for share in shares]
+
+
+def test_of_a_fifth_exactly_every_fifth_call_is_admitted_the_first_included() -> None:
+    machine = opened(ramp_seconds=600, probe_successes=1)
+    call(machine, 5.0)
+
+    admitted = []
+    for number in range(11):
+        try:
+            call(machine, 5.0)
+            admitted.append(number)
+        except BreakerOpen:
+            continue
+
+    assert [0, 5, 10] == admitted
+    assert [1.0, 1.0] == [machine.admitted_share(605.0), machine.admitted_share(9_999.0)]
 
 
 def test_the_first_call_after_closing_is_admitted_and_the_ramp_ends_with_its_time() -> None:

@@ -14,7 +14,7 @@ from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import SUCCESS
 
-from .breakers import FAILED, Fixed, call, changes_of, circuit, fail, opened, rejected, reload, resolve
+from .breakers import FAILED, NEUTRAL, Fixed, call, changes_of, circuit, fail, opened, rejected, reload, resolve
 
 # --- isolation, reset, health checks ---------------------------------------------------------------------------------
 
@@ -35,6 +35,14 @@ def test_an_isolation_ends_within_a_day(seconds: Any) -> None:
     """A forgotten isolation is an outage."""
     with pytest.raises(PolicyConfigError, match="ttl_seconds="):
         circuit().isolate("maintenance", seconds, 0.0)
+
+
+def test_a_reason_may_fill_its_200_characters() -> None:
+    machine = circuit()
+
+    machine.isolate("x" * 200, 86_400, 0.0)
+
+    assert "isolated" == machine.state(86_399.0)
 
 
 def test_an_isolation_rejects_with_its_reason_and_ends_at_its_time() -> None:
@@ -82,12 +90,43 @@ def test_a_reset_closes_whatever_the_state_and_forgets_isolations_and_round() ->
     machine.isolate("maintenance", 60, 6.0)
 
     machine.reset("checked by hand", 7.0)
+    machine.isolate("again", 60, 7.0).release(7.0)
+    assert "half_open" == machine.state(7.0)  # of this isolation alone
+    machine.reset("checked by hand", 7.0)
 
     assert ("closed", 0) == (machine.state(7.0), machine.round)
     assert [] == machine.snapshot(7.0, 0.0)["isolations"]
     call(machine, 7.0)
     fail(machine, 7.0)
     assert 5.0 == machine.retry_after(7.0)
+
+
+def test_a_reset_ends_a_ramp_and_forgets_the_last_error() -> None:
+    machine = opened(ramp_seconds=10, probe_successes=1)
+    call(machine, 5.0)
+
+    machine.reset("checked by hand", 6.0)
+
+    assert (1.0, machine.epoch) == (machine.admitted_share(6.0), machine.plain_epoch)
+    machine.isolate("maintenance", 60, 6.0)
+    assert "" == rejected(machine, 6.0).last_error_text
+
+
+def test_watchers_hear_of_what_people_do_at_once() -> None:
+    """The next call may be an hour away, and the consumer that waits is woken by this."""
+    machine = opened()
+    changes = changes_of(machine)
+
+    machine.probe_now("ping", 1.0)
+    handle = machine.isolate("maintenance", 60, 1.0)
+    handle.release(2.0)
+    assert 3 == len(changes)
+    machine.reset("checked by hand", 3.0)
+
+    assert [("half_open", "ping"), ("isolated", "maintenance"), ("half_open", "the last isolation ended")] == [
+        (change.new, change.reason) for change in changes[:3]
+    ]
+    assert ("closed", "checked by hand", 4) == (changes[3].new, changes[3].reason, len(changes))
 
 
 def test_a_reset_of_a_closed_breaker_forgets_its_window() -> None:
@@ -201,6 +240,46 @@ def test_each_transition_is_told_once_with_its_reason_and_counts(told: list[even
     assert watched == told
 
 
+def test_totals_count_every_verdict_that_says_something() -> None:
+    """Whatever the state, the epoch, and the way through the code."""
+    machine = circuit(Breaker(Consecutive(2), open_jitter=0, probe_successes=1))
+    old = [machine.enter(Call(), 0.0) for _ in range(3)]
+
+    for _ in range(3):
+        call(machine, 0.0)
+    fail(machine, 0.0, 2)
+    call(machine, 5.0)
+    for permit, verdict in zip(old, (SUCCESS, FAILED, NEUTRAL), strict=True):
+        machine.leave(permit, Call(), verdict, 5.0)
+
+    assert (5, 3) == (machine.successes_total, machine.failures_total)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ends"),
+    [
+        (Rate(0.5, window_seconds=30), 3.0),
+        (Rate(0.5, window_calls=10), float("-inf")),
+        (Consecutive(3), float("inf")),
+        (Slow(0.5, slow_seconds=1), float("inf")),
+    ],
+)
+@pytest.mark.parametrize("before", [Rate(0.5, window_seconds=60), Rate(0.5, window_calls=20), Consecutive(3)])
+def test_a_success_may_be_counted_the_short_way_only_where_that_counts_it(
+    before: Rate | Consecutive, rule: Rate | Consecutive | Slow, ends: float
+) -> None:
+    """Who is in a hurry adds to `plain_window` until its end, instead of asking the rule."""
+    machine = circuit(Breaker(before))
+    reload(machine, Breaker(rule))
+
+    window = machine.tally.plain_window
+    assert ends == window.ends
+
+    window.total += 1
+    expected = 1 if ends == 3.0 else 0
+    assert expected == machine.tally.counts().get("failures_of", 0)
+
+
 def test_counts_are_of_the_moment_they_are_told() -> None:
     """An operator who reads nine failures acts on them; they were a quarter of an hour ago."""
     machine = circuit(Breaker(Rate(0.5, window_seconds=60, calls_min=20)))
@@ -248,16 +327,14 @@ def test_a_watcher_that_raises_costs_the_call_nothing_and_the_others_hear() -> N
 def test_a_watcher_that_has_gone_hears_nothing_and_its_twin_still_does() -> None:
     machine = circuit(Breaker(Consecutive(1)))
     kept: list[events.BreakerChanged] = []
-    unwatch, unwatch_twin = machine.watch(kept.append), machine.watch(kept.append)
+    other: list[events.BreakerChanged] = []
+    unwatch, *_ = machine.watch(kept.append), machine.watch(kept.append), machine.watch(other.append)
 
     unwatch()
     unwatch()
     fail(machine, 0.0)
-    assert 1 == len(kept)
 
-    unwatch_twin()
-    machine.reset("checked by hand", 0.0)
-    assert 1 == len(kept)
+    assert (1, 1) == (len(kept), len(other))
 
 
 # --- time and threads ------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def test_an_event_tells_of_each_that_begins_or_grows(told: list[events.Event]) -
 
     cooldown.start(100.0, 60.0)
     cooldown.start(101.0, 1.0)
+    cooldown.start(130.0, 30.0)
 
     assert [events.CooldownStarted(policy="psp", key="eu", seconds=60.0)] == told
 

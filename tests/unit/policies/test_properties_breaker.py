@@ -387,6 +387,16 @@ def test_q21_calls_in_flight_are_judged_by_the_new_thresholds() -> None:
     assert "open" == machine.state(1.0)
 
 
+def test_q21_calls_in_flight_can_still_become_slow() -> None:
+    machine = circuit(Breaker(Slow(1.0, slow_seconds=5, calls_min=3)))
+    for _ in range(3):
+        machine.enter(Call(), 0.0)
+
+    reload(machine, Breaker(Slow(1.0, slow_seconds=7, calls_min=3)))
+
+    assert ["closed", "open"] == [machine.state(6.9), machine.state(7.0)]
+
+
 def test_q21_a_probe_in_flight_stays_the_probe() -> None:
     machine = opened(probe_successes=3)
     probe = machine.enter(Call(), 5.0)
@@ -426,9 +436,12 @@ def test_q23_a_snapshot_keeps_the_remaining_time_and_the_round() -> None:
     fail(machine, 60.0)
     kept = kept_of(machine, 70.0, 1_000.0)
     other = circuit(Breaker(Consecutive(1), open_seconds=60))
+    changes: list[events.BreakerChanged] = []
+    other.watch(changes.append)
 
     other.restore(kept, 3.0, 1_020.0)
 
+    assert [("closed", "open", "restored")] == [(change.old, change.new, change.reason) for change in changes]
     assert ("open", 1, 30.0) == (other.state(3.0), other.round, pytest.approx(other.retry_after(3.0)))
     assert "half_open" == other.state(33.0)
 

@@ -104,6 +104,14 @@ def test_another_length_takes_over_what_is_young_enough(seconds: float) -> None:
     assert (0, 0) == counted(other)
 
 
+def test_another_length_takes_over_nothing_that_is_too_old() -> None:
+    window = TimeWindow(10.0)
+    window.add(True, 100.0)
+
+    assert (1, 1) == counted(window.resized(20.0, 109.0))
+    assert (0, 0) == counted(window.resized(20.0, 111.0))
+
+
 @settings(deadline=None)
 @given(
     verdicts=st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=40),
@@ -208,6 +216,14 @@ def test_a_cleared_ring_counts_anew() -> None:
     window.add(False, 0.0)
 
     assert (0, 1) == counted(window)
+
+
+def test_another_size_takes_over_the_latest_of_a_ring_that_has_turned() -> None:
+    window = CountWindow(3)
+    for failed in (False, False, True, True, False):
+        window.add(failed, 0.0)
+
+    assert [(0, 1), (1, 2), (2, 3)] == [counted(window.resized(size)) for size in (1, 2, 9)]
 
 
 def test_the_same_size_keeps_the_ring_itself() -> None:
