@@ -69,8 +69,9 @@ bench: setup ## All benchmarks against their peers, into benchmarks/RESULTS.md
 
 proof: export SPOOLPROOF_DOSE = proof
 proof: export CI = true
-proof: setup ## Hours of it: the tests marked proof, then mutation of the policies' state machines
+proof: setup ## Hours of it: the tests marked proof, large doses of the policies' models, mutants
 	$(PYTEST) -m proof
+	$(PYTEST) tests/unit/policies
 	$(BIN)/python tests/mutation.py
 
 docs: setup-python ## Run every code block of the README and the docs

@@ -31,8 +31,10 @@ Rule: TypeAlias = type[BaseException] | Callable[[BaseException], bool]
 ResultRule: TypeAlias = Callable[[Any], "Kind | Verdict | None"]
 
 _TEXT_MAX = 200
+_READ_MAX = 2000  #: an error may quote a whole document, and looking for credentials in it takes time
 _OF_RESULT_RULE = "__spoolproof_of_result_rule__"
-_URL = re.compile(r"(?<=://)\S+")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s'\"<>/@?]*|(?:(?!://)[^\s'\"<>])*:(?:(?!://)[^\s'\"<>])*)@")
+_QUERY = re.compile(r"\?[^\s'\"<>)\]]+")
 
 #: What a group of errors means: the first of these that is among them.
 _WEIGHTIEST = (
@@ -242,22 +244,17 @@ def text_of(error: BaseException) -> str:
         message = str(error)
     except Exception:  # another library's __str__: what it cannot say must not hide what happened
         message = ""
-    return redact(f"{type(error).__name__}: {message}")[:_TEXT_MAX]
+    return redact(f"{type(error).__name__}: {message}"[:_READ_MAX])[:_TEXT_MAX]
 
 
 def redact(text: str) -> str:
-    """Return the text with the credentials and the query string of every URL in it removed."""
-    return _URL.sub(lambda found: _redacted(found[0]), text) if "://" in text else text
+    """Return the text without the credentials of the URLs in it, and without query strings, also those of bare paths.
 
-
-def _redacted(rest: str) -> str:
-    authority, slash, path = rest.partition("/")
-    path = path.partition("?")[0]
-    if "@" in authority:
-        authority = authority.rpartition("@")[2]
-    elif ":" in authority and "@" in path:  # a password with a slash in it: rather too little is shown than that
-        authority, slash, path = path.rpartition("@")[2].partition("/")
-    return f"{authority.partition('?')[0]}{slash}{path}"
+    Rather too little is shown than a password with a slash or a question mark in it.
+    """
+    if "://" in text:
+        text = _CREDENTIALS.sub("", text)
+    return _QUERY.sub("", text) if "?" in text else text
 
 
 def _http_result(value: Any) -> Verdict | None:

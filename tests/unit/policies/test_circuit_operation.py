@@ -349,6 +349,15 @@ def test_a_reading_from_the_past_neither_opens_nor_closes() -> None:
     assert 10.0 == machine.retry_after(0.0)
 
 
+def test_a_probe_admitted_by_an_older_reading_has_its_whole_lease() -> None:
+    machine = opened(probe_lease_seconds=10)
+    assert "half_open" == machine.state(5.0)
+
+    machine.enter(Call(), 1.0)
+
+    assert ["half_open", "open"] == [machine.state(14.9), machine.state(15.0)]
+
+
 class Overtaken:
     """A lock before which somebody else comes: a reset happens between looking and locking."""
 

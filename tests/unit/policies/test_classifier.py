@@ -223,6 +223,10 @@ def test_an_error_that_cannot_be_printed_has_a_verdict() -> None:
         ("see https://a.b/c?key=secret now", "see https://a.b/c now"),
         ("https://a.b?key=secret", "https://a.b"),
         ("https://a.b/@someone", "https://a.b/@someone"),
+        ("exceeded with url: /v1?api_key=secret (Caused by", "exceeded with url: /v1 (Caused by"),
+        ("amqp://u:secret@h1/,amqp://u:secret@h2/ are down", "amqp://h1/,amqp://h2/ are down"),
+        ("['http://u:secret@h/x?y=secret','http://h2']", "['http://h/x','http://h2']"),
+        ("what? why?", "what? why?"),
     ],
 )
 def test_no_credentials_and_no_query_survive(text: str, shown: str) -> None:

@@ -348,5 +348,4 @@ _DOSE = settings(
 )
 TestRate = RateModel.TestCase
 TestBudget = BudgetModel.TestCase
-for _case in (TestRate, TestBudget):
-    _case.settings = _DOSE
+TestRate.settings = TestBudget.settings = _DOSE
