@@ -31,9 +31,8 @@ class Part:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Protect a function with this part alone: `@Timeout(5)`."""
-        from spoolproof.policies.policy import (
-            Policy,
-        )  # a policy is made of parts; only this shorthand goes the other way
+        # a policy is made of parts; only this shorthand goes the other way
+        from spoolproof.policies.policy import Policy
 
         return Policy.of_part(self, function)(function)
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import config, events
@@ -147,16 +147,6 @@ class Registry:
             policy = self.get(name)
             found += [policy, *policy._definition.children().values()]
         return found
-
-    def snapshot_all(self) -> dict[str, Any]:
-        """Return the snapshot of every policy, by name."""
-        return {name: self.get(name).snapshot() for name in self.names()}
-
-    def restore_all(self, snapshots: Mapping[str, Any]) -> None:
-        """Take over snapshots by name; unknown names are left alone."""
-        for name in self.names():
-            if name in snapshots:
-                self.get(name).restore(snapshots[name])
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:

@@ -111,11 +111,6 @@ def within_delivery(*, is_again: bool) -> Iterator[None]:
         is_delivery.reset(delivery)
 
 
-def within_redelivery() -> Any:
-    """Say that the block handles a message that was tried before."""
-    return within_delivery(is_again=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Stop:
     """No further attempt."""

@@ -183,10 +183,12 @@ async def test_old_rows_and_rows_of_unknown_policies_do_no_harm(world: World) ->
 
 async def test_a_start_goes_on_without_its_snapshots(world: World) -> None:
     """They are a kindness to the dependency, not a need."""
-    _, keeper = world.process()
+    policy, keeper = world.process()
     await world.store.stop()
 
     await keeper.restore()
+
+    assert "closed" == policy.state
 
 
 async def test_a_new_policy_is_watched_although_the_loop_runs(world: World) -> None:

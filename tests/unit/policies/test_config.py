@@ -446,7 +446,9 @@ def test_an_alias_that_contradicts_its_twin_is_a_fault(alias: dict[str, str], tw
 
 
 def test_an_alias_may_agree_with_its_twin() -> None:
-    loaded({"CB_RESET_TIMEOUT": "6000", "SPOOLPROOF_POLICY_DEFAULT_OPEN_SECONDS": "6"})
+    sources = loaded({"CB_RESET_TIMEOUT": "6000", "SPOOLPROOF_POLICY_DEFAULT_OPEN_SECONDS": "6"})
+
+    assert 6.0 == sources.defaults["open_seconds"][0]
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
