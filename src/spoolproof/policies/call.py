@@ -6,7 +6,7 @@ made for every protected call."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,14 @@ from spoolproof.policies.verdict import Verdict
 LANES = ("critical", "normal", "background")
 
 _idempotency_key: ContextVar[str | None] = ContextVar("spoolproof.idempotency_key", default=None)
+
+
+def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Set a context variable back to what it was, if this is the context it was set in."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        return  # a coroutine that is closed instead of finished ends in another context, which never had the value
 
 
 def idempotency_key() -> str | None:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from spoolproof.clock import AMBIENT, Clock
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, reset
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 
@@ -85,7 +85,7 @@ class DeadlineNode:
         try:
             return await self.inner.run(call)
         finally:
-            _reset(token)
+            reset(ends_at, token)
 
     def run_sync(self, call: Call) -> Any:
         """Run the rest under the deadline."""
@@ -94,11 +94,4 @@ class DeadlineNode:
         try:
             return self.inner.run_sync(call)
         finally:
-            _reset(token)
-
-
-def _reset(token: Any) -> None:
-    try:
-        ends_at.reset(token)
-    except ValueError:
-        return  # a coroutine that is closed instead of finished ends in another context, which never had the value
+            reset(ends_at, token)

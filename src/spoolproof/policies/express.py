@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from spoolproof import clock
 from spoolproof.policies import events
 from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.call import Call, Prior
+from spoolproof.policies.call import Call, Prior, reset
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.deadline import DeadlineNode, ends_at
 from spoolproof.policies.fallback import FallbackNode
@@ -56,7 +56,7 @@ async def express({parameters}*args, **kwargs):
         {leave}
         {reset_deadline}
         return result
-    {reset_deadline}
+    {restore_deadline}
     call = seat(function, args, kwargs, now, has_started, {permits}, caught)
     try:
         return await go_on(call)
@@ -155,6 +155,7 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
         note_call="note_call(now)" if has_retry else "",
         set_deadline="token = set_deadline(now + machines.deadline_seconds)" if has_deadline else "",
         reset_deadline="reset_deadline(token)" if has_deadline else "",
+        restore_deadline="reset(ends_at, token)" if has_deadline else "",
         invoke=_STEP_BY_HAND if is_limited else _AWAIT,
         **steps,
     )
@@ -175,6 +176,8 @@ _NAMES = {
     "finish": finish,
     "is_awaitable": is_awaitable,
     "is_repeating": is_repeating.get,
+    "ends_at": ends_at,
+    "reset": reset,
     "reset_deadline": ends_at.reset,
     "set_deadline": ends_at.set,
 }

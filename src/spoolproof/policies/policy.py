@@ -17,7 +17,7 @@ from spoolproof.policies import events
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
-from spoolproof.policies.call import Call, Options, _idempotency_key
+from spoolproof.policies.call import Call, Options, _idempotency_key, reset
 from spoolproof.policies.caller import Caller, Runner, Using
 from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
@@ -213,7 +213,7 @@ class Policy(Caller, Runner):
             raise
         finally:
             if token is not None:
-                _idempotency_key.reset(token)
+                reset(_idempotency_key, token)
         if events.listeners:
             self._announce(call, call.verdict)
         return value
@@ -234,7 +234,7 @@ class Policy(Caller, Runner):
             raise
         finally:
             if token is not None:
-                _idempotency_key.reset(token)
+                reset(_idempotency_key, token)
         if events.listeners:
             self._announce(call, call.verdict)
         return value

@@ -23,7 +23,7 @@ from spoolproof.clock import Clock, is_replaced
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, reset
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.verdict import Kind, Verdict
@@ -290,7 +290,7 @@ class RetryNode:
         finally:
             last = None  # a traceback that refers to itself would live until the next collection
             if token is not None:
-                is_repeating.reset(token)
+                reset(is_repeating, token)
 
     def run_sync(self, call: Call) -> Any:
         """The same on a thread."""
@@ -325,7 +325,7 @@ class RetryNode:
         finally:
             last = None
             if token is not None:
-                is_repeating.reset(token)
+                reset(is_repeating, token)
 
     def begin(self, call: Call) -> int:
         """Count a call; return how many attempts it may make."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Block:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import asyncio
+import contextvars
 from spoolproof.policies import Policy
 policy = Policy.standard("psp", idempotent=True)
 print(asyncio.run(policy.call(asyncio.sleep, 0, "works")), policy.call_sync(lambda: "here"))
@@ -429,3 +431,26 @@ async def test_chaos_is_repeatable_and_inert_without_being_asked_for(monkeypatch
     assert 10 < sum(first) < 40
     with pytest.raises(PolicyConfigError, match="exactly one"):
         Chaos(0.5)
+
+
+@pytest.mark.parametrize("parts", [(Deadline(5),), (Deadline(5), Fallback(1)), (Retry(2, delay_seconds=1),)])
+async def test_a_call_closed_from_another_context_ends_without_an_error(
+    make: Make, clock: ManualClock, parts: Any
+) -> None:
+    """Coroutines that nobody finishes are closed by the collector, in whatever context that runs."""
+    policy = make(*parts, idempotent=True)
+    runs: list[int] = []
+
+    async def work() -> None:
+        runs.append(1)
+        if len(runs) == 1 and isinstance(parts[0], Retry):
+            raise Away
+        await asyncio.get_running_loop().create_future()
+
+    for start in (policy.using(idempotency_key="k").call, policy.call):
+        call = start(work)
+        runs.clear()
+        contextvars.copy_context().run(call.send, None)
+        call.close()
+
+    assert [1] == runs
