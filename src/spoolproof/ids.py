@@ -59,6 +59,11 @@ class Ids:
 _NAMESPACE = UUID("6f0d8f4e-3c57-5b8e-9a38-0e3b6d1f9c11")
 
 
+def random_id() -> str:
+    """Return 32 hexadecimal digits that no process has made before."""
+    return os.urandom(16).hex()
+
+
 def derived_id(*parts: str) -> str:
     """Return the same id for the same parts, everywhere and always (UUID version 5)."""
     return str(uuid5(_NAMESPACE, "\x1f".join(parts)))

@@ -118,6 +118,8 @@ RESUBSCRIBE_FIRST_SECONDS = 1.0
 RESUBSCRIBE_MAX_SECONDS = 30.0
 DELIVERY_LIMIT = 50
 """Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
+DELIVERIES_WORN = 40
+"""Delivered this often, a message that a gate sends back goes as a copy, which the broker counts anew."""
 CLAIM_SECONDS = 30.0
 """Embedded broker: a delivery is claimed for 30 s; its process renews every third of that."""
 EMBEDDED_POLL_SECONDS = 0.05
@@ -148,7 +150,8 @@ at most five minutes after the outage."""
 DEFERRED_SECONDS_MAX = 86_400.0
 """An outage this long has an open breaker; deferred again without one, it is the message, and a person decides."""
 GATE_HOLD_SECONDS_MAX = 300.0
-"""A delivery may wait this long for the next probe: far below the broker's own limit for a consumer, 30 min."""
+"""A delivery may wait this long for the next probe, or for the store: far below the broker's own limit for a consumer,
+30 min."""
 INBOX_RETENTION_SECONDS = 14 * 86400.0
 PRUNE_ROWS_MAX = 5000
 PRUNE_SECONDS = 60.0
@@ -158,6 +161,10 @@ STACK_BYTES_MAX = 8 * 1024
 STORE_PING_FIRST_SECONDS = 0.25
 STORE_PING_MAX_SECONDS = 2.0
 """A consumer is back within 5 s of its database (invariant: none stays silent while healthy)."""
+
+# --- policies ----------------------------------------------------------------------------------------------------
+FACTS_SECONDS = 5.0
+"""How late an isolation, a reset or a cooldown of one process is known in the others."""
 
 # --- process -----------------------------------------------------------------------------------------------------
 DRAIN_SECONDS = 30.0

@@ -39,6 +39,7 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.maintenance.breakers import Breakers
+from spoolproof.maintenance.facts import FactExchange
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.relay import Relay
@@ -96,6 +97,7 @@ class Runtime:
         self.broker = ProtectedBroker(broker, policies)
         self.publisher = Publisher(self.store, source=service, clock=clock, ids=ids)
         self.breakers = Breakers(service, policies, self.store, clock=clock)
+        self.facts = FactExchange(service, policies, self.store, clock=clock)
         self.gate = Gate(self.store, clock=clock, spawn=self.supervisor.spawn)
         self.monitor = Monitor(
             self.store,
@@ -226,7 +228,7 @@ class Runtime:
             )
         self.membership = self._make_membership(holdings)
         # leases go last on drain: until then no peer takes over what is still being flushed
-        self._loops = [*loops, self.breakers, self.membership]
+        self._loops = [*loops, self.breakers, self.facts, self.membership]
         for loop in (self.monitor, *self._loops):
             await self.supervisor.run(loop)
         for worker in self.workers:
@@ -274,7 +276,14 @@ class Runtime:
         for queue in self._router.queues:
             handler = self._router.handlers(queue)[0]  # those of one queue agree, the router saw to it
             workers.append(
-                Worker(queue, execution, self.broker, concurrency=handler.concurrency, prefetch=handler.prefetch)
+                Worker(
+                    queue,
+                    execution,
+                    self.broker,
+                    concurrency=handler.concurrency,
+                    prefetch=handler.prefetch,
+                    spawn=self.supervisor.spawn,
+                )
             )
         return tuple(workers)
 

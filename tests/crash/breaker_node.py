@@ -1,7 +1,7 @@
 """The process `test_breaker_restart` kills: a service with one policy, whose dependency refuses every connection.
 
 One command per line on standard input, one JSON line in answer: `fail` calls until the breaker is open, `call` makes
-one call, anything else only looks.
+one call, `isolate` and `release` are what an operator does, anything else only looks. The end of the input ends it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ async def call() -> str:
 async def main() -> None:
     await service.start()
     loop = asyncio.get_running_loop()
+    release = None
     answer("ready")
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = line.strip()
@@ -48,7 +49,12 @@ async def main() -> None:
                 await call()
         elif command == "call":
             error = await call()
+        elif command == "isolate":
+            release = psp.isolate("maintenance")
+        elif command == "release" and release is not None:
+            release()
         answer(error)
+    await service.drain()
     await service.stop()
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,15 @@ class Node:
 
     def kill(self) -> None:
         self.process.kill()
+        self._close()
+
+    def stop(self) -> None:
+        """Let it end by itself."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self._close()
+
+    def _close(self) -> None:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self._log):
             assert pipe is not None
@@ -74,14 +83,18 @@ class Lives:
         self._node = None
 
     def until_saved(self) -> None:
-        deadline = time.monotonic() + 10.0
-        while not self.execute("select 1 from spoolproof_state where name = 'psp'"):
-            assert time.monotonic() < deadline, "the open breaker was not saved"
-            time.sleep(0.01)
+        until(lambda: bool(self.execute("select 1 from spoolproof_state where name = 'psp'")), "the breaker is saved")
 
     def execute(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(self.folder / "store.db", timeout=5)) as database, database:
             return database.execute(sql).fetchall()
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 15.0
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within 15 s: {what}"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -127,3 +140,21 @@ def test_a_damaged_or_future_snapshot_starts_closed(lives: Lives, value: bytes) 
     lives.execute(f"update spoolproof_state set value = x'{value.hex()}'")
 
     assert "closed" == lives.start().first["state"]
+
+
+def test_an_isolation_holds_in_every_process_and_after_a_kill_until_somebody_releases_it(lives: Lives) -> None:
+    """An operator says it once, to whichever process answers."""
+    asked = Node(lives.folder)
+    try:
+        other = lives.start()
+        asked.ask("isolate")
+        until(lambda: other.ask("look")["state"] == "isolated", "the other process has heard of the isolation")
+        lives.until_saved()
+        lives.end()
+        restarted = lives.start()
+        assert ("isolated", 0) == (restarted.first["state"], restarted.ask("call")["reached"])
+        asked.ask("release")
+    finally:
+        asked.stop()
+
+    until(lambda: restarted.ask("look")["state"] == "half_open", "the restarted process has heard of the release")

@@ -92,6 +92,38 @@ async def test_an_outage_of_more_probes_than_the_delivery_limit_makes_no_dead_le
         await service.stop()
 
 
+async def test_a_breaker_that_flaps_more_often_than_the_delivery_limit_makes_no_dead_letter(rabbitmq_url: str) -> None:
+    """L9: what waits behind the first few of a large prefetch goes back at each trip, and RabbitMQ counts that."""
+    breaker = Breaker()
+    breaker.open_until_seconds = 2 * limits.GATE_HOLD_SECONDS_MAX
+    service = Service("gate", settings=Settings(store="memory://", broker=rabbitmq_url), policies=Registry(environ={}))
+    done: dict[int, int] = {}
+    may_end = asyncio.Event()
+
+    @service.on(Order, concurrency=2, prefetch=MESSAGES, gate=breaker, dedupe="none")
+    async def handle(order: Order, delivery: Delivery) -> None:
+        await may_end.wait()
+        done[order.n] = delivery.attempt
+
+    await service.start()
+    try:
+        for n in range(MESSAGES):
+            await service.publish(Order(n))
+        await until(lambda: sum(worker.in_flight for worker in service.runtime.workers) == 2)
+        for _ in range(PROBES):
+            breaker.become("open")
+            await asyncio.sleep(0.05)
+            breaker.become("closed")
+            await asyncio.sleep(0.05)
+        may_end.set()
+        await until(lambda: len(done) == MESSAGES)
+
+        assert {1} == set(done.values())
+        assert [] == list(await service.runtime.store.dead_letters.search(DeadLetterFilter()))
+    finally:
+        await service.stop()
+
+
 async def test_an_open_breaker_leaves_the_queue_to_others(rabbitmq_url: str) -> None:
     """A process whose way to the dependency is cut must not sit on messages another one could handle."""
     breaker = Breaker()

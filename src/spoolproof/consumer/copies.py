@@ -43,13 +43,15 @@ def retry_copy(
 ) -> Outgoing:
     """Return the copy of a delivery that comes back to its queue, and to no other, after `tier_seconds`.
 
-    failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_text: None if it never was.
+    failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_text: None if it does not
+    count as deferred.
     """
     headers: dict[str, HeaderValue] = {**message.headers, QUEUE: queue}
     if failed:
         headers[ATTEMPT] = failed
         headers[HISTORY] = history
         headers.setdefault(FIRST_FAILED_AT, now_text)
+    headers.pop(FIRST_DEFERRED_AT, None)
     if first_deferred_text is not None:
         headers[FIRST_DEFERRED_AT] = first_deferred_text
     return Outgoing(

@@ -11,6 +11,7 @@ it back).
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,11 +22,11 @@ from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.copies import Copies, retry_copy
 from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.delivery import Delivery
-from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide
+from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Dedupe, Handler
+from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.router import Router
-from spoolproof.consumer.time_limit import within
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_of, history_text
 from spoolproof.errors import EncodeError, LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
@@ -35,11 +36,15 @@ from spoolproof.outbox.publish import Publisher, handling
 from spoolproof.outbox.transaction import PendingPublishes, Transaction, current, unit_of_work
 from spoolproof.outcome import Ack, Outcome
 from spoolproof.policies.retry import within_delivery
+from spoolproof.policies.timeout import within
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import Attempt
 from spoolproof.ports.store import Store
 
 logger = logging.getLogger("spoolproof.consumer")
+
+_RENEWED_TIER_SECONDS = limits.TIERS_SECONDS[0]
+_HELD_TIER_SECONDS = 60  #: how long a copy stays away that the gate would only hold again
 
 
 @dataclass(slots=True)
@@ -121,6 +126,13 @@ class Execution:
         delivery.ack()
         failpoint("consumer.after_ack")
 
+    async def renew(self, delivery: BrokerDelivery) -> None:
+        """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
+        if await self._send_copy(self._receive(delivery), SendCopy(_RENEWED_TIER_SECONDS, counts=False)):
+            delivery.ack()
+        else:
+            delivery.nack()
+
     # --- receive, admit ----------------------------------------------------------------------------------------------
 
     def _receive(self, delivery: BrokerDelivery) -> Work:
@@ -160,8 +172,14 @@ class Execution:
 
     async def _run_to_end(self, work: Work, admitted: Admitted) -> None:
         """Run attempts until the message is done, or lives on as a copy or a dead letter."""
+        held_until = self._clock.monotonic() + limits.GATE_HOLD_SECONDS_MAX
         while True:
-            await self._gate.wait()
+            if not await self._gate.wait(until=held_until):
+                # before the broker takes it away, and counts that; one that cannot be sent again waits on
+                if work.delivery.is_stale or await self._send_copy(work, SendCopy(_HELD_TIER_SECONDS, counts=False)):
+                    return
+                held_until = math.inf
+                continue
             try:
                 await self._attempt(work, admitted)
                 return
@@ -244,7 +262,8 @@ class Execution:
         delivery = _delivery_of(work) if handler.wants_delivery else None
         try:
             with within_delivery(is_again=work.is_again):
-                result = await within(handler.call(admitted.payload, delivery, tx), handler.timeout_seconds)
+                running = handler.call(admitted.payload, delivery, tx)
+                result = await within(running, handler.timeout_seconds, self._clock)
         except Ack:
             result = None
         if isinstance(result, Outcome) and not isinstance(result, Ack):
@@ -262,19 +281,22 @@ class Execution:
     def _decide(self, work: Work, handler: Handler, error: Exception) -> Decision:
         now = self._clock.now()
         deferred_at = work.first_deferred_at
+        gate = state_of(handler.gates)
         decision = decide(
             error,
             work.failed + 1,
             attempts=handler.attempts,
             delays_seconds=handler.delays_seconds,
             deferred_seconds=0.0 if deferred_at is None else max(0.0, (now - deferred_at).total_seconds()),
-            is_gated=any(policy.state != "closed" for policy in handler.gates),
+            gate=gate,
         )
+        if isinstance(decision, RunAgain) and not decision.counts and self._gate.is_draining:
+            decision = SendCopy(_RENEWED_TIER_SECONDS, counts=False)  # whoever takes over need not wait for us
         if isinstance(decision, GiveUp) or decision.counts:
             work.failed += 1
             work.history.append(attempt_of(error, now, self._host))
-        elif deferred_at is None:
-            work.first_deferred_at = now
+        else:
+            work.first_deferred_at = deferred_since(error, deferred_at, now, gate=gate)
         logger.warning(
             "consumer.failed queue=%s id=%s attempt=%d decision=%s error=%s: %s",
             work.queue,

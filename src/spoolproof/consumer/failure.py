@@ -6,18 +6,24 @@ count nothing.
 
 An error that a policy has seen says what it means for the message (`policies.report(error).disposition`). An outage
 defers it, uncounted, for as long as it has been deferred already, so that the waits double; a message still deferred
-a day after its first deferral, while no breaker is open, is not waiting for an outage: a person decides.
+a day after its first deferral, while every breaker is closed, is not waiting for an outage: a person decides. What an
+outage takes is no part of that day.
+
+On a gated queue a message waits where the gate can let it out when the outage ends: in the queue while the gate is
+shut, in its place while others make the probes. In a delay queue it would wait on; and while the gate lets single
+messages through, putting each one back would turn the whole queue over, again and again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from spoolproof import limits
 from spoolproof.backoff import delay_seconds, tier_for
 from spoolproof.errors import Action, BreakerOpen, Disposition
 from spoolproof.outcome import DeadLetter, Defer, Outcome, RetryLater
-from spoolproof.policies.report import disposition_of_error
+from spoolproof.policies.report import Report, kept_report
 
 PARK = "park"
 """The reason of a dead letter that asks a person: the effect may have happened, or nobody knows what holds it up."""
@@ -51,6 +57,8 @@ class GiveUp:
 
 Decision = RunAgain | SendCopy | GiveUp
 
+_BACK_SECONDS = limits.TIERS_SECONDS[0]  #: the shortest way back into the queue that is not counted
+
 
 def decide(
     error: BaseException,
@@ -59,25 +67,26 @@ def decide(
     attempts: int,
     delays_seconds: tuple[float, ...],
     deferred_seconds: float = 0.0,
-    is_gated: bool = False,
+    gate: str = "closed",
 ) -> Decision:
     """Decide what follows a failed attempt.
 
     attempt: which one failed, from 1. attempts: how many there may be. delays_seconds: the waits before attempt 3, 4
-    and so on; the last one repeats. deferred_seconds: since the message's first deferral. is_gated: whether a policy
-    the queue is gated on is not closed.
+    and so on; the last one repeats. deferred_seconds: since the message's first deferral. gate: the strictest state of
+    the policies its queue is gated on; open means that nothing leaves the queue.
     """
-    disposition = None if isinstance(error, Outcome) else disposition_of_error(error)
+    known = None if isinstance(error, Outcome) else kept_report(error)
+    disposition = None if known is None else known.disposition
     match error:
         case DeadLetter():
             return GiveUp("handler")
         case Defer(after_seconds=seconds):
             return _defer(seconds)
-        case _ if disposition is not None and disposition.action is not Action.RETRY:
-            if disposition.action is Action.DEFER and is_gated:
-                # back into its queue at once: the gate holds it there, and lets it out when the outage ends
-                return SendCopy(tier_for(0.0, limits.TIERS_SECONDS), counts=False)
-            return _dispose(disposition, deferred_seconds, is_outage=isinstance(error, BreakerOpen))
+        case _ if known is not None and disposition is not None and disposition.action is not Action.RETRY:
+            return _dispose(error, known, disposition, deferred_seconds, gate)
+        case TimeoutError() if known is None and gate != "closed":
+            # the handler's own limit cut off what waited for the dependency, before a policy could say so
+            return SendCopy(_BACK_SECONDS, counts=False)
         case _ if attempt >= attempts:
             return GiveUp("handler")
         case RetryLater(after_seconds=seconds):
@@ -91,13 +100,33 @@ def decide(
             return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=True)
 
 
-def _dispose(disposition: Disposition, deferred_seconds: float, *, is_outage: bool) -> Decision:
+def deferred_since(error: BaseException, before: datetime | None, now: datetime, *, gate: str) -> datetime | None:
+    """Return since when a message that is deferred now, because of `error`, counts as deferred; None if it does not.
+
+    before: what it brought. An outage makes no message old: one that a shut gate holds was not deferred at all, and
+    any other counts for no longer than its waits grow.
+    """
+    if gate == "open":
+        return None
+    known = kept_report(error)
+    if known is None or known.is_breaker_closed:
+        return before or now
+    return max(before or now, now - timedelta(seconds=limits.DEFER_GROWTH_SECONDS_MAX))
+
+
+def _dispose(
+    error: BaseException, known: Report, disposition: Disposition, deferred_seconds: float, gate: str
+) -> Decision:
     """Do what a policy asks for: defer, dead-letter or park. There is no review queue yet: parked is a dead letter."""
     if disposition.action is Action.PARK:
         return GiveUp(PARK, disposition.reason)
     if disposition.action is Action.DEAD_LETTER:
         return GiveUp(PERMANENT)
-    if deferred_seconds >= limits.DEFERRED_SECONDS_MAX and not is_outage:
+    if gate == "open":
+        return SendCopy(_BACK_SECONDS, counts=False)
+    if gate == "half_open" and isinstance(error, BreakerOpen) and error.state == "half_open":
+        return RunAgain(limits.DEFER_FIRST_SECONDS, counts=False)
+    if deferred_seconds >= limits.DEFERRED_SECONDS_MAX and known.is_breaker_closed:
         hours = deferred_seconds / 3600
         return GiveUp(
             PARK, f"still deferred {hours:.0f} h after the first time, and no breaker is open: what holds it up?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -31,15 +32,26 @@ class Gate:
         self._clock = clock
         self._spawn = spawn
         self._changed = asyncio.Event()
-        self._is_draining = False
+        self.is_draining = False
         self.shut_reason: str | None = None
 
-    async def wait(self) -> None:
-        """Return once the gate is open. Raises GateClosing when the service drains before that."""
+    async def wait(self, *, until: float = math.inf) -> bool:
+        """Return True once the gate is open, or False if it is still shut at `until`, in monotonic seconds.
+
+        Raises GateClosing when the service drains before that.
+        """
         while self.shut_reason is not None:
-            if self._is_draining:
+            if self.is_draining:
                 raise GateClosing
-            await self._changed.wait()
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                return False
+            try:
+                async with asyncio.timeout(None if left == math.inf else left):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        return True
 
     def shut(self, error: Unavailable | Exception) -> None:
         """Hold further handlers back until the store answers. Does nothing when already shut."""
@@ -51,7 +63,7 @@ class Gate:
 
     def drain(self) -> None:
         """Let nobody wait here any longer."""
-        self._is_draining = True
+        self.is_draining = True
         self._changed.set()
 
     async def _reopen(self) -> None:

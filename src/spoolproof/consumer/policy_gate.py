@@ -101,6 +101,20 @@ def intake_of(policies: Sequence[GatingPolicy], *, concurrency: int, prefetch: i
     return Intake(lanes, taken, holds if taken == 0 else 0)
 
 
+def state_of(policies: Sequence[GatingPolicy]) -> str:
+    """Return the strictest state there is among policies that hold messages back: closed, half_open or open."""
+    states = {policy.state for policy in policies if policy.gates}
+    if states & {"open", "isolated"}:
+        return "open"
+    return "half_open" if "half_open" in states else "closed"
+
+
+def label_of(policy: GatingPolicy) -> str:
+    """Return its name and, for a keyed child, its key."""
+    key = getattr(policy, "key", None)
+    return policy.name if key is None else f"{policy.name}[{key}]"
+
+
 def rest_of(policies: Sequence[GatingPolicy]) -> float:
     """Return in how many seconds to look again if nothing changes before."""
     rest = _LOOK_SECONDS
@@ -161,9 +175,13 @@ class PolicyGate:
             self._unwatch.append(policy.watch(stir))
             if not policy.gates:
                 logger.warning(
-                    "consumer.gate.inactive queue=%s policy=%s: it rejects nothing", self._queue, policy.name
+                    "consumer.gate.inactive queue=%s policy=%s: it rejects nothing", self._queue, label_of(policy)
                 )
-        await self._look()
+        try:
+            await self._look()
+        except BaseException:
+            await self.stop()  # whoever starts loops does not stop one that never began
+            raise
 
     async def run_once(self) -> None:
         """Wait for a transition, or until one is due, and act on it."""
@@ -201,7 +219,7 @@ class PolicyGate:
         await self._worker.take_in(intake)  # also if it is the same: a call that failed is made again
 
     def _log(self, intake: Intake) -> None:
-        states = ", ".join(f"{policy.name} {policy.state}" for policy in self._policies)
+        states = ", ".join(f"{label_of(policy)} {policy.state}" for policy in self._policies)
         logger.warning(
             "consumer.gate.policy queue=%s lanes=%d prefetch=%d policies=%s",
             self._queue,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.consumer.handler import Handler
+from spoolproof.consumer.policy_gate import label_of
 from spoolproof.errors import RegistrationError
 from spoolproof.message import Message
 from spoolproof.ports.broker import QueueSpec
@@ -32,7 +33,7 @@ class Router:
                     f"{other.function.__qualname__}; give this one another queue="
                 )
             if _shared(other) != _shared(handler):
-                gates = ", ".join(policy.name for policy in other.gates) or "none"
+                gates = ", ".join(label_of(policy) for policy in other.gates) or "none"
                 raise RegistrationError(
                     f"queue {handler.queue!r}: {other.function.__qualname__} has concurrency={other.concurrency}, "
                     f"prefetch={other.prefetch}, gate={gates}; handlers of one queue share them"
@@ -76,4 +77,4 @@ class Router:
 
 
 def _shared(handler: Handler) -> tuple[object, ...]:
-    return (handler.concurrency, handler.prefetch, frozenset(policy.name for policy in handler.gates))
+    return (handler.concurrency, handler.prefetch, frozenset(label_of(policy) for policy in handler.gates))

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from spoolproof import limits
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import make_room
-from spoolproof.ports.broker import Broker, Subscription
+from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 
 logger = logging.getLogger("spoolproof.consumer")
@@ -29,11 +30,14 @@ _IDLE_SECONDS = 5.0
 class Worker:
     """Consumes one queue."""
 
-    def __init__(self, queue: str, execution: Execution, broker: Broker, *, concurrency: int, prefetch: int) -> None:
+    def __init__(
+        self, queue: str, execution: Execution, broker: Broker, *, concurrency: int, prefetch: int, spawn: Spawn
+    ) -> None:
         self.queue = queue
         self._execution = execution
         self._broker = broker
         self._prefetch = prefetch
+        self._spawn = spawn
         self._waiting: asyncio.Queue[BrokerDelivery | None] = asyncio.Queue(maxsize=prefetch + concurrency)
         self._subscriptions: list[Subscription] = []
         self._subscribed = 0  #: the prefetch of all subscriptions together
@@ -113,7 +117,7 @@ class Worker:
                 return
         else:
             delivery = self._waiting.get_nowait()
-        if delivery is None:
+        if delivery is None or delivery.is_stale:  # stale: the broker delivers it again by itself
             return
         if self.in_flight >= self._intake.lanes:  # the gate closed on the way here
             self._on_delivery(delivery)
@@ -153,12 +157,20 @@ class Worker:
         while not self._waiting.empty():
             delivery = self._waiting.get_nowait()
             if delivery is not None:
-                delivery.nack()
+                self._give_back(delivery)
+
+    def _give_back(self, delivery: BrokerDelivery) -> None:
+        """Let the broker deliver it again. A breaker that flaps must not wear it out, up to the broker's own limit."""
+        is_worn = delivery.delivery_count >= limits.DELIVERIES_WORN and not delivery.is_stale
+        if is_worn and delivery.fault is None and not self._is_draining:  # what cannot be read cannot be copied
+            self._spawn(self._execution.renew(delivery), f"consumer.{self.queue}.renew")
+        else:
+            delivery.nack()
 
     def _on_delivery(self, delivery: BrokerDelivery) -> None:
         is_shut = self._intake.prefetch == 0 and not self._subscriptions
         if self._is_draining or is_shut or not make_room(self._waiting):
-            delivery.nack()
+            self._give_back(delivery)
         else:
             self._waiting.put_nowait(delivery)
 

@@ -2,9 +2,10 @@
 outage again at its restart.
 
 Each transition marks its policy, on whatever thread it happens; this loop saves what is marked, the newest state only.
-A store that is away costs nothing but lateness: the mark stays, and no call waits for a save. A closed breaker has no
-row. Rows are kept per service, not per process: the last writer wins, and a restarted process takes over whatever its
-siblings last knew, at most 24 h old.
+A cooldown is no transition: the loop looks for those every few seconds, which costs no call anything, and a shorter one
+is not worth a row. A store that is away costs nothing but lateness: the mark stays, and no call waits for a save. A
+closed breaker without a cooldown has no row. Rows are kept per service, not per process: the last writer wins, and a
+restarted process takes over whatever its siblings last knew, at most 24 h old.
 
 Must never happen: a call that waits for the store, or fails because of it; a start that fails over a snapshot.
 """
@@ -14,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import Unavailable
+from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ids import derived_id
 from spoolproof.policies import Policy, Registry
 from spoolproof.ports.state import StateRecord
@@ -28,10 +30,19 @@ from spoolproof.ports.store import Store
 
 logger = logging.getLogger("spoolproof.policies")
 
-_LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched
+_LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched, and a cooldown is seen
 _RECORD_SECONDS_MAX = 86_400.0  #: what a policy restores; an older row is of no use to anybody
 
 Name = tuple[str, str | None]
+
+
+@dataclass(slots=True)
+class Watched:
+    """A policy or key that is watched. cooldown_until: as last seen, in its monotonic seconds; 0 without one."""
+
+    circuit: object
+    unwatch: Callable[[], None]
+    cooldown_until: float = 0.0
 
 
 class Breakers:
@@ -45,7 +56,7 @@ class Breakers:
         self._policies = policies
         self._store = store
         self._clock = clock
-        self._watched: dict[Name, tuple[object, Callable[[], None]]] = {}  # bounded as the registry is
+        self._watched: dict[Name, Watched] = {}  # bounded as the registry is
         self._marked: dict[Name, Policy] = {}
         self._stirred = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,9 +67,10 @@ class Breakers:
             records = await self._store.state.all(self._kind)
             for name, record in records.items():
                 self._restore(name, record)
+            for name, record in records.items():
                 if self._clock.now() - record.updated_at > timedelta(seconds=_RECORD_SECONDS_MAX):
                     await self._store.state.remove(self._kind, name)
-        except Unavailable as error:
+        except (Unavailable, LimitReached) as error:
             logger.warning("policies.not_restored error=%s", error)
 
     async def start(self) -> None:
@@ -86,8 +98,8 @@ class Breakers:
     async def stop(self) -> None:
         """Watch no more. Idempotent."""
         self._loop = None
-        for _, unwatch in self._watched.values():
-            unwatch()
+        for watched in self._watched.values():
+            watched.unwatch()
         self._watched.clear()
 
     # --- watch -------------------------------------------------------------------------------------------------------
@@ -100,15 +112,19 @@ class Breakers:
             circuit = policy.machines.circuit
             known = self._watched.get(name)
             found.add(name)
-            if known is not None and known[0] is circuit:
-                continue
-            if known is not None:
-                known[1]()
-            self._watched[name] = (circuit, policy.watch(self._marker(name, policy)))
-            if policy.state != "closed":  # it changed before it was watched
+            if known is None or known.circuit is not circuit:
+                if known is not None:
+                    known.unwatch()
+                known = self._watched[name] = Watched(circuit, policy.watch(self._marker(name, policy)))
+                if policy.state != "closed":  # it changed before it was watched
+                    self._marked[name] = policy
+            until = policy.machines.cooldown.until
+            cooldown_until = until if until > policy.clock.monotonic() else 0.0
+            if cooldown_until != known.cooldown_until:
+                known.cooldown_until = cooldown_until
                 self._marked[name] = policy
         for name in self._watched.keys() - found:
-            self._watched.pop(name)[1]()
+            self._watched.pop(name).unwatch()
 
     def _marker(self, name: Name, policy: Policy) -> Callable[[object], None]:
         def mark(_change: object) -> None:
@@ -134,15 +150,15 @@ class Breakers:
                 raise
 
     async def _save_one(self, name: Name, policy: Policy) -> None:
-        row = _row_name(name)
         snapshot = policy.snapshot()
-        if snapshot.get("state", "closed") == "closed" and snapshot.get("cooldown_until") is None:
-            await self._store.state.remove(self._kind, row)
-            return
-        value = msgspec.json.encode({"key": policy.key, "snapshot": snapshot})
         try:
+            row = _row_name(name)
+            if snapshot.get("state", "closed") == "closed" and snapshot.get("cooldown_until") is None:
+                await self._store.state.remove(self._kind, row)
+                return
+            value = msgspec.json.encode({"key": policy.key, "snapshot": snapshot})
             await self._store.state.put(self._kind, row, value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # too large, or a key that is no text: every turn would meet it
             logger.error("policies.not_saved policy=%s error=%s", policy.name, error)
 
     def _restore(self, row: str, record: StateRecord) -> None:

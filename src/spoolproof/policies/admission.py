@@ -1,53 +1,41 @@
-"""What a breaker hands out: permits for calls that are watched, handles for isolations, a growing share after an
-outage. And for how long it hands out nothing."""
+"""What a breaker hands out: permits for calls that are watched, and a growing share after an outage; and for how long
+it hands out nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from spoolproof.backoff import RandomSource, spread_seconds
-from spoolproof.policies.snapshots import ISOLATE_SECONDS_MAX, REASON_MAX
+from spoolproof.policies.call import Call
 
 _SHARE_FIRST = 0.2
 
 
 class Permit:
-    """One admitted call that is watched while it runs: a probe, or any call where slow ones count."""
+    """One admitted call that is watched while it runs: a probe, or any call where slow ones count.
 
-    __slots__ = ("epoch", "is_probe", "is_slow", "lease_until", "started")
+    admitted: when it was. call: whose attempt it is; None if it runs from then on.
+    """
 
-    def __init__(self, epoch: int, started: float, *, is_probe: bool, lease_until: float) -> None:
+    __slots__ = ("_call", "admitted", "epoch", "is_probe", "is_slow", "lease_until")
+
+    def __init__(
+        self, epoch: int, admitted: float, *, is_probe: bool, lease_until: float, call: Call | None = None
+    ) -> None:
+        self._call = call
         self.epoch = epoch
-        self.started = started
+        self.admitted = admitted
         self.is_probe = is_probe
         self.lease_until = lease_until
         self.is_slow = False
 
-
-class Isolation:
-    """An operator's "leave it alone"; ends when released or at its time."""
-
-    __slots__ = ("_release", "reason", "until")
-
-    def __init__(self, release: Callable[[Isolation, float], None], reason: str, until: float) -> None:
-        self._release = release
-        self.reason = reason
-        self.until = until
-
-    def release(self, now: float) -> None:
-        """End it. Idempotent."""
-        self._release(self, now)
-
-
-def isolation_faults(reason: object, seconds: object) -> list[str]:
-    """Return what is wrong with an isolation that somebody asks for."""
-    faults = []
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_MAX:
-        faults.append(f"reason={reason!r}: 1 to {REASON_MAX} characters that tell the next person why")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= ISOLATE_SECONDS_MAX:
-        faults.append(f"ttl_seconds={seconds!r}: a number from 1 to {ISOLATE_SECONDS_MAX:,}")
-    return faults
+    def has_run(self, seconds: float, now: float) -> bool:
+        """Whether the dependency has had it for so long; what it waits for a slot or a token is our own doing."""
+        call = self._call
+        if call is None:
+            return now - self.admitted >= seconds
+        return call.has_started and now - call.attempt_started_at >= seconds
 
 
 def open_seconds(settings: Mapping[str, Any], round_: int, asked: float | None, random: RandomSource) -> float:

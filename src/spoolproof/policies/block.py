@@ -7,13 +7,17 @@ stepped."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from spoolproof.clock import AMBIENT
 from spoolproof.errors import PolicyUsageError
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, Held, _idempotency_key
 from spoolproof.policies.compiled import Pipeline
 from spoolproof.policies.deadline import ends_at
+from spoolproof.policies.foreign import seconds_of
+from spoolproof.policies.pipeline import Attempt
 from spoolproof.policies.retry import Stop, Wait, is_repeating, prefer
 from spoolproof.policies.timeout import Expiry, expired
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
@@ -41,12 +45,14 @@ class Permit:
     def failure(
         self, kind: str = "transient", *, is_unknown: bool = False, retry_after_seconds: float | None = None
     ) -> None:
-        """The dependency failed. kind: a value of `Kind`. Raises PolicyUsageError for another."""
+        """The dependency failed. kind: a value of `Kind`. Raises PolicyUsageError for another.
+
+        retry_after_seconds: how long it asked to be left alone; what is no number above 0 is ignored, as in headers."""
         try:
             verdict = verdict_of(
                 Kind(kind),
                 is_unknown=is_unknown,
-                retry_after_seconds=retry_after_seconds,
+                retry_after_seconds=seconds_of(retry_after_seconds, AMBIENT.now()),
                 reason="declared by the block",
             )
         except ValueError:
@@ -65,19 +71,41 @@ class Permit:
 class Block:
     """One run of a block under a policy."""
 
-    def __init__(self, call: Call, pipeline: Pipeline, *, is_whole_call: bool = True) -> None:
-        """is_whole_call: False if its end is not yet the end of the call, which another run may follow."""
+    def __init__(
+        self, call: Call, segment: Attempt, timeout_seconds: float | None, begin: Callable[[Call], None] | None
+    ) -> None:
+        """segment: what guards it. begin: starts the call; None if it has begun, and another run may follow."""
         self._call = call
-        self._segment = pipeline.block
-        self._is_whole_call = is_whole_call
+        self._begin = begin
+        self._segment = segment
+        self._timeout_seconds = timeout_seconds
         self._permits: list[object] = []
         self._permit = Permit(call)
         self._expiry: Expiry | None = None
-        self._deadline: Any = None
+        self._held: list[Held[Any]] = []
+        self._is_used = False
+
+    def use(self) -> None:
+        """Take the block. Raises PolicyUsageError for one that was entered before: its permits are counted once."""
+        if self._is_used:
+            raise PolicyUsageError(
+                f"policy {self._call.name!r}: this block was entered before; ask for another with permit() or "
+                "attempts()"
+            )
+        self._is_used = True
 
     async def __aenter__(self) -> Permit:
-        """Return once admitted. Raises CallRejected or DeadlineExceeded."""
+        """Return once admitted. Raises CallRejected or DeadlineExceeded; PolicyUsageError the second time."""
+        self.use()
+        return await self.enter()
+
+    async def enter(self) -> Permit:
+        """Return once admitted."""
         call, segment = self._call, self._segment
+        if self._begin is not None:
+            self._begin(call)
+        else:
+            call.now = call.clock.monotonic()  # the block may be entered long after it was made
         try:
             segment.open(call)
         except BaseException as error:
@@ -91,18 +119,22 @@ class Block:
                     segment.check_deadline(call)
                 else:
                     self._permits.append(permit)
+            call.attempt_started_at = call.now
+            own_at = None if self._timeout_seconds is None else call.now + self._timeout_seconds
+            ends = [at for at in (own_at, call.deadline_at) if at is not None]
+            if ends:
+                self._expiry = Expiry(call.clock, min(ends))
         except BaseException as error:
             segment.fail(call, self._permits, error)
             self._report(error)
             raise
-        call.attempt_started_at = call.now
         call.has_started = True
-        own_at = None if segment.timeout_seconds is None else call.now + segment.timeout_seconds
-        ends = [at for at in (own_at, call.deadline_at) if at is not None]
-        if ends:
-            self._expiry = Expiry(call.clock, min(ends))
         if call.deadline_at is not None:
-            self._deadline = ends_at.set(call.deadline_at)
+            self._held.append(Held(ends_at, call.deadline_at))
+        if call.options is not None and call.options.idempotency_key is not None:
+            self._held.append(Held(_idempotency_key, call.options.idempotency_key))
+        if self._begin is None and call.attempts > 1:
+            self._held.append(Held(is_repeating, True))
         return self._permit
 
     async def __aexit__(
@@ -115,24 +147,24 @@ class Block:
             self._report(translated)
             raise translated from error
         self._judge(error)
-        if error is not None:
-            self._report(error)
+        self._report(error)
         return None
 
-    def _report(self, error: BaseException) -> None:
-        if self._is_whole_call and self._call.on_failure is not None:
-            self._call.on_failure(self._call, error)
+    def _report(self, error: BaseException | None) -> None:
+        if self._begin is not None and self._call.on_end is not None:
+            self._call.on_end(self._call, error)
 
     def _translated(self, error: BaseException | None) -> BaseException | None:
-        if self._deadline is not None:
-            ends_at.reset(self._deadline)
-            self._deadline = None
+        while self._held:
+            self._held.pop().end()
         if self._expiry is None:
             return error
-        is_ours = self._expiry.disarm()
-        if not is_ours or not isinstance(error, asyncio.CancelledError):
+        if not isinstance(error, asyncio.CancelledError):
+            self._expiry.disarm()
             return error
-        call, timeout_seconds = self._call, self._segment.timeout_seconds
+        if not self._expiry.claim():
+            return error
+        call, timeout_seconds = self._call, self._timeout_seconds
         own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
         return expired(call, own_at, timeout_seconds)
 
@@ -149,8 +181,9 @@ class Block:
 class Attempts:
     """Runs of one block until one succeeds: `async for attempt in policy.attempts(): async with attempt: …`."""
 
-    def __init__(self, call: Call, pipeline: Pipeline) -> None:
+    def __init__(self, call: Call, pipeline: Pipeline, begin: Callable[[Call], None]) -> None:
         self._call = call
+        self._begin = begin
         self._pipeline = pipeline
         self._step: Wait | Stop | None = None
         self._attempts_max = 1
@@ -163,39 +196,55 @@ class Attempts:
         """Return the next run, after its back-off."""
         call, retry = self._call, self._pipeline.retry
         if self._step is None:
+            self._begin(call)
+            if self._pipeline.whole_seconds is not None:
+                ends = call.now + self._pipeline.whole_seconds
+                call.deadline_at = ends if call.deadline_at is None else min(ends, call.deadline_at)
             if retry is not None:
                 self._attempts_max = retry.begin(call)
         elif isinstance(self._step, Stop) or retry is None:
             raise StopAsyncIteration
         else:
-            await retry.drain.sleep(call.clock, self._step.seconds)
+            try:
+                await retry.drain.sleep(call.clock, self._step.seconds)
+            except BaseException as error:
+                self.over(error)
+                raise
             call.now = call.clock.monotonic()
-            if retry.drain.is_draining and self._last is not None:
+            if retry.drain.is_draining:
                 call.stop_reason = "draining"
-                raise self.failed(self._last)
+                self.over(self._last)
+                if self._last is not None:
+                    raise self._last
+                raise StopAsyncIteration
         self._step = Stop("")  # a run that is never entered is the last
-        return _Attempt(self, Block(call, self._pipeline, is_whole_call=False))
+        return _Attempt(self, Block(call, self._pipeline.block, self._pipeline.run_seconds, None))
 
     def ended(self, error: Exception | None) -> bool:
         """Take note of a run's end; True if its error is swallowed because another run follows."""
         call, retry = self._call, self._pipeline.retry
-        if retry is None or call.verdict is None:
-            return False
-        self._step = retry.after(call, self._attempts_max)
-        self._last = error
-        return isinstance(self._step, Wait)
+        if retry is not None and call.verdict is not None:
+            self._step = retry.after(call, self._attempts_max)
+            self._last = error
+            if isinstance(self._step, Wait):
+                return True
+        self.over(error)
+        return False
 
     def rejected(self, error: Exception) -> Exception:
         """Return what to raise for a run that was not admitted."""
-        last = self._last
-        self.ended(error)
-        return self.failed(error if last is None or self._call.stop_reason != "local" else prefer(last, error))
-
-    def failed(self, error: Exception) -> Exception:
-        """Keep on the error what is known of the call that ends with it."""
-        if self._call.on_failure is not None:
-            self._call.on_failure(self._call, error)
+        call, retry, last = self._call, self._pipeline.retry, self._last
+        if retry is not None and call.verdict is not None:
+            retry.after(call, self._attempts_max)
+            if last is not None and call.stop_reason == "local":
+                error = prefer(last, error)
+        self.over(error)
         return error
+
+    def over(self, error: BaseException | None) -> None:
+        """Tell how the call ended, and keep on its error what is known of it."""
+        if self._call.on_end is not None:
+            self._call.on_end(self._call, error)
 
 
 class _Attempt:
@@ -204,32 +253,27 @@ class _Attempt:
     def __init__(self, attempts: Attempts, block: Block) -> None:
         self._attempts = attempts
         self._block = block
-        self._repeating: Any = None
 
     async def __aenter__(self) -> Permit:
+        self._block.use()
         try:
-            permit = await self._block.__aenter__()
+            return await self._block.enter()
         except Exception as error:
             raise self._attempts.rejected(error) from None
-        if permit.attempt > 1:
-            self._repeating = is_repeating.set(True)
-        return permit
+        except BaseException as error:
+            self._attempts.over(error)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if self._repeating is not None:
-            is_repeating.reset(self._repeating)
         try:
             await self._block.__aexit__(kind, error, traceback)
         except Exception as translated:
             if self._attempts.ended(translated):
                 return True
-            self._attempts.failed(translated)
             raise
         if error is not None and not isinstance(error, Exception):
+            self._attempts.over(error)
             return False
-        is_swallowed = self._attempts.ended(error)
-        if error is not None and not is_swallowed:
-            self._attempts.failed(error)
-        return is_swallowed
+        return self._attempts.ended(error)

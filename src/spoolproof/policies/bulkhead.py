@@ -7,6 +7,8 @@ it in between. A waiter that is cancelled or gives up after its grant hands the 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from spoolproof.errors import BulkheadFull
@@ -81,18 +83,30 @@ class Slots(Line):
             self.limit
         )  #: while fewer run, anybody may enter; 0 while somebody waits or a step is under way
 
-    def configure(self, *, running_max: int, queue_max: int | None = None, wait_seconds_max: float = 1.0) -> None:
-        """Change the bounds. Above a lowered limit nobody is admitted until enough have left; who waits may stay."""
+    def configure(
+        self,
+        *,
+        running_max: int,
+        queue_max: int | None = None,
+        wait_seconds_max: float = 1.0,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        """Change the bounds. Above a lowered limit nobody is admitted until enough have left; who waits may stay.
+
+        limits: of a limit that moves by itself, as its `configure` takes them.
+        """
         with Step(self, self._now):
             self._queue_max = 2 * running_max if queue_max is None else queue_max
             self._wait_seconds_max = wait_seconds_max
             if self._adaptive is None:
                 self.limit = running_max
+            elif limits is not None:
+                self._adaptive.configure(**limits)
+                self.limit = self._adaptive.limit
 
     def resize(self, limit: int) -> None:
         """Change the limit (1 or more); a raised one admits waiters at once."""
-        with Step(self, self._now):
-            self.limit = limit
+        self._give_back(partial(setattr, self, "limit", limit), self._now)
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 

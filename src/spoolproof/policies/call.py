@@ -5,18 +5,23 @@ made for every protected call."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from spoolproof.clock import Clock
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies.verdict import Verdict
 
+T = TypeVar("T")
+
+_COST_MAX = sys.float_info.max  #: a whole number beyond it is no finite float
+
 LANES = ("critical", "normal", "background")
 
-_idempotency_key: ContextVar[str | None] = ContextVar("spoolproof.idempotency_key", default=None)
+_idempotency_key: ContextVar[str | Held[str] | None] = ContextVar("spoolproof.idempotency_key", default=None)
 
 
 def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
@@ -27,9 +32,42 @@ def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
         return  # a coroutine that is closed instead of finished ends in another context, which never had the value
 
 
+class Held(Generic[T]):
+    """The value of a context variable for the length of a block.
+
+    A block in an async generator may end in another context than it began in, or before one that began inside it. No
+    token can undo that, so the value knows when it is over, and whoever reads it looks through it.
+    """
+
+    __slots__ = ("_before", "_variable", "is_over", "value")
+
+    def __init__(self, variable: ContextVar[T | Held[T] | None], value: T) -> None:
+        current(variable)
+        self._variable = variable
+        self._before = variable.get()
+        self.value = value
+        self.is_over = False
+        variable.set(self)
+
+    def end(self) -> None:
+        """Have held for long enough."""
+        self.is_over = True
+        current(self._variable)
+
+
+def current(variable: ContextVar[T | Held[T] | None]) -> T | None:
+    """Return the value in force here, and forget those that are over."""
+    kept = found = variable.get()
+    while isinstance(found, Held) and found.is_over:
+        found = found._before
+    if found is not kept:
+        variable.set(found)
+    return found.value if isinstance(found, Held) else found
+
+
 def idempotency_key() -> str | None:
     """Return the key given to `using(idempotency_key=…)` of the innermost call: the same on every attempt and hedge."""
-    return _idempotency_key.get()
+    return current(_idempotency_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +82,7 @@ class Options:
         """Refuse what no call can ask for."""
         if self.lane not in LANES:
             raise PolicyUsageError(f"lane={self.lane!r}: use {', '.join(LANES)}")
-        if isinstance(self.cost, bool) or not isinstance(self.cost, int | float) or not 0 < self.cost < float("inf"):
+        if isinstance(self.cost, bool) or not isinstance(self.cost, int | float) or not 0 < self.cost <= _COST_MAX:
             raise PolicyUsageError(f"cost={self.cost!r}: a finite number above 0")
         if self.idempotency_key is not None and not (isinstance(self.idempotency_key, str) and self.idempotency_key):
             raise PolicyUsageError(f"idempotency_key={self.idempotency_key!r}: a text that is not empty")
@@ -71,7 +109,8 @@ class Owner(Protocol):
 class Call:
     """One use of a policy. now: the last reading of the clock. attempts: begun so far, hedges
     included. tries: what Retry counts. verdict: of the last attempt
-    that did not succeed. is_unknown: whether any attempt may have had its effect."""
+    that did not succeed. is_unknown: whether any attempt may have had its effect. without_chaos: the function, where
+    faults were put around it."""
 
     owner: Owner
     function: Callable[..., Any]
@@ -93,7 +132,8 @@ class Call:
     source: str = "live"
     stop_reason: str = ""
     prior: Prior | None = None
-    on_failure: Callable[[Call, BaseException], None] | None = None
+    without_chaos: Callable[..., Any] | None = None
+    on_end: Callable[[Call, BaseException | None], None] | None = None
 
     @property
     def name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
@@ -11,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.call import Call, Options
+from spoolproof.policies.timeout import refuse_generators
 from spoolproof.policies.verdict import SUCCESS, Verdict
 
 P = ParamSpec("P")
@@ -86,6 +86,8 @@ class Caller:
         Raises TypeError for a generator function: protection would end before the first item; use `permit()`.
         """
         refuse_generators(function)
+        if not callable(function):
+            raise TypeError(f"{function!r} is not a function")
         runner, options = self._runner, self._options
         is_async = is_coroutine_function(function)
         runner.check_function(function, is_async)
@@ -102,11 +104,11 @@ class Caller:
 
     @overload
     def call(
-        self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, T]: ...
     @overload
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
-    def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def call(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
         """Call a function once under the policy and return its result; an awaitable result is awaited inside.
 
         Raises what the function raises, BreakerOpen, BulkheadFull, RateLimited, AttemptTimeout or DeadlineExceeded.
@@ -121,29 +123,27 @@ class Caller:
         if express is not None:
             return express
 
-        async def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        async def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             return await self._runner.run(self._new(function, args, kwargs))
 
         return run
 
-    def call_sync(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call_sync(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for a sync function. Raises TypeError when it returns an awaitable, PolicyUsageError when it would
         have to wait on a thread that runs an event loop, ThreadsExhausted when too many attempts hang."""
         value: T = self._runner.run_sync(self._new(function, args, kwargs))
         return value
 
-    async def result(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+    async def result(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
         """Call a function and return how that ended; raises only cancellation."""
         call = self._new(function, args, kwargs)
         try:
             value = await self._runner.run(call)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             return _result(call, None, error)
         return _result(call, value, None)
 
-    def result_sync(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+    def result_sync(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
         """The same for a sync function."""
         call = self._new(function, args, kwargs)
         try:
@@ -188,20 +188,6 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def refuse_generators(function: Callable[..., Any]) -> None:
-    """Raise TypeError for a function whose work happens after it has returned."""
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError(
-            f"{getattr(inner, '__qualname__', inner)!r} is a generator function: protection would end before its first "
-            "item; protect the block that reads it with `async with policy.permit()`"
-        )
-    if not callable(function):
-        raise TypeError(f"{function!r} is not a function")
-
-
 def _like(function: Callable[..., Any], protected: Callable[..., Any]) -> Callable[..., Any]:
     return functools.update_wrapper(protected, function)
 
@@ -211,6 +197,7 @@ def _block() -> None:
 
 
 def _result(call: Call, value: Any, error: Exception | None) -> Result[Any]:
+    call.now = call.clock.monotonic()  # a success that nobody measures leaves it at the beginning
     return Result(
         value=value,
         error=error,

@@ -18,7 +18,7 @@ from spoolproof.errors import AttemptTimeout, PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.part import Part
-from spoolproof.policies.timeout import await_it, is_awaitable
+from spoolproof.policies.timeout import await_it, is_awaitable, refuse_generators
 
 logger = logging.getLogger("spoolproof.policies")
 
@@ -127,8 +127,10 @@ class Chaos(Part):
         return True
 
     def around(self, call: Call) -> Callable[..., Any]:
-        """Return the call's function with faults in it, for the async driver."""
+        """Return the call's function with faults in it, for the async driver. Raises TypeError for a generator
+        function, which could not be recognised any more."""
         function = call.function
+        refuse_generators(function)
 
         async def chaotic(*args: Any, **kwargs: Any) -> Any:
             if not self.strikes(call):
@@ -149,8 +151,9 @@ class Chaos(Part):
         return chaotic
 
     def around_sync(self, call: Call) -> Callable[..., Any]:
-        """Return the call's function with faults in it, for the sync driver."""
+        """Return the call's function with faults in it, for the sync driver. Raises as `around` does."""
         function = call.function
+        refuse_generators(function)
 
         def chaotic(*args: Any, **kwargs: Any) -> Any:
             if not self.strikes(call):

@@ -24,11 +24,13 @@ from typing import Any
 from spoolproof.backoff import RandomSource
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import events
-from spoolproof.policies.admission import Isolation, Permit, Ramp, isolation_faults, open_seconds
+from spoolproof.policies.admission import Permit, Ramp, open_seconds
 from spoolproof.policies.breaker import Shape
 from spoolproof.policies.call import Call
-from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, read_snapshot
+from spoolproof.policies.isolation import Isolation, Isolations, isolation_faults
+from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, read_snapshot, tell_ignored
 from spoolproof.policies.tally import Tally
+from spoolproof.policies.transitions import Transitions, Watcher
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict
 
 _FAILURES = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT})
@@ -41,10 +43,10 @@ class Circuit:
     """Breaker of one policy and key. Thread-safe; time is passed in, in monotonic seconds."""
 
     __slots__ = (
-        "_changes", "_closed_at", "_isolations", "_key", "_last_error", "_mode", "_name",
+        "_changes", "_closed_at", "_key", "_last_error", "_mode", "_name",
         "_now", "_open_until", "_probes", "_ramp", "_random", "_reason", "_rejects_until", "_running",
-        "_settings", "_slow_seconds", "_state", "_successes", "_watchers", "epoch",
-        "failures_total", "lock", "plain_epoch", "round", "successes_total", "tally",
+        "_settings", "_slow_seconds", "_state", "_successes", "epoch",
+        "failures_total", "is_plain", "isolations", "lock", "plain_epoch", "round", "successes_total", "tally",
     )  # fmt: skip
 
     def __init__(
@@ -73,9 +75,8 @@ class Circuit:
         self._successes = 0
         self._probes: dict[Permit, None] = {}
         self._running: dict[Permit, None] = {}
-        self._isolations: list[Isolation] = []
-        self._changes: list[events.BreakerChanged] = []
-        self._watchers: tuple[Callable[[events.BreakerChanged], None], ...] = ()
+        self.isolations = Isolations()
+        self._changes = Transitions(self.lock)
         self.tally = Tally()
         self.epoch = 1
         self.round = 0
@@ -95,41 +96,40 @@ class Circuit:
         self._settings: Mapping[str, Any] = settings
         self.tally.configure(rule, settings, self._now)
         self._slow_seconds = self.tally.slow_seconds
-        if self._slow_seconds is None:
+        self.is_plain = self._slow_seconds is None  # else permits have to know their call
+        if self._slow_seconds is None or mode == "off":
             self._running.clear()
         self._set_fast()
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     needs_time = True
-    is_plain = True
 
     def enter(self, call: Call, now: float) -> object:
         """Admit a call. Raises BreakerOpen."""
-        return self.plain_epoch or self.enter_slowly(now)
+        return self.plain_epoch or self.enter_slowly(now, call)
 
-    def enter_slowly(self, now: float) -> object:
+    def enter_slowly(self, now: float, call: Call | None = None) -> object:
         """Admit a call of a breaker that is not plainly closed. Raises BreakerOpen."""
-        if now < self._rejects_until:
-            raise BreakerOpen(self._name, self._state, self._reason, self._open_until - now, self._last_error) from None
-        return self._enter(now)
+        if now < (until := self._rejects_until):
+            raise BreakerOpen(self._name, self._state, self._reason, until - now, self._last_error) from None
+        return self._enter(now, call)
 
-    def _enter(self, now: float) -> object:
+    def _enter(self, now: float, call: Call | None) -> object:
         with self.lock:
-            permit = self._admit(now)
-            changes = self._take()
-        if changes:
-            self._announce(changes)
+            permit = self._admit(now, call)
+        if self._changes.untold:
+            self._changes.tell()
         if isinstance(permit, BreakerOpen):
             raise permit from None
         return permit
 
     def wait_blocking(self, call: Call) -> object:
         """Never needed: a breaker admits or rejects."""
-        return self._enter(call.now)
+        return self._enter(call.now, call)
 
     async def wait(self, call: Call) -> object:  # noqa: D102  as above
-        return self._enter(call.now)
+        return self._enter(call.now, call)
 
     def succeed(self, permit: object, now: float) -> None:
         """Learn that an admitted call succeeded."""
@@ -166,6 +166,7 @@ class Circuit:
                 self.failures_total += 1
             elif is_failure is not None:
                 self.successes_total += 1
+            is_failure = None if self._mode == "off" else is_failure
             if isinstance(permit, Permit):
                 self._running.pop(permit, None)
                 is_probe = self._probes.pop(permit, _MISSING) is None
@@ -175,14 +176,14 @@ class Circuit:
                     self._record(is_failure, now, error_text, retry_after_seconds, permit)
             elif permit == self.epoch and self._state == CLOSED:
                 self._record(is_failure, now, error_text, retry_after_seconds, None)
-            changes = self._take()
-        if changes:
-            self._announce(changes)
+        if self._changes.untold:
+            self._changes.tell()
 
     # --- admit, record -----------------------------------------------------------------------------------------------
 
-    def _admit(self, now: float) -> object:
+    def _admit(self, now: float, call: Call | None) -> object:
         now = self._catch_up(now)
+        call = call if call is not None and call.attempts else None  # else all attempts together are judged
         if self._mode == "off":
             return _UNCOUNTED
         if self._state == CLOSED:
@@ -190,19 +191,20 @@ class Circuit:
                 return self._rejection(now, "ramping up after an outage")
             if self._slow_seconds is None:
                 return self.epoch
-            permit = Permit(self.epoch, now, is_probe=False, lease_until=0.0)
+            permit = Permit(self.epoch, now, is_probe=False, lease_until=0.0, call=call)
             self._running[permit] = None
             return permit
         if self._state == HALF_OPEN and len(self._probes) < self._settings["probes_max"]:
             lease_until = now + self._settings["probe_lease_seconds"]
-            permit = Permit(self.epoch, now, is_probe=True, lease_until=lease_until)
+            permit = Permit(self.epoch, now, is_probe=True, lease_until=lease_until, call=call)
             self._probes[permit] = None
             if self._slow_seconds is not None:
                 self._running[permit] = None
             return permit
         if self._mode == "observe":
             return _UNCOUNTED
-        return self._rejection(now, self._reason)
+        # of several isolations another may be over by now
+        return self._rejection(now, self.isolations.active[-1].reason if self._state == ISOLATED else self._reason)
 
     def _rejection(self, now: float, reason: str) -> BreakerOpen:
         return BreakerOpen(
@@ -250,8 +252,7 @@ class Circuit:
         if self._running:
             self._find_slow(now)
         if self._state == ISOLATED:
-            self._isolations = [one for one in self._isolations if one.until > now]
-            if not self._isolations:
+            if self.isolations.expire(now):
                 self._change(HALF_OPEN, "the last isolation ended")
         elif self._state == OPEN:
             if now >= self._open_until:
@@ -266,12 +267,13 @@ class Circuit:
         return now
 
     def _find_slow(self, now: float) -> None:
-        """Count the calls that have become slow, wherever they are; they run in the order of their start."""
+        """Count the calls that have become slow, wherever they are; they stand in the order of their admission."""
         seconds = self._slow_seconds or 0.0
         for permit in list(self._running):
-            if now - permit.started < seconds:
+            if now - permit.admitted < seconds:
                 break
-            del self._running[permit]
+            if not permit.has_run(seconds, now) or self._running.pop(permit, _MISSING) is _MISSING:
+                continue  # it had to wait first, or the collector has ended it meanwhile, on this thread
             permit.is_slow = True
             if permit.epoch != self.epoch:
                 continue
@@ -317,7 +319,7 @@ class Circuit:
         if state != CLOSED:
             self._ramp = None
         self._set_fast()
-        self._changes.append(
+        self._changes.untold.append(
             events.BreakerChanged(
                 policy=self._name,
                 key=self._key,
@@ -334,22 +336,6 @@ class Circuit:
         is_plain = self._state == CLOSED and self._slow_seconds is None and self._ramp is None
         self.plain_epoch = _UNCOUNTED if self._mode == "off" else self.epoch if is_plain else 0
 
-    def _take(self) -> list[events.BreakerChanged]:
-        changes = self._changes
-        if changes:
-            self._changes = []
-        return changes
-
-    def _announce(self, changes: list[events.BreakerChanged]) -> None:
-        for change in changes:
-            for watcher in self._watchers:
-                try:
-                    watcher(change)
-                except Exception as error:  # it would cost the call its permit, or replace its result
-                    events._note(error)
-            if events.listeners:
-                events.emit(change)
-
     # --- operators and health checks ---------------------------------------------------------------------------------
 
     def isolate(self, reason: str, ttl_seconds: float | None, now: float) -> Isolation:
@@ -360,32 +346,50 @@ class Circuit:
         with self.lock:
             now = self._catch_up(now)
             isolation = Isolation(self.release, reason, now + seconds)
-            self._isolations.append(isolation)
-            self._change(ISOLATED, reason)
-            changes = self._take()
-        self._announce(changes)
+            self._isolate(isolation)
+        self._changes.tell()
         return isolation
+
+    def isolate_alike(self, id_: str, reason: str, seconds: float, now: float) -> None:
+        """Isolate because another process does; once for each id, also if it was released here."""
+        with self.lock:
+            now = self._catch_up(now)
+            if self.isolations.find(id_, now) is None:
+                self._isolate(Isolation(self.release, reason, now + seconds, id_))
+        self._changes.tell()
+
+    def release_alike(self, id_: str, now: float) -> None:
+        """End an isolation because another process has ended it."""
+        with self.lock:
+            isolation = self.isolations.find(id_, self._catch_up(now))
+        if isolation is not None:
+            isolation.release(now)
+
+    def _isolate(self, isolation: Isolation) -> None:
+        self.isolations.add(isolation)
+        self._change(ISOLATED, isolation.reason)
 
     def release(self, isolation: Isolation, now: float) -> None:
         """End one isolation; the last one leads to a probe before full traffic."""
         with self.lock:
-            isolation.until = now
+            now = self._catch_up(now)
+            self.isolations.release(isolation, now)
             self._catch_up(now)
-            changes = self._take()
-        self._announce(changes)
+        self._changes.tell()
 
-    def reset(self, reason: str, now: float) -> None:
-        """Close, and forget window, round and isolations."""
+    def reset(self, reason: str, now: float, *, keeps_isolations: bool = False) -> None:
+        """Close, and forget window, round and isolations; or stay isolated."""
         with self.lock:
             now = self._catch_up(now)
-            self._isolations.clear()
+            if not keeps_isolations:
+                self.isolations.release_all(now)
             self.round = 0
-            self._ramp = None
-            self._closed_at = now
-            self._last_error = ""
-            self._change(CLOSED, reason)
-            changes = self._take()
-        self._announce(changes)
+            if not self.isolations.active:
+                self._ramp = None
+                self._closed_at = now
+                self._last_error = ""
+                self._change(CLOSED, reason)
+        self._changes.tell()
 
     def probe_now(self, reason: str, now: float) -> None:
         """Let an open breaker probe at once; does nothing in any other state."""
@@ -393,21 +397,12 @@ class Circuit:
             self._catch_up(now)
             if self._state == OPEN:
                 self._change(HALF_OPEN, reason)
-            changes = self._take()
-        self._announce(changes)
+        self._changes.tell()
 
-    def watch(self, callback: Callable[[events.BreakerChanged], None]) -> Callable[[], None]:
+    def watch(self, callback: Watcher) -> Callable[[], None]:
         """Call `callback` at each transition, after the lock is released; returns the unwatch. What it raises is
         swallowed and counted in `events.listener_errors()`."""
-        entry = lambda change: callback(change)  # noqa: E731  its own identity: one callback may watch twice
-        with self.lock:
-            self._watchers = (*self._watchers, entry)
-
-        def unwatch() -> None:
-            with self.lock:
-                self._watchers = tuple(one for one in self._watchers if one is not entry)
-
-        return unwatch
+        return self._changes.watch(callback)
 
     # --- read --------------------------------------------------------------------------------------------------------
 
@@ -423,10 +418,14 @@ class Circuit:
         with self.lock:
             self._catch_up(now)
             state = self._state
-            changes = self._take()
-        if changes:
-            self._announce(changes)
+        if self._changes.untold:
+            self._changes.tell()
         return state
+
+    def isolations_known(self, now: float) -> tuple[Isolation, ...]:
+        """Return those that are active, and those released before a time that is still to come."""
+        with self.lock:
+            return self.isolations.known(max(now, self._now))
 
     def admitted_share(self, now: float) -> float:
         """Return the share of calls admitted: 1 when closed, growing while it ramps, else 0."""
@@ -450,7 +449,7 @@ class Circuit:
         if self._state == OPEN:
             return max(self._open_until - now, 0.001)
         if self._state == ISOLATED:
-            return max(max((one.until for one in self._isolations), default=now) - now, 0.001)
+            return max(self.isolations.until(now) - now, 0.001)
         return _REJECTED_SECONDS
 
     # --- keep --------------------------------------------------------------------------------------------------------
@@ -464,18 +463,19 @@ class Circuit:
                 "round": self.round,
                 "open_until": wall + self._open_until - self._now if self._state == OPEN else None,
                 "isolations": [
-                    {"reason": one.reason, "until": wall + one.until - self._now} for one in self._isolations
+                    {"id": one.id, "reason": one.reason, "until": wall + one.until - self._now}
+                    for one in self.isolations.active
                 ],
             }
 
-    def restore(self, data: Mapping[str, Any], now: float, wall: float) -> None:
-        """Take over a snapshot; one that is old, of another version or damaged is ignored, with an event."""
+    def restore(self, data: Mapping[str, Any], now: float, wall: float) -> bool:
+        """Take over a snapshot; one that is old, of another version or damaged is ignored, with an event: False."""
         try:
             self._restore(data, now, wall)
         except (KeyError, TypeError, ValueError) as error:
-            if events.listeners:
-                reason = f"{type(error).__name__}: {error}"
-                events.emit(events.RestoreIgnored(policy=self._name, key=self._key, reason=reason))
+            tell_ignored(self._name, self._key, error)
+            return False
+        return True
 
     def _restore(self, data: Mapping[str, Any], now: float, wall: float) -> None:
         kept = read_snapshot(data, wall)
@@ -484,11 +484,12 @@ class Circuit:
         with self.lock:
             now = self._catch_up(now)
             self.round = kept.round
-            self._isolations = [Isolation(self.release, reason, now + left) for reason, left in kept.isolations]
+            self.isolations.active = tuple(
+                Isolation(self.release, reason, now + left, id_) for reason, left, id_ in kept.isolations
+            )
             self._open_until = now + min(kept.open_seconds, self._settings["open_seconds_max"])
-            self._change(ISOLATED if self._isolations else OPEN, "restored")
-            changes = self._take()
-        self._announce(changes)
+            self._change(ISOLATED if self.isolations.active else OPEN, "restored")
+        self._changes.tell()
 
 
 _MISSING = object()

@@ -22,7 +22,7 @@ from spoolproof.errors import (
     PolicyError,
     PolicyUsageError,
 )
-from spoolproof.policies.foreign import http_status, retry_after_seconds, verdict_of_foreign, verdict_of_status
+from spoolproof.policies.foreign import ask, http_status, retry_after_seconds, verdict_of_foreign, verdict_of_status
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
 
 logger = logging.getLogger("spoolproof.policies")
@@ -116,6 +116,11 @@ class Classifier:
         copy._result_rules = self._result_rules
         return copy
 
+    @property
+    def rules(self) -> tuple[Any, ...]:
+        """What it was told, in order: rules with their meaning, then those of results."""
+        return (*self._rules, *self._result_rules)
+
     # --- judge -------------------------------------------------------------------------------------------------------
 
     @property
@@ -159,7 +164,7 @@ class Classifier:
             return verdict_of(Kind.LOCAL, retry_after_seconds=error.retry_after_seconds, reason=text_of(error))
         if isinstance(error, DeadlineExceeded):
             return _of_deadline(error, has_started, elapsed_seconds, blame_seconds)
-        if getattr(error, _OF_RESULT_RULE, False):
+        if ask(error, _OF_RESULT_RULE) is True:
             return verdict_of(Kind.BUG, is_unknown=True, reason=f"a result rule failed: {text_of(error)}"[:_TEXT_MAX])
         for rule, kind, unknown in self._rules:
             if isinstance(error, rule) if isinstance(rule, type) else rule(error):
@@ -209,10 +214,10 @@ def _of_deadline(
 
 
 def _built_in(error: Exception) -> Verdict:
-    declared = getattr(error, "failure_kind", None)
+    declared = ask(error, "failure_kind")
     if isinstance(declared, str) and declared in set(Kind):
-        is_unknown = bool(getattr(error, "is_unknown", False))
-        asked = getattr(error, "retry_after_seconds", None)
+        is_unknown = bool(ask(error, "is_unknown"))
+        asked = retry_after_seconds(error, AMBIENT.now())
         return verdict_of(Kind(declared), is_unknown=is_unknown, retry_after_seconds=asked, reason=text_of(error))
     if isinstance(error, AttemptTimeout):
         return verdict_of(Kind.TIMEOUT, is_unknown=True, reason=text_of(error))

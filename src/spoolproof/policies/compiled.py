@@ -33,10 +33,15 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A compiled policy. root: runs a call. block: what guards a block of code instead of a function."""
+    """A compiled policy. root: runs a call. block: what guards a block of code instead of a function.
+
+    run_seconds: the limit of each run of a block that may run again. whole_seconds: a limit around Retry, of all its
+    runs together."""
 
     root: Node
     block: Attempt
+    run_seconds: float | None
+    whole_seconds: float | None
     retry: RetryNode | None
     deadline: DeadlineNode | None
 
@@ -57,17 +62,21 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Mem
     root = builder.finish()
     nodes = list(_chain(root))
     segments = [node for node in nodes if isinstance(node, Segment)]
-    limits = [segment.timeout_seconds for segment in segments if segment.timeout_seconds is not None]
-    block = Attempt(
-        tuple(guard for segment in segments for guard in segment.guards),
-        judge=judge,
-        timeout_seconds=min(limits, default=None),
-        threads_abandoned_max=0,
-    )
+    all_guards = tuple(guard for segment in segments for guard in segment.guards)
+    retry = next((node for node in nodes if isinstance(node, RetryNode)), None)
+    around: list[float] = []
+    within: list[float] = []
+    for segment in segments:
+        if segment.timeout_seconds is not None:
+            is_around = retry is not None and nodes.index(segment) < nodes.index(retry)
+            (around if is_around else within).append(segment.timeout_seconds)
+    limit = min([*around, *within], default=None)
     return Pipeline(
         root,
-        block,
-        next((node for node in nodes if isinstance(node, RetryNode)), None),
+        Attempt(all_guards, judge=judge, timeout_seconds=limit, threads_abandoned_max=0),
+        min(within, default=None),
+        min(around, default=None),
+        retry,
         next((node for node in nodes if isinstance(node, DeadlineNode)), None),
     )
 
@@ -123,7 +132,14 @@ class _Builder:
         shared, values = self._shared, self._shared.values
         match part:
             case Retry() if shared.retry is not None:
-                return RetryNode(inner, shared.retry, budget=shared.budget, drain=shared.drain, random=shared.random)
+                return RetryNode(
+                    inner,
+                    shared.retry,
+                    budget=shared.budget,
+                    cooldown=self._judge.cooldown,
+                    drain=shared.drain,
+                    random=shared.random,
+                )
             case Hedge():
                 self._memory.latencies = self._memory.latencies or Latencies()
                 return HedgeNode(

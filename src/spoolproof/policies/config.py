@@ -9,7 +9,8 @@ built-in → `CB_*` and `SPOOLPROOF_POLICY_DEFAULT_<SETTING>` → preset → cod
     sources.unused(names) -> faults                         what only the names of all policies show
 
 All return faults instead of raising them, so that a start-up report can list them all. `aliases` reads the CB_*
-variables. `preset` is a key like any other in the file and the environment.
+variables. `preset` is a key like any other in the file and the environment; `SPOOLPROOF_POLICY_DEFAULT_PRESET` is for
+policies that name none.
 
 A setting that has no effect is never passed over in silence. From code, file or a policy's own variable it is a fault;
 from what is meant for many policies (defaults, presets) it is recorded as shadowed where a stronger rule hides it, and
@@ -35,6 +36,7 @@ from spoolproof.policies.ranges import SETTINGS, number_of
 PREFIX = "SPOOLPROOF_POLICY_"
 DEFAULT_PREFIX = f"{PREFIX}DEFAULT_"
 PRESET = "preset"
+DEFAULT_PRESET = f"{DEFAULT_PREFIX}PRESET"
 
 RULE_OF = {
     "failure_rate": "rate",
@@ -85,6 +87,7 @@ class Sources:
 
     defaults: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     default_shape: Shape | None = None
+    default_preset: str | None = None
     named: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -174,13 +177,17 @@ def load(environ: Mapping[str, str], toml: Path | str | None) -> tuple[Sources, 
         for variable, text in environ.items()
         if variable.startswith(PREFIX) and not variable.startswith(DEFAULT_PREFIX)
     }
-    return Sources(defaults, shape, named, policies, presets, tuple(warnings)), faults
+    preset = environ.get(DEFAULT_PRESET, "").strip() or None
+    if DEFAULT_PRESET in environ and preset not in presets:
+        faults.append(f"{DEFAULT_PRESET}={environ[DEFAULT_PRESET]!r}: one of {', '.join(sorted(presets))}")
+        preset = None
+    return Sources(defaults, shape, preset, named, policies, presets, tuple(warnings)), faults
 
 
 def _defaults(environ: Mapping[str, str], faults: list[str]) -> dict[str, tuple[Any, str]]:
     defaults: dict[str, tuple[Any, str]] = {}
     for variable, text in sorted(environ.items()):
-        if variable.startswith(DEFAULT_PREFIX):
+        if variable.startswith(DEFAULT_PREFIX) and variable != DEFAULT_PRESET:
             setting = variable.removeprefix(DEFAULT_PREFIX).lower()
             value, fault = parse(setting, text, variable)
             if fault is None:
@@ -208,7 +215,7 @@ def parse(setting: str, text: str, variable: str) -> tuple[Any, str | None]:
 def _read(path: Path, faults: list[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also a number too long, or arrays too deep
         faults.append(f"SPOOLPROOF_POLICIES_FILE={str(path)!r}: {error}")
         return {}
 
@@ -257,7 +264,7 @@ def resolve(name: str, parts: Sequence[Part], sources: Sources, *, preset: str |
     """
     environment, faults = sources.of(name)
     in_file = sources.policies.get(name, {})
-    preset = environment.get(PRESET, (in_file.get(PRESET, preset), ""))[0]
+    preset = environment.get(PRESET, (in_file.get(PRESET, preset or sources.default_preset), ""))[0]
     row = sources.presets.get(preset, {}) if preset is not None else {}
     if preset is not None and preset not in sources.presets:
         faults.append(f"preset={preset!r}: one of {', '.join(sorted(sources.presets))}")

@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from spoolproof.clock import AMBIENT, Clock
-from spoolproof.policies.call import Call, reset
+from spoolproof.policies.call import Call, Held, current, reset
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 
 HEADER = "spoolproof-deadline-ms"
 _MILLISECONDS_MAX = 86_400_000  #: a day: a larger one is a mistake of the sender, not a deadline
 
-ends_at: ContextVar[float | None] = ContextVar("spoolproof.deadline", default=None)
+ends_at: ContextVar[float | Held[float] | None] = ContextVar("spoolproof.deadline", default=None)
 
 
 class Deadline(Part):
@@ -37,7 +37,7 @@ class Deadline(Part):
 
 def remaining(clock: Clock = AMBIENT) -> float | None:
     """Return the seconds left to whoever called us, 0 when none are, None without a deadline."""
-    at = ends_at.get()
+    at = current(ends_at)
     return None if at is None else max(0.0, at - clock.monotonic())
 
 
@@ -55,7 +55,7 @@ def received(http_headers: Mapping[str, str], clock: Clock = AMBIENT) -> Iterato
         yield
         return
     at = clock.monotonic() + int(text) / 1000
-    earlier = ends_at.get()
+    earlier = current(ends_at)
     token = ends_at.set(at if earlier is None else min(at, earlier))
     try:
         yield

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -52,6 +53,12 @@ class Definition:
         faults = name_faults(name)
         if not parts or not all(isinstance(part, Part) for part in parts):
             faults.append(f"parts={parts!r}: one or more parts, such as Retry(3) or Timeout(10)")
+        if not isinstance(classify, Classifier):
+            faults.append(f"classify={classify!r}: a Classifier, such as Classifier().transient(Busy)")
+        if idempotent is not None and not isinstance(idempotent, bool):
+            faults.append(f"idempotent={idempotent!r}: True, False or not given")
+        if preset is not None and not isinstance(preset, str):
+            faults.append(f"preset={preset!r}: the name of a preset")
         if sync not in ("thread", "cooperative"):
             faults.append(f"sync={sync!r}: 'thread' or 'cooperative'")
         if faults:
@@ -94,6 +101,7 @@ class Definition:
         values = dict(resolved.values)
         if self.is_gating and resolved.origins.get("ramp_seconds") == "built-in":
             values["ramp_seconds"] = 10.0
+            resolved = replace(resolved, values=values, origins={**resolved.origins, "ramp_seconds": "gate"})
         self.resolved = resolved
         self.values: Mapping[str, Any] = values
         self.findings = self._findings(resolved)
@@ -164,7 +172,11 @@ class Definition:
 
     def signature(self) -> tuple[object, ...]:
         """Return what makes two declarations the same."""
-        return (tuple(map(repr, self.parts)), self.idempotent, self.preset, self.sync)
+        parts = tuple(
+            (repr(part), [(name, _text(value)) for name, value in vars(part).items() if name[0] != "_"])
+            for part in self.parts
+        )
+        return (parts, _text(self.classify.rules), self.idempotent, self.preset, self.sync)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -182,45 +194,70 @@ class Definition:
     def child(self, key: str, make: Callable[[str], Policy]) -> Policy:
         """Return the child for a key, made if need be; the one that all share when every child is pinned."""
         now = self.clock.monotonic()
-        with self._lock:
-            child = self._alive.get(key)
-            if child is None and self._is_full(now):
-                self._overflow = self._overflow or make(OVERFLOW_KEY)
-                return self._overflow
-            if child is None:
-                child = self._alive[key] = make(key)
-            self._children[key] = child
-            self._children.move_to_end(key)
-            self._used_at[key] = now
-            return child
+        while True:
+            has_room = key in self._alive or self._make_room(now)
+            with self._lock:
+                child = self._alive.get(key)
+                if child is None and not has_room:
+                    self._overflow = self._overflow or make(OVERFLOW_KEY)
+                    return self._overflow
+                if child is None and len(self._children) >= self.values["keys_max"]:
+                    continue  # another thread has taken the room
+                if child is None:
+                    child = self._alive[key] = make(key)
+                self._children[key] = child
+                self._children.move_to_end(key)
+                self._used_at[key] = now
+                return child
 
-    def _is_full(self, now: float) -> bool:
-        """Let go of idle children, and of the one unused for longest if there are too many; True if none may go."""
+    def _make_room(self, now: float) -> bool:
+        """Let go of idle children, and of the one unused for longest if there are too many; False if none may go.
+
+        Breakers are asked without the lock: they tell listeners what time has changed."""
         most, idle = self.values["keys_max"], self.values["key_idle_seconds"]
-        while self._children:
-            oldest = next(iter(self._children))
-            if now - self._used_at[oldest] < idle or self._children[oldest].machines.is_pinned(now):
-                break
-            self._forget(oldest)
-        if len(self._children) < most:
-            return False
-        for key, child in self._children.items():
-            if not child.machines.is_pinned(now):
+        with self._lock:
+            oldest = next(iter(self._children), None)
+            if oldest is None or (len(self._children) < most and now - self._used_at[oldest] < idle):
+                return True
+            kept = [(key, child, now - self._used_at[key] >= idle) for key, child in self._children.items()]
+        for key, child, is_idle in kept:
+            is_full = len(self._children) >= most
+            if not is_idle and not is_full:
+                return True
+            if child.machines.is_pinned(now):
+                continue
+            with self._lock:
                 self._forget(key)
-                return False
+        if len(self._children) < most:
+            return True
         if events.listeners:
-            events.emit(events.KeysExhausted(policy=self.name, kept=len(self._children)))
-        return True
+            events.emit(events.KeysExhausted(policy=self.name, kept=len(kept)))
+        return False
 
     def _forget(self, key: str) -> None:
         # whoever still uses the child holds it, and `_alive` finds it again while they do: its counts are not lost
-        del self._children[key]
+        self._children.pop(key, None)
         self._used_at.pop(key, None)
 
     def children(self) -> dict[str, Policy]:
         """Return the children that are kept, by key."""
         with self._lock:
             return dict(self._children)
+
+
+def _text(value: object) -> str:
+    """Return a value as text that is the same whenever the same code is run again."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_text, value))})"
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value).__qualname__ + _text(tuple(getattr(value, one.name) for one in fields(value)))
+    if callable(value):
+        code = getattr(value, "__code__", None)
+        value = value if hasattr(value, "__qualname__") else type(value)
+        line = f":{code.co_firstlineno}" if value.__qualname__.endswith("<lambda>") and code is not None else ""
+        return f"{value.__module__}.{value.__qualname__}{line}"
+    kind = type(value)
+    return kind.__qualname__ if kind.__repr__ is object.__repr__ else repr(value)
 
 
 def _retry_settings(parts: Sequence[Part], values: Mapping[str, Any]) -> RetrySettings | None:

@@ -13,12 +13,18 @@ _PERHAPS_AN_OUTAGE = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, K
 
 
 def disposition_of(
-    verdict: Verdict, *, is_unknown_any: bool, is_idempotent: bool, is_breaker_closed: bool
+    verdict: Verdict,
+    *,
+    is_unknown_any: bool,
+    is_idempotent: bool,
+    is_breaker_closed: bool,
+    is_put_off: bool = False,
 ) -> Disposition | None:
     """Return what becomes of the work, or None when there is nothing to decide: a success, or a cancellation.
 
     is_unknown_any: whether any attempt may have had its effect. is_breaker_closed: also True without a breaker; a
-    breaker that is not closed means other traffic has confirmed the outage."""
+    breaker that is not closed means other traffic has confirmed the outage. is_put_off: it would have been tried again,
+    had the wait not been too long for here, or the process not been about to end."""
     kind, reason, after = verdict.kind, verdict.reason, verdict.retry_after_seconds
     if kind is None or kind is Kind.CANCELLED:
         return None
@@ -26,7 +32,7 @@ def disposition_of(
         return Disposition(Action.PARK, f"did it happen? {reason}")
     if kind is Kind.PERMANENT:
         return Disposition(Action.DEAD_LETTER, reason)
-    if kind in _ALWAYS_AN_OUTAGE:
+    if kind in _ALWAYS_AN_OUTAGE or is_put_off:
         return Disposition(Action.DEFER, reason, after)
     if kind in (Kind.TRANSIENT, Kind.OVERLOADED) and not verdict.is_unknown:
         return Disposition(Action.DEFER, reason, after)

@@ -177,7 +177,7 @@ Listener = Callable[[Event], None]
 listeners: tuple[Listener, ...] = ()
 """Who listens. Replaced as a whole, never changed in place: read it without a lock, to ask whether it is empty."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the collector may end a call, and so emit, on the thread that holds it
 _errors = 0
 _logged_at = float("-inf")
 

@@ -65,7 +65,7 @@ async def express({parameters}*args, **kwargs):
 """
 _STEP_BY_HAND = """\
 result = function(*args, **kwargs)
-if type(result) is not CoroutineType and is_awaitable(result):
+if type(result) is not CoroutineType and is_awaitable(result, function):
     result = await_it(result)
 if type(result) is CoroutineType:
     try:
@@ -76,7 +76,7 @@ if type(result) is CoroutineType:
         result = await finish(seat(function, args, kwargs, now), result, waited_for, machines.timeout_seconds)"""
 _AWAIT = """\
 result = function(*args, **kwargs)
-if type(result) is CoroutineType or is_awaitable(result):
+if type(result) is CoroutineType or is_awaitable(result, function):
     result = await result"""
 
 # The locked steps of the guards, written out: a method call and a `with` each cost as much as what is done under the
@@ -149,7 +149,7 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
     is_limited = segment.timeout_seconds is not None or has_deadline
     source = _fill(
         _SOURCE,
-        parameters="" if function is not None else "function, ",
+        parameters="" if function is not None else "function, /, ",
         or_repeating=" or is_repeating()" if has_retry else "",
         now=now,
         note_call="note_call(now)" if has_retry else "",

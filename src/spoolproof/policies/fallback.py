@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.call import Call
+from spoolproof.policies.classifier import text_of
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
+from spoolproof.policies.report import add_note
 from spoolproof.policies.timeout import await_it, is_awaitable, within
 from spoolproof.policies.verdict import Kind
 
@@ -139,11 +141,12 @@ class FallbackNode:
         """Return the live answer, or the first one a rung has."""
         question = self._question(call)
         value: Any = None
+        error: Any = None
         try:
             value = await self.inner.run(call)
             if self._is_kept(call, question, value):
                 return value
-            error: Exception = UnwantedResult(value)
+            error = UnwantedResult(value)
             raise error
         except Exception as caught:
             error = caught
@@ -163,16 +166,19 @@ class FallbackNode:
             if isinstance(error, UnwantedResult):
                 return error.value
             raise
+        finally:
+            error = None  # a traceback that refers to itself would live until the next collection
 
     def run_sync(self, call: Call) -> Any:
         """The same on a thread; rungs are functions that return in their own time."""
         question = self._question(call)
         value: Any = None
+        error: Any = None
         try:
             value = self.inner.run_sync(call)
             if self._is_kept(call, question, value):
                 return value
-            error: Exception = UnwantedResult(value)
+            error = UnwantedResult(value)
             raise error
         except Exception as caught:
             error = caught
@@ -193,6 +199,8 @@ class FallbackNode:
             if isinstance(error, UnwantedResult):
                 return error.value
             raise
+        finally:
+            error = None  # a traceback that refers to itself would live until the next collection
 
     def _is_kept(self, call: Call, question: tuple[Any, ...] | None, value: Any) -> bool:
         """Whether a live value is the answer; a good one is remembered."""
@@ -210,14 +218,17 @@ class FallbackNode:
         last_good = self._last_good
         if last_good is None:
             return None
+        function = call.function if call.without_chaos is None else call.without_chaos
         if last_good.key is not None:
-            return (call.function, last_good.key(*call.args, **call.kwargs))
+            question = (function, last_good.key(*call.args, **call.kwargs))
+            hash(question)  # now: found out after the call, its answer would be lost
+            return question
         if call.args or call.kwargs:
             raise PolicyUsageError(
                 f"policy {call.name!r}: Fallback.last_good needs key= for a function with arguments; else it would "
                 "answer for another question"
             )
-        return (call.function,)
+        return (function,)
 
     def _answer(self, rung: Any, call: Call, question: tuple[Any, ...] | None, error: Exception) -> Any:
         if isinstance(rung, LastGood):
@@ -246,4 +257,4 @@ def takes_arguments(function: Callable[..., Any]) -> bool:
 
 
 def _note(error: Exception, number: int, rung_error: Exception) -> None:
-    error.add_note(f"fallback {number} failed too: {type(rung_error).__name__}: {rung_error}")
+    add_note(error, f"fallback {number} failed too: {text_of(rung_error)}")

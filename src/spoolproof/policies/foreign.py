@@ -40,6 +40,7 @@ from spoolproof.policies.foreign_table import (
 )
 from spoolproof.policies.verdict import Kind, Verdict, verdict_of
 
+_SECONDS_MAX = 10**12  #: as many digits as a text may have; a larger whole number may be no float
 _CARRIED_MAX = 5  #: how deep to look; requests carries urllib3's error, which carries ssl's
 
 _names: WeakKeyDictionary[type[BaseException], str] = WeakKeyDictionary()
@@ -57,7 +58,7 @@ def name_in_table(kind: type[BaseException]) -> str:
 
 def verdict_of_foreign(error: BaseException, wall: datetime) -> Verdict | None:
     """Return what an exception says by its status, SQLSTATE or class; None when it says nothing we know."""
-    response = getattr(error, "response", None)
+    response = ask(error, "response")
     asked = retry_after_seconds(response, wall)
     if asked is None:
         asked = retry_after_seconds(error, wall)
@@ -74,6 +75,14 @@ def verdict_of_foreign(error: BaseException, wall: datetime) -> Verdict | None:
     return verdict_of(
         meaning[0], is_unknown=meaning[1], retry_after_seconds=None if meaning[0] is Kind.PERMANENT else asked
     )
+
+
+def ask(holder: object, name: str) -> Any:
+    """Return an attribute; None if there is none, or another library's property raises: it must not hide the error."""
+    try:
+        return getattr(holder, name, None)
+    except Exception:
+        return None
 
 
 def _meaning(error: BaseException, depth: int = 0) -> Meaning | None:
@@ -96,9 +105,9 @@ def _meaning(error: BaseException, depth: int = 0) -> Meaning | None:
 
 
 def _carried(error: BaseException) -> BaseException | None:
-    parameters = getattr(error, "kwargs", None)  # botocore
+    parameters = ask(error, "kwargs")  # botocore
     candidates = (
-        getattr(error, "reason", None),
+        ask(error, "reason"),
         *error.args[:1],
         parameters.get("error") if isinstance(parameters, Mapping) else None,
     )
@@ -134,7 +143,7 @@ def http_status(holder: object) -> int | None:
         status = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
         return status if isinstance(status, int) and 100 <= status <= 599 else None
     for name in ("status", "status_code"):
-        status = getattr(holder, name, None)
+        status = ask(holder, name)
         if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
             return int(status)
     return None
@@ -161,14 +170,22 @@ def verdict_of_status(status: int | None, asked_seconds: float | None) -> Verdic
 
 def retry_after_seconds(holder: object, wall: datetime) -> float | None:
     """Return what Retry-After asks for, seconds or HTTP date, above 0; None for garbage and for what is past."""
-    value: Any = getattr(holder, "retry_after_seconds", None)
+    value: Any = ask(holder, "retry_after_seconds")
     if value is None:
         metadata = holder.get("ResponseMetadata") if isinstance(holder, Mapping) else None  # botocore
-        headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else getattr(holder, "headers", None)
-        get = getattr(headers, "get", None)
+        headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else ask(holder, "headers")
+        get = ask(headers, "get")
         if get is None:
             return None
-        value = get("retry-after") or get("Retry-After")
+        try:
+            value = get("retry-after") or get("Retry-After")
+        except Exception:  # not the mapping that it looks like
+            return None
+    return seconds_of(value, wall)
+
+
+def seconds_of(value: object, wall: datetime) -> float | None:
+    """Return a number of seconds above 0, given as such, as text or as HTTP date; None for anything else."""
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     seconds: float | None = None
@@ -177,7 +194,7 @@ def retry_after_seconds(holder: object, wall: datetime) -> float | None:
         is_number = text.isascii() and text.isdigit() and len(text) <= 12
         seconds = float(text) if is_number else _seconds_until(text, wall)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(min(value, _SECONDS_MAX)) if value != float("inf") else None
     return seconds if seconds is not None and 0 < seconds < float("inf") else None
 
 
@@ -195,9 +212,9 @@ def _seconds_until(text: str, wall: datetime) -> float | None:
 
 
 def _sqlstate(error: BaseException) -> str | None:
-    for holder in (error, getattr(error, "orig", None), error.__cause__):
+    for holder in (error, ask(error, "orig"), error.__cause__):
         for name in ("sqlstate", "pgcode"):
-            state = getattr(holder, name, None)
+            state = ask(holder, name)
             if isinstance(state, str) and len(state) == 5:
                 return state
     return None
@@ -221,7 +238,7 @@ def _meaning_of_aws(response: object) -> Meaning | None:
 
 
 def _grpc(error: BaseException) -> Meaning | None:
-    code = getattr(error, "code", None)
+    code = ask(error, "code")
     if not callable(code) or not any(base.__module__.split(".")[0] == "grpc" for base in type(error).__mro__):
         return None
     try:

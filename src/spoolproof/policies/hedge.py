@@ -7,6 +7,7 @@ Barroso, Communications of the ACM, 2013)."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from bisect import bisect_left, insort
 from collections import deque
@@ -17,9 +18,13 @@ from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call
+from spoolproof.policies.classifier import text_of
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.retry import Drain
+from spoolproof.policies.verdict import Kind
+
+logger = logging.getLogger("spoolproof.policies")
 
 _DELAY_SECONDS_MIN = 0.01
 _SAMPLES_MIN = 50
@@ -31,8 +36,9 @@ class Hedge(Part):
     """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
     calls of async functions; PolicyUsageError otherwise.
 
-    on_discard: called with the result of an attempt that finished although another had won: close it there. The wait
-    before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a quarter of the timeout."""
+    on_discard: called with the result of an attempt that finished although another had won: close it there. What it
+    raises is logged. The wait before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a
+    quarter of the timeout."""
 
     kind: ClassVar[str] = "hedge"
     settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
@@ -102,6 +108,9 @@ class HedgeNode:
         race = _Race(self, call)
         try:
             return await race.run()
+        except GeneratorExit:  # closed: nothing can be awaited any more
+            race.abandon()
+            raise
         finally:
             await race.end()
 
@@ -111,7 +120,8 @@ class HedgeNode:
 
     def delay_seconds(self) -> float:
         """Return how long an attempt may take before another is launched beside it."""
-        return max(_DELAY_SECONDS_MIN, self.latencies.percentile() or self._first_delay_seconds)
+        observed = self.latencies.percentile()
+        return max(_DELAY_SECONDS_MIN, self._first_delay_seconds if observed is None else observed)
 
 
 class _Race:
@@ -121,6 +131,7 @@ class _Race:
         self._node = node
         self._call = call
         self._twins: dict[asyncio.Task[Any], Call] = {}
+        self._seen: set[asyncio.Task[Any]] = set()
         self._launched = 0
         self._winner: asyncio.Task[Any] | None = None
 
@@ -183,17 +194,21 @@ class _Race:
         clock = self._call.clock
         timer = None if seconds is None else clock.call_at(clock.monotonic() + seconds, stir)
         try:
-            await stirred
+            if len(running) + len(self._seen) == len(self._twins):  # else one ended already: tasks may start eagerly
+                await stirred
         finally:
             if timer is not None:
                 timer.cancel()
             for task in running:
                 task.remove_done_callback(stir)
-        return {task for task in running if task.done()}
+        done = {task for task in self._twins if task.done()} - self._seen
+        self._seen |= done
+        return done
 
     def _won(self, task: asyncio.Task[Any], twin: Call) -> Any:
         call, node = self._call, self._node
         self._winner = task
+        twin.now = call.clock.monotonic()
         self._join(twin)
         node.latencies.add(twin.now - twin.attempt_started_at)
         if task is not next(iter(self._twins)) and events.listeners:
@@ -201,7 +216,10 @@ class _Race:
         return task.result()
 
     def _lost(self) -> Any:
-        task, twin = list(self._twins.items())[-1]
+        lost = list(self._twins.items())
+        # one that we did not admit says nothing of the dependency, and must not hide what another one found out
+        admitted = [(task, twin) for task, twin in lost if twin.verdict is None or twin.verdict.kind is not Kind.LOCAL]
+        task, twin = (admitted or lost)[-1]
         for _, other in self._twins.items():
             self._call.is_unknown = self._call.is_unknown or other.is_unknown
         self._winner = task
@@ -211,6 +229,12 @@ class _Race:
     def _join(self, twin: Call) -> None:
         self._call.join(twin)
         self._call.attempts += len(self._twins)
+
+    def abandon(self) -> None:
+        """Cancel what runs, and leave it to its event loop."""
+        for task in self._twins:
+            task.cancel()
+        self._twins.clear()
 
     async def end(self) -> None:
         """Cancel what still runs and wait for it; hand over what finished anyway."""
@@ -222,9 +246,22 @@ class _Race:
             try:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:  # we were cancelled too: the losers still have to end before we do
+                if is_cancelled or self._winner is None:  # not for the first time, and they have swallowed that
+                    for task in pending:
+                        task.cancel()
                 is_cancelled = True
-        for task in losers:
-            if not task.cancelled() and task.exception() is None and self._node._on_discard is not None:
-                self._node._on_discard(task.result())
+        if self._winner is None:  # we are cut off: what is known of the attempts is known of the call
+            self._call.attempts += len(self._twins)
+            self._call.has_started = any(twin.has_started for twin in self._twins.values())
+        for task in self._twins if is_cancelled else losers:
+            if not task.cancelled() and task.exception() is None:
+                self._discard(task.result())
         if is_cancelled:
             raise asyncio.CancelledError
+
+    def _discard(self, result: Any) -> None:
+        if self._node._on_discard is not None:
+            try:
+                self._node._on_discard(result)
+            except Exception as error:  # it would replace the answer of the winner
+                logger.error("policies.on_discard_failed policy=%s error=%s", self._call.name, text_of(error))

@@ -134,14 +134,15 @@ def _is_fake(rung: Any) -> bool:
 def function_findings(parts: Sequence[Part], function: Callable[..., Any], *, is_async: bool) -> list[Finding]:
     """Return what makes a policy impossible for one function."""
     found = []
+    shown = getattr(function, "__qualname__", type(function).__qualname__)  # the repr of a partial shows its arguments
     for part in parts:
         if part.kind == "hedge" and not is_async:
-            found.append(Finding("E3", f"Hedge on {function!r}, which is not async: a thread cannot be cancelled"))
+            found.append(Finding("E3", f"Hedge on {shown!r}, which is not async: a thread cannot be cancelled"))
         lacks_key = isinstance(part, Fallback) and any(
             isinstance(rung, LastGood) and rung.key is None for rung in part.rungs
         )
         if lacks_key and takes_arguments(function):
-            found.append(Finding("E4", f"last_good without key on {function!r}, which takes arguments: say key="))
+            found.append(Finding("E4", f"last_good without key on {shown!r}, which takes arguments: say key="))
     return found
 
 

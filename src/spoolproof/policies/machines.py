@@ -8,15 +8,19 @@ from typing import Any
 
 from spoolproof.clock import Clock
 from spoolproof.errors import PolicyUsageError
+from spoolproof.ids import random_id
 from spoolproof.policies import events
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.compiled import Memory, Pipeline, Shared, build
 from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.facts import RESET, Fact
 from spoolproof.policies.node import Guard
 from spoolproof.policies.rate_limit import Tokens
-from spoolproof.policies.snapshots import VERSION
+from spoolproof.policies.snapshots import VERSION, cooldown_left, tell_ignored
+
+_LOOK_SECONDS = 1.0  #: a mode changed by a reload is no transition, of which one would be told
 
 
 class Machines:
@@ -28,6 +32,7 @@ class Machines:
         "circuit",
         "cooldown",
         "deadline_seconds",
+        "last_reset",
         "memory",
         "pipeline",
         "slots",
@@ -43,6 +48,7 @@ class Machines:
         self.tokens: Tokens | None = None
         self.cooldown = Cooldown(name, key)
         self.memory = Memory()
+        self.last_reset: Fact | None = None
         self.pipeline: Pipeline
 
     def configure(self, shared: Shared, judge_of: Any, rule: Any, mode: str) -> None:
@@ -72,14 +78,12 @@ class Machines:
 
     def _slots(self, values: Mapping[str, Any], shared: Shared) -> Slots:
         settings = {"queue_max": values["queue_max"], "wait_seconds_max": values["wait_seconds_max"]}
-        adaptive = any(getattr(part, "adaptive", None) is not None for part in shared.parts)
+        limits = {name: values[name] for name in ("limit_initial", "limit_min", "limit_max")}
         if self.slots is None:
-            limit = None
-            if adaptive:
-                limits = {name: values[name] for name in ("limit_initial", "limit_min", "limit_max")}
-                limit = AdaptiveLimit(self._name, self._key, **limits)
+            is_adaptive = any(getattr(part, "adaptive", None) is not None for part in shared.parts)
+            limit = AdaptiveLimit(self._name, self._key, **limits) if is_adaptive else None
             return Slots(self._name, self._key, running_max=values["running_max"], limit=limit, **settings)
-        self.slots.configure(running_max=values["running_max"], **settings)
+        self.slots.configure(running_max=values["running_max"], limits=limits, **settings)
         return self.slots
 
     def _tokens(self, values: Mapping[str, Any]) -> Tokens:
@@ -103,8 +107,18 @@ class Machines:
         return circuit.retry_after(now)
 
     def is_pinned(self, now: float) -> bool:
-        """Whether forgetting this would forget an outage, an isolation or a cooldown."""
-        return self.cooldown.until > now or self.state(now) != "closed"
+        """Whether forgetting this would forget an outage, an isolation or a cooldown.
+
+        Asked under the lock of all keys, so it brings about no transition, of which somebody would be told there.
+        """
+        return self.cooldown.until > now or (self.circuit is not None and self.circuit.admitted_share(now) == 0.0)
+
+    def reset(self, reason: str, clock: Clock) -> None:
+        """Close the breaker and forget what it knows. Raises PolicyUsageError without one."""
+        circuit = self.needs_circuit("reset")
+        wall = clock.now().timestamp()
+        self.last_reset = Fact(kind=RESET, policy=self._name, key=self._key, id=random_id(), reason=reason, at=wall)
+        circuit.reset(reason, clock.monotonic())
 
     def needs_circuit(self, what: str) -> Circuit:
         """Return the breaker. Raises PolicyUsageError without one."""
@@ -119,17 +133,22 @@ class Machines:
             return True
         loop = asyncio.get_running_loop()
         ends_at = clock.monotonic() + timeout_seconds
-        while not circuit.would_admit(now := clock.monotonic()):
-            if now >= ends_at:
-                return False
+        while not circuit.would_admit(clock.monotonic()):
             stirred: asyncio.Future[None] = loop.create_future()
             stir = _stir(stirred)
             unwatch = circuit.watch(_stir_from_afar(loop, stir))
-            timer = clock.call_at(min(ends_at, now + circuit.retry_after(now)), stir)
             try:
-                await stirred
+                now = clock.monotonic()
+                if circuit.would_admit(now):  # it changed before it was watched
+                    return True
+                if now >= ends_at:
+                    return False
+                timer = clock.call_at(min(ends_at, now + min(circuit.retry_after(now), _LOOK_SECONDS)), stir)
+                try:
+                    await stirred
+                finally:
+                    timer.cancel()
             finally:
-                timer.cancel()
                 unwatch()
         return True
 
@@ -146,16 +165,15 @@ class Machines:
         return data
 
     def restore(self, data: Any, clock: Clock) -> None:
-        """Take over a snapshot; never raises."""
+        """Take over a snapshot, all of it or nothing; never raises."""
         now, wall = clock.monotonic(), clock.now().timestamp()
-        if not isinstance(data, Mapping):
-            events.emit(events.RestoreIgnored(policy=self._name, key=self._key, reason="it is not a mapping"))
+        try:
+            left = cooldown_left(data, wall)
+        except (KeyError, TypeError, ValueError) as error:
+            tell_ignored(self._name, self._key, error)
             return
-        if self.circuit is not None:
-            self.circuit.restore(data, now, wall)
-        until = data.get("cooldown_until")
-        if isinstance(until, int | float) and not isinstance(until, bool) and until > wall:
-            self.cooldown.start(now, min(until - wall, self.cooldown.cooldown_seconds_max))
+        if (self.circuit is None or self.circuit.restore(data, now, wall)) and left > 0:
+            self.cooldown.start(now, left)
 
 
 def _stir_from_afar(

@@ -14,10 +14,12 @@ from typing import Any
 
 from spoolproof.errors import CallRejected, DeadlineExceeded, InvariantViolated
 from spoolproof.policies import events
-from spoolproof.policies.call import Call
-from spoolproof.policies.classifier import Classifier
+from spoolproof.policies.call import Call, current
+from spoolproof.policies.classifier import Classifier, text_of
 from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.node import Guard, Node
+from spoolproof.policies.report import add_note
 from spoolproof.policies.retry import refuse_event_loop
 from spoolproof.policies.threads import run_in_thread
 from spoolproof.policies.timeout import await_it, finish, is_awaitable, run_limited
@@ -45,7 +47,7 @@ class Judge:
                 blame_seconds=self.blame_seconds,
             )
         except Exception as mistake:  # a rule of the user's; permits must be given back all the same
-            error.add_note(f"a classifier rule of policy {call.name!r} raised {type(mistake).__name__}: {mistake}")
+            add_note(error, f"a classifier rule of policy {call.name!r} raised {text_of(mistake)}")
             verdict = verdict_of(Kind.BUG, is_unknown=call.has_started, reason="a classifier rule raised")
         return self.note(call, verdict)
 
@@ -103,15 +105,18 @@ class Segment:
     def run_sync(self, call: Call) -> Any:
         """The same on a thread. A time limit out here only keeps further attempts from starting."""
         permits: list[object] = []
+        deadline_at = call.deadline_at
         try:
             self.admit_blocking(call, permits)
             if self.timeout_seconds is not None:
-                ends_at = call.now + self.timeout_seconds
-                call.deadline_at = ends_at if call.deadline_at is None else min(ends_at, call.deadline_at)
+                own_at = call.now + self.timeout_seconds
+                call.deadline_at = own_at if call.deadline_at is None else min(own_at, call.deadline_at)
             result = (self.inner or _NOWHERE).run_sync(call)
         except BaseException as error:
             self.fail(call, permits, error)
             raise
+        finally:
+            call.deadline_at = deadline_at  # the limit was this run's; another may follow
         return self.succeed(call, permits, result, call.verdict or SUCCESS)
 
     def admit_blocking(self, call: Call, permits: list[object]) -> None:
@@ -143,7 +148,9 @@ class Segment:
     def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
         """End with an error: judge it and give every permit back."""
         call.now = call.clock.monotonic()
-        verdict = call.verdict or self.judge.of_error(call, error)
+        verdict = call.verdict
+        if verdict is None or (verdict.kind is Kind.CANCELLED and isinstance(error, Exception)):
+            verdict = self.judge.of_error(call, error)  # what was cut off inside was cut off by the limit out here
         self.leave(call, permits, verdict)
         if events.listeners and isinstance(error, CallRejected) and len(permits) < len(self.guards):
             announce_rejection(call, error)
@@ -185,7 +192,7 @@ class Attempt(Segment):
             call.attempt_started_at = call.now
             call.has_started = True
             result = call.function(*call.args, **call.kwargs)
-            if type(result) is CoroutineType or is_awaitable(result):
+            if type(result) is CoroutineType or is_awaitable(result, call.function):
                 coroutine = result if type(result) is CoroutineType else await_it(result)
                 if self.timeout_seconds is None and call.deadline_at is None:
                     result = await coroutine
@@ -213,15 +220,29 @@ class Attempt(Segment):
             if threads_max and (self.timeout_seconds is not None or call.deadline_at is not None):
                 result = run_in_thread(call, self.timeout_seconds, threads_max)
             else:
-                call.has_started = True
-                result = call.function(*call.args, **call.kwargs)
-            if is_awaitable(result):
+                result = self._run_here(call)
+            if is_awaitable(result, call.function):
                 refuse_awaitable(call, result)
             verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
         except BaseException as error:
             self.fail(call, permits, error)
             raise
         return self.succeed(call, permits, result, verdict)
+
+    def _run_here(self, call: Call) -> Any:
+        """Run the function on this thread, which nobody can cut off: it is only told how long it has."""
+        limit_at = call.deadline_at
+        if self.timeout_seconds is not None:
+            own_at = call.now + self.timeout_seconds
+            limit_at = own_at if limit_at is None else min(own_at, limit_at)
+        call.has_started = True
+        if limit_at == current(ends_at):  # said already, or there is none
+            return call.function(*call.args, **call.kwargs)
+        token = ends_at.set(limit_at)
+        try:
+            return call.function(*call.args, **call.kwargs)
+        finally:
+            ends_at.reset(token)
 
     def open(self, call: Call) -> None:
         """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""
@@ -239,10 +260,13 @@ class Attempt(Segment):
             return []
         call.attempts += 1
         call.has_started = prior.has_started
-        if prior.error is not None:
-            self.fail(call, prior.permits, prior.error)
+        if prior.error is None:
+            return prior.permits
+        self.fail(call, prior.permits, prior.error)
+        try:
             raise prior.error
-        return prior.permits
+        finally:
+            del prior  # a traceback that refers to itself would live until the next collection
 
     def _refuse(self, call: Call) -> None:
         try:
@@ -318,7 +342,9 @@ def refuse_awaitable(call: Call, awaitable: Any) -> None:
     close = getattr(awaitable, "close", None)
     if close is not None:
         close()
+    # no repr: that of a partial shows its arguments
+    function = getattr(call.function, "__qualname__", type(call.function).__qualname__)
     raise TypeError(
-        f"policy {call.name!r}: {call.function!r} returned {type(awaitable).__name__}, which nobody awaits under "
+        f"policy {call.name!r}: {function!r} returned {type(awaitable).__name__}, which nobody awaits under "
         "protection; make it `async def`, or use `await policy.call(…)`"
     )

@@ -17,7 +17,7 @@ from spoolproof.policies import events
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
-from spoolproof.policies.call import Call, Options, _idempotency_key, reset
+from spoolproof.policies.call import Call, Options, _idempotency_key, current, reset
 from spoolproof.policies.caller import Caller, Runner, Using
 from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
@@ -26,8 +26,8 @@ from spoolproof.policies.disposition import disposition_of
 from spoolproof.policies.express import compile_express
 from spoolproof.policies.part import Part
 from spoolproof.policies.registry import Registry, default_registry
-from spoolproof.policies.report import Report, attach
-from spoolproof.policies.retry import Retry
+from spoolproof.policies.report import Report, attach, met_closed_breakers
+from spoolproof.policies.retry import PUT_OFF, Retry
 from spoolproof.policies.timeout import Timeout
 from spoolproof.policies.verdict import Kind, Verdict
 
@@ -92,6 +92,8 @@ class Policy(Caller, Runner):
 
         parts: take the place of theirs, or add Fallback, Hedge and RateLimit where they belong. settings: any setting
         of any part (`attempts=5`), and the arguments of Policy. Raises PolicyConfigError."""
+        if not all(isinstance(part, Part) for part in parts):
+            return cls(name, *parts)  # which says what is wrong
         given = {part.kind: part for part in parts}
         own: dict[str, type[Part]] = {
             "deadline": Deadline,
@@ -111,6 +113,12 @@ class Policy(Caller, Runner):
                     made.append(own[kind](**{setting: settings.pop(setting) for setting in names}))
                 except PolicyConfigError as error:
                     faults += error.faults
+        known = cls.__init__.__kwdefaults__ or {}
+        faults += [
+            f"{setting}={value!r}: no setting of a part that is made here"
+            for setting, value in settings.items()
+            if setting not in known
+        ]
         if faults:
             raise PolicyConfigError(faults, policy=name)
         made += given.values()
@@ -179,9 +187,8 @@ class Policy(Caller, Runner):
             call.args = args
             call.kwargs = kwargs
             call.now = call.started_at = monotonic()
-            deadline_at = ends_at.get()
-            if deadline_at is not None:
-                call.deadline_at = deadline_at
+            if ends_at.get() is not None:
+                call.deadline_at = current(ends_at)
             try:
                 value = await machines.pipeline.root.run(call)
             except BaseException as error:
@@ -196,15 +203,14 @@ class Policy(Caller, Runner):
     async def run(self, call: Call) -> Any:
         """Run a call to its end."""
         if self._chaos is not None:
-            call.function = self._chaos.around(call)
+            call.without_chaos, call.function = call.function, self._chaos.around(call)
         call.now = call.started_at = self.clock.monotonic()
         return await self.go_on(call)
 
     async def go_on(self, call: Call) -> Any:
         """Run a call that has begun."""
-        deadline_at = ends_at.get()
-        if deadline_at is not None:
-            call.deadline_at = deadline_at
+        if ends_at.get() is not None:
+            call.deadline_at = current(ends_at)
         token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
         try:
             value = await self.machines.pipeline.root.run(call)
@@ -221,11 +227,10 @@ class Policy(Caller, Runner):
     def run_sync(self, call: Call) -> Any:
         """Run a call to its end on this thread."""
         if self._chaos is not None:
-            call.function = self._chaos.around_sync(call)
+            call.without_chaos, call.function = call.function, self._chaos.around_sync(call)
         call.now = call.started_at = self.clock.monotonic()
-        deadline_at = ends_at.get()
-        if deadline_at is not None:
-            call.deadline_at = deadline_at
+        if ends_at.get() is not None:
+            call.deadline_at = current(ends_at)
         token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
         try:
             value = self.machines.pipeline.root.run_sync(call)
@@ -254,42 +259,51 @@ class Policy(Caller, Runner):
 
     def open_block(self, call: Call) -> Block:
         """Return a block that runs once."""
-        self._begin_block(call)
-        return Block(call, self.machines.pipeline)
+        block = self.machines.pipeline.block
+        return Block(call, block, block.timeout_seconds, self._begin_block)
 
     def open_attempts(self, call: Call) -> Attempts:
         """Return a block that may run again."""
-        self._begin_block(call)
-        return Attempts(call, self.machines.pipeline)
+        return Attempts(call, self.machines.pipeline, self._begin_block)
 
     def _begin_block(self, call: Call) -> None:
         call.now = call.started_at = self.clock.monotonic()
-        call.deadline_at = ends_at.get()
+        call.deadline_at = current(ends_at)
         deadline = self.machines.pipeline.deadline
         if deadline is not None:
             deadline.shorten(call)
-        call.on_failure = self._failed
+        call.on_end = self._ended
+
+    def _ended(self, call: Call, error: BaseException | None) -> None:
+        if error is not None:
+            self._failed(call, error)
+        elif events.listeners:
+            self._announce(call, call.verdict)
 
     def _failed(self, call: Call, error: BaseException) -> None:
         verdict = call.verdict
         if verdict is None or not isinstance(error, Exception):
-            verdict = self._definition.classify.of_error(error, has_started=call.has_started)
-            call.is_unknown = call.is_unknown or verdict.is_unknown
+            verdict = self.machines.pipeline.block.judge.of_error(call, error)
         elapsed = call.now - call.started_at
         if verdict.kind is not Kind.CANCELLED:
+            is_breaker_closed = self.state == "closed" and met_closed_breakers(error, call.started_at)
             disposition = disposition_of(
                 verdict,
                 is_unknown_any=call.is_unknown,
                 is_idempotent=call.is_idempotent,
-                is_breaker_closed=self.state == "closed",
+                is_breaker_closed=is_breaker_closed,
+                is_put_off=call.stop_reason in PUT_OFF,
             )
             note = ""
             if call.stop_reason:
                 note = (
-                    f"policy {self.name!r}: attempt {call.attempts} of {max(call.attempts_max, call.attempts)}, "
+                    f"attempt {call.attempts} of {max(call.attempts_max, call.attempts)}, "
                     f"{elapsed:.3g} s, stopped by: {call.stop_reason}"
                 )
-            attach(error, Report(verdict, call.attempts, elapsed, call.stop_reason, disposition), note)
+            kept = Report(
+                verdict, call.attempts, elapsed, call.stop_reason, disposition, is_breaker_closed, ended_at=call.now
+            )
+            attach(error, kept, f"policy {self.name!r}", note)
         if events.listeners:
             self._announce(call, verdict)
 
@@ -350,7 +364,7 @@ class Policy(Caller, Runner):
 
     def reset(self, reason: str) -> None:
         """Close the breaker and forget its counts, rounds and isolations. Raises PolicyUsageError without one."""
-        self.machines.needs_circuit("reset").reset(reason, self.clock.monotonic())
+        self.machines.reset(reason, self.clock)
 
     def probe_now(self, reason: str) -> None:
         """Let an open breaker probe at once, because a health check of the dependency has passed. Else does nothing."""

@@ -13,6 +13,7 @@ from typing import Any
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
+_TEXT_MAX = 200  #: of a wrong value in a fault
 _DIGITS_MAX = 40  #: Python itself refuses texts of over 4,300 digits, with an error that names no setting
 
 
@@ -35,12 +36,12 @@ class Setting:
     def fault(self, value: object) -> str | None:
         """Return what is wrong with a value, with the legal range; None if nothing is."""
         if self.kind is str:
-            return None if value in self.choices else f"{self.name}={value!r}: one of {', '.join(self.choices)}"
+            return None if value in self.choices else f"{self.name}={_text(value)}: one of {', '.join(self.choices)}"
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.kind is int and not isinstance(value, int):
             is_number = False
         if not is_number or not self.low <= value <= self.high:  # type: ignore[operator]  # a number by now; NaN fails
-            return f"{self.name}={value!r}: {self.legal}"
+            return f"{self.name}={_text(value)}: {self.legal}"
         return None
 
     @property
@@ -50,6 +51,14 @@ class Setting:
             return ", ".join(self.choices)
         what = "a whole number" if self.kind is int else "a number"
         return f"{what} from {_shown(self.low)} to {_shown(self.high)}"
+
+
+def _text(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # another's code; Python's own refuses whole numbers of over 4,300 digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
 
 
 def _shown(number: float) -> str:
@@ -152,7 +161,7 @@ _TABLE = (
     _whole("limit_max", 200, 1, 10_000, "bulkhead", why="a bound on what a mistaken measurement can do"),
     _real("rate", None, 0.000001, 1_000_000, "rate_limit", why="no number fits without the dependency's contract"),
     _real("per_seconds", 1.0, 0.001, 86_400, "rate_limit", why="rates are usually said per second"),
-    _real("burst", None, 0.000001, 1_000_000, "rate_limit", why="= rate"),
+    _real("burst", None, 1, 1_000_000, "rate_limit", why="= rate"),
     _whole("hedge_extra_max", 1, 1, 3, "hedge", why="the first copy takes most of the gain"),
     _real("rung_seconds", 1.0, 0.001, 60, "fallback", why="a fallback is nearer than what it replaces"),
     _real("cooldown_seconds", 1.0, 0, 60, "*", why="what a 429 without Retry-After asks for"),
@@ -181,7 +190,7 @@ def faults_of(given: Mapping[str, object]) -> list[str]:
     faults = []
     for name, value in given.items():
         setting = SETTINGS.get(name)
-        fault = f"{name}={value!r}: no such setting" if setting is None else setting.fault(value)
+        fault = f"{name}={_text(value)}: no such setting" if setting is None else setting.fault(value)
         if fault is not None:
             faults.append(fault)
     return faults

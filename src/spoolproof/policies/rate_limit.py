@@ -117,8 +117,12 @@ class Tokens(Line):
             self._interval = per_seconds / rate
             self._burst = rate if burst is None else burst
             self._span = self._burst * self._interval
-            self._full_at = self._now + (self._full_at - self._now) * factor
+            taken = (self._full_at - self._now) * factor
             self._lows = [(number, low * factor) for number, low in self._lows]
+            if taken > self._span:  # of a larger bucket: this one is empty, and what comes back to it is not of it
+                taken = self._span
+                self._full_grant = self._grants + 1
+            self._full_at = self._now + taken
             self._wait_seconds_max = wait_seconds_max
             self._queue_max = QUEUE_MAX if queue_max is None else queue_max
 
@@ -154,6 +158,8 @@ class Tokens(Line):
 
     def _take(self, cost: float, now: float) -> int:
         """Take tokens and return the number of the grant; 0, and nothing taken, if there are not enough."""
+        if now < self._now:
+            now = self._now
         full_at = self._full_at
         low = full_at - now
         if low <= 0:
@@ -161,11 +167,11 @@ class Tokens(Line):
         full_at += cost * self._interval
         if full_at - now > self._span + _ROUNDING:
             return 0
+        self._now = now
         self._full_at = full_at
         self._grants = number = self._grants + 1
         if low <= 0:
             self._full_grant = number
-            self._now = now
         else:
             self._note_low(number, low)
         return number

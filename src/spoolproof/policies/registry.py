@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import config, events
 from spoolproof.policies.definition import Definition
+from spoolproof.policies.facts import facts_of, read_fact, take_over
 from spoolproof.policies.retry import Drain
+from spoolproof.policies.snapshots import tell_ignored
 
 if TYPE_CHECKING:
     from spoolproof.policies.policy import Policy
@@ -63,9 +65,9 @@ class Registry:
                 self._faults[definition.name] = faults
                 logger.error("policies.settings_wrong policy=%s faults=%s", definition.name, "; ".join(faults))
             definition.accept(declared if faults else resolved)
-            definition.warn()
             self._definitions[definition.name] = definition
-            return definition
+        definition.warn()  # listeners and log handlers are others' code
+        return definition
 
     @property
     def sources(self) -> config.Sources:
@@ -122,13 +124,17 @@ class Registry:
             if faults:
                 raise PolicyConfigError(faults)
             self._sources, self._source_faults, self._faults = sources, [], {}
+            reloaded = []
             for name, one in resolved.items():
                 definition = self._definitions[name]
-                before = definition.resolved.values
+                before = definition.values
                 definition.accept(one)
-                changed = tuple(sorted(key for key, value in one.values.items() if before.get(key) != value))
-                if changed and events.listeners:
-                    events.emit(events.SettingsReloaded(policy=name, changed=changed))
+                after = definition.values
+                if changed := tuple(sorted(key for key, value in after.items() if before.get(key) != value)):
+                    reloaded.append(events.SettingsReloaded(policy=name, changed=changed))
+        if events.listeners:  # others' code: not under the lock
+            for event in reloaded:
+                events.emit(event)
 
     def drain(self) -> None:
         """Start no retry and no hedge from now on, and end every back-off: what waits is deferred."""
@@ -147,6 +153,33 @@ class Registry:
             policy = self.get(name)
             found += [policy, *policy._definition.children().values()]
         return found
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return what the other processes of a service should know: isolations, resets of the last ten minutes and
+        cooldowns, JSON-ready, in wall time. Tell it again and again, it does no harm."""
+        return [fact.to_dict() for policy in self.all() for fact in facts_of(policy)]
+
+    def apply_facts(self, facts: Iterable[object]) -> None:
+        """Take over what another process told, in any order, any number of times.
+
+        Never raises: a policy that is not here is passed over, and what cannot be read is, with RestoreIgnored.
+        """
+        for data in facts:
+            try:
+                fact = read_fact(data)
+            except (TypeError, ValueError) as error:
+                tell_ignored(_policy_of(data), None, error)
+                continue
+            with self._lock:
+                is_known = fact.policy in self._definitions
+            if is_known:
+                policy = self.get(fact.policy)
+                take_over(policy if fact.key is None else policy.for_key(fact.key), fact)
+
+
+def _policy_of(data: object) -> str:
+    name = data.get("policy") if isinstance(data, Mapping) else None
+    return name if isinstance(name, str) else "?"
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:

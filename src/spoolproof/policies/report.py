@@ -3,11 +3,13 @@ are."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from spoolproof.errors import CallRejected, Disposition, PolicyError
+from spoolproof.errors import BreakerOpen, CallRejected, Disposition, PolicyError
 from spoolproof.policies.classifier import DEFAULT
 from spoolproof.policies.disposition import disposition_of
+from spoolproof.policies.foreign import ask
 from spoolproof.policies.verdict import Verdict
 
 _ATTRIBUTE = "__spoolproof_report__"
@@ -18,7 +20,9 @@ _NOTES_MAX = 8  #: an exception object that a library raises again and again mus
 class Report:
     """How a call ended. attempts: begun. stop_reason: why no further attempt was made, empty without a Retry.
 
-    disposition: what to do with the work behind it; None when whoever cancelled decides.
+    disposition: what to do with the work behind it; None when whoever cancelled decides. is_breaker_closed: whether
+    every breaker it met was closed at its end, those of calls inside it included; also True without one. One whose
+    share of calls still grows after an outage is not. ended_at: monotonic seconds.
     """
 
     verdict: Verdict
@@ -26,40 +30,68 @@ class Report:
     elapsed_seconds: float
     stop_reason: str
     disposition: Disposition | None
+    is_breaker_closed: bool = True
+    ended_at: float = 0.0
 
 
 def report(error: BaseException) -> Report:
     """Return what the outermost policy that saw `error` knew; one that no policy saw is classified afresh."""
-    kept = getattr(error, _ATTRIBUTE, None)
+    kept = ask(error, _ATTRIBUTE)
     if isinstance(kept, Report):
         return kept
     verdict = DEFAULT.of_error(error)
+    is_breaker_closed = not isinstance(error, BreakerOpen)
     return Report(
         verdict,
         attempts=1,
         elapsed_seconds=0.0,
         stop_reason="",
         disposition=disposition_of(
-            verdict, is_unknown_any=verdict.is_unknown, is_idempotent=False, is_breaker_closed=True
+            verdict, is_unknown_any=verdict.is_unknown, is_idempotent=False, is_breaker_closed=is_breaker_closed
         ),
+        is_breaker_closed=is_breaker_closed,
     )
 
 
-def disposition_of_error(error: BaseException) -> Disposition | None:
-    """Return what a policy said of the work behind `error`; None when no policy has seen it or it was cancelled."""
-    kept = getattr(error, _ATTRIBUTE, None)
+def kept_report(error: BaseException) -> Report | None:
+    """Return what the outermost policy that saw `error` knew; None when none has seen it."""
+    kept = ask(error, _ATTRIBUTE)
     if isinstance(kept, Report):
-        return kept.disposition
-    return report(error).disposition if isinstance(error, CallRejected) else None
+        return kept
+    return report(error) if isinstance(error, CallRejected) else None
 
 
-def attach(error: BaseException, kept: Report, note: str) -> None:
-    """Keep a report on an exception, with one line for whoever reads its traceback."""
+def met_closed_breakers(error: BaseException, since: float) -> bool:
+    """Whether a call that began at `since` and ended with `error` met none but closed breakers inside it.
+
+    An older report is of another call: some libraries raise one object again and again.
+    """
+    if isinstance(error, BreakerOpen):
+        return False
+    kept = ask(error, _ATTRIBUTE)
+    return kept.is_breaker_closed if isinstance(kept, Report) and kept.ended_at >= since else True
+
+
+def attach(error: BaseException, kept: Report, note_of: str, note: str) -> None:
+    """Keep a report on an exception, with one line for whoever reads its traceback. note_of: who says it; his latest
+    counts."""
     try:
         setattr(error, _ATTRIBUTE, kept)
-    except (AttributeError, TypeError):
+    except Exception:
         return  # an exception class that allows no attributes; `report` classifies it afresh
     if isinstance(error, PolicyError):
         error.disposition = kept.disposition
-    if note and len(getattr(error, "__notes__", ())) < _NOTES_MAX:
-        error.add_note(note)
+    if note:
+        notes = ask(error, "__notes__")
+        if isinstance(notes, list):  # an object raised again must not tell of the call before
+            notes[:] = [one for one in notes if not (isinstance(one, str) and one.startswith(f"{note_of}:"))]
+        add_note(error, f"{note_of}: {note}")
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Leave one line on an exception, unless it is there or there are enough. Never raises: the error has to come
+    through, also of a class that allows no attributes."""
+    with suppress(Exception):
+        notes = getattr(error, "__notes__", ())
+        if note not in notes and len(notes) < _NOTES_MAX:
+            error.add_note(note)

@@ -23,14 +23,19 @@ from spoolproof.clock import Clock, is_replaced
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
-from spoolproof.policies.call import Call, reset
+from spoolproof.policies.call import Call, Held, current, reset
+from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
+from spoolproof.policies.report import add_note
 from spoolproof.policies.verdict import Kind, Verdict
+
+PUT_OFF = frozenset({"draining", "inline"})
+"""Reasons to stop that say nothing of the work: it is done later, and not counted."""
 
 _EXPONENT_MAX = 16  #: 2**n stays finite however often somebody tries
 
-is_repeating: ContextVar[bool] = ContextVar("spoolproof.is_repeating", default=False)
+is_repeating: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_repeating", default=False)
 is_delivery: ContextVar[bool] = ContextVar("spoolproof.is_delivery", default=False)
 
 
@@ -135,14 +140,23 @@ def delay_seconds(settings: RetrySettings, attempt: int, source: RandomSource) -
 
 
 def next_step(
-    settings: RetrySettings, call: Call, verdict: Verdict, attempts_max: int, source: RandomSource
+    settings: RetrySettings,
+    call: Call,
+    verdict: Verdict,
+    attempts_max: int,
+    source: RandomSource,
+    cooldown_seconds: float = 0.0,
 ) -> Stop | Wait:
-    """Decide what follows an attempt that ended with `verdict`; everything but the budget and draining."""
+    """Decide what follows an attempt that ended with `verdict`; everything but the budget and draining.
+
+    cooldown_seconds: for how long every attempt is refused; the wait after a 429 that asked for no time."""
     reason = _reason_to_stop(verdict, call, attempts_max, settings)
     if reason:
         return Stop(reason)
     delay = delay_seconds(settings, call.tries, source)
     asked = verdict.retry_after_seconds
+    if asked is None and verdict.kind is Kind.RATE_LIMITED and cooldown_seconds > 0:
+        asked = cooldown_seconds
     left = float("inf") if call.deadline_at is None else call.deadline_at - call.now
     if asked is not None:
         if asked > min(settings.retry_after_seconds_max, left):
@@ -246,11 +260,19 @@ def refuse_event_loop(what: str) -> None:
 class RetryNode:
     """Runs the rest until it succeeds or there is a reason to stop."""
 
-    __slots__ = ("_random", "budget", "drain", "inner", "settings")
+    __slots__ = ("_cooldown", "_random", "budget", "drain", "inner", "settings")
 
     def __init__(
-        self, inner: Node, settings: RetrySettings, *, budget: Budget, drain: Drain, random: RandomSource
+        self,
+        inner: Node,
+        settings: RetrySettings,
+        *,
+        budget: Budget,
+        cooldown: Cooldown,
+        drain: Drain,
+        random: RandomSource,
     ) -> None:
+        self._cooldown = cooldown
         self.inner = inner
         self.settings = settings
         self.budget = budget
@@ -285,6 +307,7 @@ class RetryNode:
                     if last is None:
                         return value
                     raise last
+                call.verdict = None  # of the attempt before; what rejects the next one further out is judged afresh
                 if token is None:
                     token = is_repeating.set(True)
         finally:
@@ -315,11 +338,16 @@ class RetryNode:
                     if isinstance(step, Stop):
                         return value
                     last = None
-                self.drain.sleep_blocking(call.clock, step.seconds)
+                try:
+                    self.drain.sleep_blocking(call.clock, step.seconds)
+                except PolicyUsageError as error:
+                    call.verdict = None  # a mistake of ours, which nothing may pass off as the dependency's
+                    raise error from last
                 if self._drained(call):
                     if last is None:
                         return value
                     raise last
+                call.verdict = None
                 if token is None:
                     token = is_repeating.set(True)
         finally:
@@ -331,7 +359,7 @@ class RetryNode:
         """Count a call; return how many attempts it may make."""
         if call.prior is None:  # the express way has counted it
             self.budget.note_call(call.now)
-        if is_repeating.get() and not self.settings.allows_nesting and self.settings.attempts > 1:
+        if current(is_repeating) and not self.settings.allows_nesting and self.settings.attempts > 1:
             if events.listeners:
                 events.emit(events.RetryNested(policy=call.name, key=call.key))
             return 1
@@ -344,7 +372,8 @@ class RetryNode:
         verdict = call.verdict
         if verdict is None:  # an error from a place that judges nothing, such as a guard's own bug
             return self._stop(call, "permanent")
-        step = next_step(self.settings, call, verdict, attempts_max, self._random)
+        cooldown_seconds = self._cooldown.until - call.now
+        step = next_step(self.settings, call, verdict, attempts_max, self._random, cooldown_seconds)
         if isinstance(step, Wait):
             if self.drain.is_draining:
                 step = Stop("draining")
@@ -382,5 +411,5 @@ class RetryNode:
 def prefer(last: Exception, rejection: Exception) -> Exception:
     """Return the dependency's last error for a call whose later attempt was rejected by ourselves, with a note of
     that."""
-    last.add_note(f"a further attempt was rejected: {rejection}")
+    add_note(last, f"a further attempt was rejected: {rejection}")
     return last

@@ -76,6 +76,10 @@ def run_in_thread(call: Call, timeout_seconds: float | None, abandoned_max: int)
         raise
     if not is_done and attempt.abandon():
         raise expired(call, own_at, timeout_seconds)
-    if attempt.error is not None:
-        raise attempt.error
-    return attempt.value
+    error, attempt.error = attempt.error, None
+    if error is None:
+        return attempt.value
+    try:
+        raise error
+    finally:
+        del error  # a traceback that refers to itself would live until the next collection

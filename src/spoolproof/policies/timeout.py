@@ -10,10 +10,11 @@ one."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import types
-from collections.abc import Coroutine, Generator
-from types import CoroutineType
+from collections.abc import Callable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType
 from typing import Any, ClassVar
 
 from spoolproof.clock import Clock
@@ -38,10 +39,16 @@ class Timeout(Part):
         super().__init__({"timeout_seconds": timeout_seconds})
 
 
-class Expiry:
-    """A timer that cancels a task once, and knows whether it did."""
+_fired: dict[asyncio.Task[Any], list[Expiry]] = {}  #: by task, those that have cancelled it and are not over
 
-    __slots__ = ("_cancelling", "_task", "_timer", "has_expired")
+
+class Expiry:
+    """A timer that cancels a task once, and knows whether it did.
+
+    Several may be around each other in one task, and a deadline is shared: they expire in the same turn. Then the
+    innermost takes the cancellation, because it knows best what was cut off, and the outer ones fire once more."""
+
+    __slots__ = ("_at", "_cancelling", "_clock", "_task", "_timer", "has_expired")
 
     def __init__(self, clock: Clock, at: float) -> None:
         task = asyncio.current_task()
@@ -49,19 +56,42 @@ class Expiry:
             raise PolicyUsageError("a timeout or deadline can only cut off what runs in an asyncio task")
         self._task = task
         self._cancelling = task.cancelling()
+        self._clock = clock
+        self._at = at
         self.has_expired = False
         self._timer = clock.call_at(at, self._fire)
 
     def _fire(self) -> None:
         self.has_expired = True
+        _fired.setdefault(self._task, []).append(self)
         self._task.cancel()
 
-    def disarm(self) -> bool:
-        """Stop the timer and take its cancellation back; True if nothing else has cancelled the task."""
+    def disarm(self) -> None:
+        """Stop the timer and take its cancellation back."""
         self._timer.cancel()
-        if not self.has_expired:
+        if self.has_expired:
+            self._take_back()
+
+    def claim(self) -> bool:
+        """Disarm because a cancellation came; True if nothing else than time has cancelled the task."""
+        has_expired = self.has_expired
+        self.disarm()
+        # one around this whose time came with ours or later: ours was due, whichever timer was quicker
+        outer = [one for one in _fired.get(self._task, ()) if one._at >= self._at]
+        if not (has_expired or outer) or self._task.cancelling() - len(outer) > self._cancelling:
             return False
-        return self._task.uncancel() <= self._cancelling
+        for one in outer:
+            one._take_back()
+            one._timer = one._clock.call_at(one._at, one._fire)
+        return True
+
+    def _take_back(self) -> None:
+        fired = _fired[self._task]
+        fired.remove(self)
+        if not fired:
+            del _fired[self._task]
+        self.has_expired = False
+        self._task.uncancel()
 
 
 @types.coroutine
@@ -88,7 +118,7 @@ async def finish(
     try:
         value = await rest_of(coroutine, waited_for)
     except asyncio.CancelledError as error:
-        if expiry.disarm():
+        if expiry.claim():
             raise expired(call, own_at, timeout_seconds) from error
         raise
     except BaseException:
@@ -136,7 +166,7 @@ async def within(coroutine: Coroutine[Any, Any, Any], seconds: float, clock: Clo
     try:
         value = await rest_of(coroutine, waited_for)
     except asyncio.CancelledError as error:
-        if expiry.disarm():
+        if expiry.claim():
             raise TimeoutError(f"took longer than {seconds:g} s") from error
         raise
     except BaseException:
@@ -146,9 +176,38 @@ async def within(coroutine: Coroutine[Any, Any, Any], seconds: float, clock: Clo
     return value
 
 
-def is_awaitable(value: object) -> bool:
-    """Whether a function's result has to be awaited; cheap for the plain values that most results are."""
-    return type(value) is CoroutineType or (hasattr(value, "__await__") and inspect.isawaitable(value))
+_PLAIN = frozenset({NoneType, bool, int, float, str, bytes, tuple, list, dict})
+
+
+def is_awaitable(value: object, function: Callable[..., Any] | None = None) -> bool:
+    """Whether a function's result has to be awaited; cheap for the plain values that most results are.
+
+    Asks the class: a proxy would answer for something else, or raise. function: what gave the value; TypeError if it is
+    a generator function.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    if kind is GeneratorType or kind is AsyncGeneratorType:
+        if inspect.isawaitable(value):  # of the old sort, made by `types.coroutine`
+            return True
+        if function is not None:
+            refuse_generators(function)
+        return False
+    return kind is CoroutineType or (hasattr(kind, "__await__") and inspect.isawaitable(value))
+
+
+def refuse_generators(function: Callable[..., Any]) -> None:
+    """Raise TypeError for a function whose work happens after it has returned."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    for one in (inner, None if isinstance(inner, type) else getattr(inner, "__call__", None)):  # noqa: B004
+        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
+            raise TypeError(
+                f"{getattr(inner, '__qualname__', type(inner).__qualname__)!r} is a generator function: protection "
+                "would end before its first item; protect the block that reads it with `async with policy.permit()`"
+            )
 
 
 async def await_it(awaitable: Any) -> Any:

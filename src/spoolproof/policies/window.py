@@ -63,6 +63,7 @@ class TimeWindow:
         """Return a window of another length with what still belongs in it; this one if the length is the same."""
         if seconds / BUCKETS == self._span:
             return self
+        now = max(now, self._number * self._span)  # verdicts that came since are not from the past
         self.expire(now)
         self._close_bucket()
         other = TimeWindow(seconds)

@@ -207,7 +207,7 @@ class CircuitState:
     def __init__(self, circuit: Circuit) -> None:
         with circuit.lock:
             self._state = circuit._state
-            self._isolations = list(circuit._isolations)
+            self._isolations = circuit.isolations.active
             self._values = copy.deepcopy({name: getattr(circuit, name) for name in self._NAMES})
             # in one copy: the plain window may be the window of the rate
             self._counts = copy.deepcopy({name: getattr(circuit.tally, name) for name in self._COUNTED})
@@ -222,15 +222,14 @@ class CircuitState:
                 circuit._probes.clear()
             else:
                 circuit._change(self._state, "the test is over")
-            circuit._isolations = list(self._isolations)
+            circuit.isolations.active = self._isolations
             for name, value in values.items():
                 setattr(circuit, name, value)
             for name, value in counts.items():
                 setattr(tally, name, value)
             tally.configure(tally._shape, tally._settings, circuit._now)  # the settings may be others by now
             circuit._set_fast()
-            changes = circuit._take()
-        circuit._announce(changes)
+        circuit._changes.tell()
 
 
 def machines_of(definition: Definition) -> list[Machines]:

@@ -61,8 +61,7 @@ def force_open(policy: Policy, seconds: float = 60.0) -> Iterator[None]:
     with circuit.lock:
         circuit._open_until = circuit._catch_up(policy.clock.monotonic()) + seconds
         circuit._change(OPEN, "opened by a test")
-        changes = circuit._take()
-    circuit._announce(changes)
+    circuit._changes.tell()
     try:
         yield
     finally:

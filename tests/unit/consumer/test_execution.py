@@ -9,8 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoolproof import Ack, DeadLetter, Defer, Delivery, RetryLater, Service, StoreUnavailable, Transaction, event
+from spoolproof import (
+    Ack,
+    DeadLetter,
+    Defer,
+    Delivery,
+    RetryLater,
+    Service,
+    StoreUnavailable,
+    Transaction,
+    event,
+    limits,
+)
 from spoolproof.brokers.memory import MemoryBroker
+from spoolproof.clock import SystemClock
 from spoolproof.dead_letters.replay import discard, replay
 from spoolproof.errors import Conflict, InvalidMessage, NotFound
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord, DeadLetterState
@@ -29,6 +41,15 @@ class PaymentTaken(msgspec.Struct):
 
 
 Behaviour = Callable[[OrderPlaced, Delivery, Transaction], Awaitable[object]]
+
+
+class SkippingClock(SystemClock):
+    """The machine's clock, some seconds on."""
+
+    skipped_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.skipped_seconds
 
 
 class Shop:
@@ -280,6 +301,41 @@ async def test_a_store_that_is_away_burns_no_attempt_and_makes_no_dead_letter(sh
 
     assert {1} == set(shop.attempts)
     assert [] == await shop.letters()
+
+
+async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing() -> None:
+    """S9, L9: an outage of a day would be fifty deliveries, each ended by the broker's own limit for a consumer."""
+    clock = SkippingClock()
+    service = Service("held", settings=Settings(store="memory://", broker="memory://"), clock=clock)
+    attempts: list[int] = []
+
+    @service.on(OrderPlaced, queue="held.orders", concurrency=1, dedupe="none")
+    async def handle(order: OrderPlaced, delivery: Delivery) -> None:
+        attempts.append(delivery.attempt)
+        if len(attempts) == 1:
+            clock.skipped_seconds = limits.GATE_HOLD_SECONDS_MAX
+            raise StoreUnavailable("planted")
+
+    await service.start()
+    try:
+        await service.publish(OrderPlaced(1))
+        broker = service.runtime.broker.inner
+        assert isinstance(broker, MemoryBroker)
+        async with asyncio.timeout(5):
+            while not broker.server.due_times():
+                await asyncio.sleep(0.005)
+        (due,) = broker.server.due_times()
+        assert 50 < due - clock.monotonic() <= 60
+
+        clock.skipped_seconds += 60
+        for delayed_due in broker.server.due_times():
+            broker.release_at(delayed_due)
+        async with asyncio.timeout(5):
+            while len(attempts) < 2:
+                await asyncio.sleep(0.005)
+        assert [1, 1] == attempts
+    finally:
+        await service.stop()
 
 
 @pytest.mark.parametrize(

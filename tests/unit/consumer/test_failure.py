@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from spoolproof import DeadLetter, Defer, RetryLater
-from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide
-from spoolproof.errors import Action, BreakerOpen, BulkheadFull, Disposition
+from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
+from spoolproof.errors import Action, BreakerOpen, BulkheadFull, Disposition, RateLimited
 from spoolproof.policies.report import Report, attach
 from spoolproof.policies.verdict import Kind, verdict_of
 
@@ -52,15 +54,30 @@ def test_a_single_attempt_goes_straight_to_the_dead_letters() -> None:
 DAY = 86_400.0
 OPEN = BreakerOpen(policy="psp", state="open", reason="x", retry_after_seconds=4.2)
 HALF_OPEN = BreakerOpen(policy="psp", state="half_open", reason="x", retry_after_seconds=0.1)
+RAMPING = BreakerOpen(policy="psp", state="closed", reason="x", retry_after_seconds=0.1)
 FULL = BulkheadFull(policy="psp", running=1, queued=1, retry_after_seconds=1.0)
+COOLING = RateLimited(policy="psp", retry_after_seconds=57.0, by="cooldown")
 
 
-def seen(action: Action, after_seconds: float | None = None, reason: str = "did it happen?") -> Exception:
+def seen(
+    action: Action,
+    after_seconds: float | None = None,
+    reason: str = "did it happen?",
+    *,
+    is_breaker_closed: bool = True,
+) -> Exception:
     """Return an error that a policy has seen and judged."""
     error = ConnectionError("refused")
     disposition = Disposition(action, reason, after_seconds)
-    kept = Report(verdict_of(Kind.TRANSIENT), attempts=3, elapsed_seconds=1.0, stop_reason="", disposition=disposition)
-    attach(error, kept, "")
+    kept = Report(
+        verdict_of(Kind.TRANSIENT),
+        attempts=3,
+        elapsed_seconds=1.0,
+        stop_reason="",
+        disposition=disposition,
+        is_breaker_closed=is_breaker_closed,
+    )
+    attach(error, kept, "", "")
     return error
 
 
@@ -83,6 +100,9 @@ def seen(action: Action, after_seconds: float | None = None, reason: str = "did 
         (OPEN, 8, 0.0, SendCopy(5, counts=False)),
         (OPEN, 8, 2 * DAY, SendCopy(300, counts=False)),
         (HALF_OPEN, 8, 0.0, RunAgain(0.1, counts=False)),
+        (HALF_OPEN, 8, 2 * DAY, SendCopy(300, counts=False)),
+        (RAMPING, 8, 2 * DAY, SendCopy(300, counts=False)),
+        (seen(Action.DEFER, is_breaker_closed=False), 1, 2 * DAY, SendCopy(300, counts=False)),
         (FULL, 8, 0.0, RunAgain(1.0, counts=False)),
     ],
 )
@@ -102,13 +122,59 @@ def test_a_message_deferred_for_a_day_without_an_outage_is_parked() -> None:
     assert "24 h" in decision.detail
 
 
-def test_a_message_of_a_gated_queue_waits_in_its_queue_while_the_breaker_is_not_closed() -> None:
+def test_a_message_of_a_gated_queue_waits_in_its_queue_while_the_gate_is_shut() -> None:
     """The gate holds it there; in a delay queue it would wait on after the dependency is back (an hour later, too)."""
     error = seen(Action.DEFER, 60.0)
 
     for deferred_seconds in (0.0, DAY):
-        decision = decide(error, 1, attempts=8, delays_seconds=DELAYS, deferred_seconds=deferred_seconds, is_gated=True)
+        decision = decide(error, 1, attempts=8, delays_seconds=DELAYS, deferred_seconds=deferred_seconds, gate="open")
         assert SendCopy(1, counts=False) == decision
+
+
+@pytest.mark.parametrize(
+    ("error", "decision"),
+    [
+        (HALF_OPEN, RunAgain(1.0, counts=False)),
+        (OPEN, SendCopy(300, counts=False)),
+        (COOLING, SendCopy(300, counts=False)),
+        (seen(Action.RETRY), RunAgain(0.1, counts=True)),
+    ],
+)
+def test_a_message_keeps_its_place_while_others_probe(error: Exception, decision: Decision) -> None:
+    """A gate that lets single messages through holds none: what is put back for a second is followed by all the rest.
+    What waits for something else waits as on any queue."""
+    assert decision == decide(error, 1, attempts=8, delays_seconds=DELAYS, deferred_seconds=300.0, gate="half_open")
+
+
+@pytest.mark.parametrize("gate", ["half_open", "open"])
+def test_a_handler_cut_off_in_an_outage_is_not_the_messages_fault(gate: str) -> None:
+    """S9: its own limit is shorter than that of the policy, so no policy could say that the dependency hangs."""
+    assert SendCopy(1, counts=False) == decide(TimeoutError(), 8, attempts=8, delays_seconds=DELAYS, gate=gate)
+
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=3)
+OUTAGE = seen(Action.DEFER, is_breaker_closed=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "gate", "since"),
+    [
+        (FULL, None, "closed", NOW),
+        (FULL, LONG_AGO, "closed", LONG_AGO),
+        (Defer(5), LONG_AGO, "closed", LONG_AGO),
+        (OUTAGE, None, "closed", NOW),
+        (OUTAGE, NOW - timedelta(seconds=7), "closed", NOW - timedelta(seconds=7)),
+        (OUTAGE, LONG_AGO, "half_open", NOW - timedelta(seconds=300)),
+        (OPEN, LONG_AGO, "closed", NOW - timedelta(seconds=300)),
+        (OUTAGE, LONG_AGO, "open", None),
+    ],
+)
+def test_an_outage_makes_no_message_old(
+    error: Exception, before: datetime | None, gate: str, since: datetime | None
+) -> None:
+    """One that outlived a day of it would be parked at the first full bulkhead after it."""
+    assert since == deferred_since(error, before, NOW, gate=gate)
 
 
 def test_what_a_handler_says_outweighs_what_a_policy_said() -> None:

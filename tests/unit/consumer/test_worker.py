@@ -57,6 +57,37 @@ async def test_connections_lost_while_a_handler_is_busy_make_no_dead_letter() ->
         await service.stop()
 
 
+async def test_what_went_stale_before_it_began_is_left_to_its_next_delivery() -> None:
+    """Run all the same it is run twice for certain, which a handler without an inbox does not absorb."""
+    service = Service("worker", settings=Settings(store="memory://", broker="memory://"))
+    may_go_on = asyncio.Event()
+    seen: list[int] = []
+
+    @service.on(Order, queue="worker.orders", concurrency=1, prefetch=4, dedupe="none")
+    async def handle(order: Order) -> None:
+        seen.append(order.n)
+        await may_go_on.wait()
+
+    await service.start()
+    try:
+        broker = service.runtime.broker.inner
+        assert isinstance(broker, MemoryBroker)
+        for n in range(4):
+            await service.publish(Order(n))
+        await until(lambda: is_empty(service.runtime.store))
+        broker.lose_connection()
+        broker.restore_connection()
+        may_go_on.set()
+
+        async def has_ended() -> bool:
+            return 3 in seen and broker.server.depth("worker.orders") == 0
+
+        await until(has_ended)
+        assert sorted([seen[0], 0, 1, 2, 3]) == sorted(seen)  # the first was running when the connection went
+    finally:
+        await service.stop()
+
+
 async def is_empty(store: object) -> bool:
     return (await store.outbox.backlog()).rows == 0  # type: ignore[attr-defined]
 

@@ -6,16 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
 from spoolproof import Service, SettingsError, StoreUnavailable
 from spoolproof.clock import SystemClock
-from spoolproof.errors import BreakerOpen
+from spoolproof.errors import BreakerOpen, RateLimited
 from spoolproof.ids import Ids
 from spoolproof.maintenance.breakers import Breakers
 from spoolproof.policies import Breaker, Consecutive, Policy, Registry, events
 from spoolproof.policies import Retry as RetryPart
+from spoolproof.ports.store import Store
 from spoolproof.settings import Settings
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
@@ -66,6 +68,7 @@ async def fail(policy: Policy, times: int = 2) -> None:
 
 async def turn(keeper: Breakers) -> None:
     """Let the loop do what is to be done, without its rest."""
+    keeper._watch()
     await keeper._save()
 
 
@@ -115,6 +118,97 @@ async def test_keyed_children_are_kept_too(world: World) -> None:
 
     assert "closed" == restarted.state
     assert "open" == restarted.for_key(child.key or "").state
+
+
+class TooManyRequests(Exception):
+    """A 429 that asks for a minute."""
+
+    status = 429
+    headers = {"Retry-After": "60"}  # noqa: RUF012  as libraries have it
+
+
+async def be_limited(policy: Policy) -> None:
+    async def limited() -> None:
+        raise TooManyRequests
+
+    with pytest.raises(TooManyRequests):
+        await policy.call(limited)
+
+
+async def test_a_cooldown_is_kept_although_no_breaker_moves(world: World) -> None:
+    """A dependency that asked for a minute gets it, whatever restarts meanwhile."""
+    policy, keeper = world.process()
+    unguarded = Policy("mail", RetryPart(1), registry=keeper._policies, lint_ignore={"W4"})
+    await keeper.start()
+    await be_limited(policy)
+    await be_limited(unguarded)
+    await turn(keeper)
+    await world.clock.advance(20)
+
+    restarted, its_keeper = world.process()
+    its_unguarded = Policy("mail", RetryPart(1), registry=its_keeper._policies, lint_ignore={"W4"})
+    await its_keeper.restore()
+
+    for one in (restarted, its_unguarded):
+        with pytest.raises(RateLimited) as raised:
+            await one.call(asyncio.sleep, 0)
+        assert 40 == pytest.approx(raised.value.retry_after_seconds)
+    assert "closed" == restarted.state
+
+
+async def test_a_cooldown_is_saved_once_and_forgotten_when_it_is_over(world: World) -> None:
+    """A closed breaker has no row, also after a look at every policy every few seconds."""
+    policy, keeper = world.process()
+    await keeper.start()
+    await be_limited(policy)
+    for _ in range(3):
+        await turn(keeper)
+    record = await world.store.state.get(KIND, "psp")
+    assert record is not None
+    assert 1 == record.version
+
+    await world.clock.advance(61)
+    await turn(keeper)
+
+    assert {} == await world.saved()
+
+
+async def test_a_key_that_cannot_be_written_keeps_nothing_else_from_being_saved(world: World) -> None:
+    """Keys come from outside: half a surrogate from a broken header is no text."""
+    policy, keeper = world.process()
+    await keeper.start()
+    await fail(policy.for_key("\ud800"))
+    await fail(policy)
+
+    await turn(keeper)
+
+    assert {"psp"} == set(await world.saved())
+
+
+class FullDisk:
+    """A store that can be read and not written; `state` is all that is asked for."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.state = self
+        self.all = store.state.all
+
+    async def remove(self, kind: str, name: str) -> bool:
+        raise StoreUnavailable("no space left")
+
+
+async def test_an_old_row_that_cannot_be_removed_keeps_no_other_from_being_restored(world: World) -> None:
+    """A disk may be full at the restart: reading works, writing does not."""
+    await world.store.state.put(KIND, "ancient", b"{}")
+    await world.clock.advance(timedelta(days=2).total_seconds())
+    policy, keeper = world.process()
+    await keeper.start()
+    await fail(policy)
+    await turn(keeper)
+
+    restarted, its_keeper = world.process()
+    await Breakers("shop", its_keeper._policies, cast(Store, FullDisk(world.store)), clock=world.clock).restore()
+
+    assert "open" == restarted.state
 
 
 async def test_a_store_that_is_away_delays_a_save_and_nothing_else(world: World) -> None:

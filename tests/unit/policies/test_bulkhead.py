@@ -321,6 +321,26 @@ def test_an_adaptive_limit_moves_the_slots_both_ways() -> None:
     assert shrunk < grown
 
 
+def test_an_adaptive_limit_does_not_move_in_the_middle_of_a_step() -> None:
+    """A call that the collector ends there may be the one that moves it; two steps at once grant a slot twice."""
+    limit = AdaptiveLimit("psp", None, limit_initial=1)
+    slots = Slots("psp", None, running_max=32, limit=limit)
+    slots.enter(call_of(), 0.0)
+    waiter = Stub(call_of())
+    slots._join(waiter, call_of(), 0.0)
+    limit.configure(limit_min=2)
+    during: list[object] = []
+
+    def collected() -> None:
+        slots.leave(True, call_of(has_started=True), SUCCESS, 0.5)
+        during.append((slots.limit, waiter.standing, slots._is_interrupted()))
+
+    slots._give_back(collected)
+
+    assert [(1, Standing.QUEUED, True)] == during
+    assert (2, 1, Standing.GRANTED) == (slots.limit, slots.running, waiter.standing)
+
+
 def test_the_declaration_keeps_what_it_was_given() -> None:
     assert {"running_max": 5, "queue_max": 0} == Bulkhead(5, queue_max=0).given
     assert {"limit_max": 40, "wait_seconds_max": 2} == Bulkhead(Adaptive(limit_max=40), wait_seconds_max=2).given

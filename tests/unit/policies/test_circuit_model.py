@@ -151,7 +151,7 @@ class BreakerModel(RuleBasedStateMachine):
             self.until = self.now
         if self.state != "closed":
             self._to("isolated" if self.state == "isolated" else "open")
-        self.isolations = dict(zip(self.machine._isolations, self.isolations.values(), strict=True))
+        self.isolations = dict(zip(self.machine.isolations.active, self.isolations.values(), strict=True))
         self._catch_up()
 
     @invariant()

@@ -64,6 +64,17 @@ def test_the_last_isolation_decides_when_to_ask_again() -> None:
     assert ["isolated", "half_open"] == [machine.state(10.0), machine.state(100.0)]
 
 
+def test_a_rejection_names_an_isolation_that_still_holds() -> None:
+    """The next person asks whoever is named; also after another one was released, and after a restart."""
+    machine = circuit()
+    machine.isolate("maintenance", 60, 0.0)
+    machine.isolate("a drill", 60, 0.0).release(1.0)
+    restored = circuit()
+    restored.restore({"version": 1, "saved_at": 0.0, **machine.snapshot(1.0, 0.0)}, 1.0, 0.0)
+
+    assert ["maintenance"] * 2 == [rejected(machine, 1.0).reason, rejected(restored, 1.0).reason]
+
+
 def test_a_handle_that_is_released_late_does_nothing() -> None:
     machine = circuit(Breaker(probe_successes=1))
     handle = machine.isolate("maintenance", 10, 0.0)
@@ -171,6 +182,31 @@ def test_off_counts_nothing_and_begins_empty_when_it_is_turned_on() -> None:
 
     fail(machine, 0.0)
     assert "open" == machine.state(0.0)
+
+
+def test_what_began_before_it_was_turned_off_counts_for_nothing_either() -> None:
+    """Somebody turns a breaker off because it is wrong: it must not open behind his back."""
+    rule = Consecutive(1) | Slow(0.5, slow_seconds=5, calls_min=1)
+    machine = circuit(Breaker(rule))
+    changes = changes_of(machine)
+    failing, _slow = machine.enter(Call(), 0.0), machine.enter(Call(), 0.0)
+
+    reload(machine, Breaker(rule, mode="off"))
+    machine.leave(failing, Call(), FAILED, 1.0)
+    reload(machine, Breaker(rule))
+
+    assert ("closed", 1, []) == (machine.state(9.0), machine.failures_total, changes)
+
+
+def test_a_probe_that_began_before_it_was_turned_off_gives_its_slot_back_and_judges_nothing() -> None:
+    machine = opened(probe_successes=1)
+    probe = machine.enter(Call(), 5.0)
+
+    reload(machine, Breaker(Consecutive(1), probe_successes=1, mode="off"))
+    machine.leave(probe, Call(), SUCCESS, 6.0)
+    reload(machine, Breaker(Consecutive(1), probe_successes=1))
+
+    assert ("half_open", True) == (machine.state(6.0), machine.would_admit(6.0))
 
 
 async def test_off_admits_whoever_waits_too() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from spoolproof.errors import Action, PolicyConfigError
 from spoolproof.policies import (
+    Adaptive,
     Breaker,
     BreakerOpen,
     Bulkhead,
@@ -25,6 +26,7 @@ from spoolproof.policies import (
     events,
     report,
 )
+from spoolproof.policies.circuit import Circuit
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -105,6 +107,19 @@ def test_q21_a_faulty_reload_changes_nothing(registry: Registry) -> None:
     assert [3, 3] == [policy.machines.pipeline.retry.settings.attempts for policy in policies]
 
 
+def test_q21_a_reload_bounds_an_adaptive_limit_anew(registry: Registry) -> None:
+    """Whoever lowers limit_max in an incident must be heard before a restart."""
+    policy = Policy("psp", Bulkhead(Adaptive(limit_initial=20)), registry=registry)
+    slots = policy.machines.slots
+    assert slots is not None
+
+    registry.reload({"SPOOLPROOF_POLICY_PSP_LIMIT_MAX": "5"})
+    lowered = slots.limit
+    registry.reload({"SPOOLPROOF_POLICY_PSP_LIMIT_MIN": "8"})
+
+    assert (5, 8) == (lowered, slots.limit)
+
+
 def test_q22_open_children_are_never_forgotten(registry: Registry, clock: ManualClock) -> None:
     """Memory is bounded, and an outage is no reason to forget an outage."""
     policy = Policy("psp", Breaker(Consecutive(1)), registry=registry)
@@ -131,6 +146,26 @@ def test_q22_when_all_are_pinned_further_keys_share_one(registry: Registry, told
 
     assert first is second
     assert any(isinstance(event, events.KeysExhausted) for event in told)
+
+
+def test_looking_for_a_child_to_forget_tells_nobody_under_the_lock_of_all_keys(
+    clock: ManualClock, registry: Registry
+) -> None:
+    """A listener that waits for a thread which asks for a key would wait for ever."""
+    policy = Policy("psp", Breaker(Consecutive(1), open_jitter=0), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "1"})
+    first = policy.for_key("a")
+    with pytest.raises(ConnectionRefusedError):
+        first.call_sync(_refused)
+    told: list[str] = []
+    first.watch(lambda change: told.append(change.new))
+    clock.sleep_blocking(5)
+
+    policy.for_key("b")
+
+    assert [] == told
+    assert ["a"] == list(policy._definition.children())
+    assert ("half_open", ["half_open"]) == (first.state, told)
 
 
 async def test_a_child_in_use_is_found_again_although_it_was_forgotten(registry: Registry, clock: ManualClock) -> None:
@@ -328,6 +363,98 @@ async def test_waiting_for_admission_ends_when_the_breaker_probes(make: Make, cl
     await clock.advance(5)
 
     assert (False, True) == (await short, await long)
+
+
+class _Overtaken:
+    """A lock before which, at its n-th use, somebody on another thread comes."""
+
+    def __init__(self, machine: Circuit, uses: int, act: Callable[[], object]) -> None:
+        self._lock = machine.lock
+        self._uses = uses
+        self._act = act
+
+    def __enter__(self) -> None:
+        self._uses -= 1
+        if self._uses == 0:
+            self._act()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("uses", range(1, 7))
+async def test_waiting_for_admission_misses_no_release(make: Make, clock: ManualClock, uses: int) -> None:
+    """Whenever another thread releases: a service would wait out an isolation that is over, up to a day."""
+    policy = make(Breaker(probe_successes=1))
+    release = policy.isolate("maintenance", ttl_seconds=3_600)
+    machine = policy.machines.circuit
+    assert machine is not None
+    machine.lock = _Overtaken(machine, uses, release)  # type: ignore[assignment]
+
+    waiting = asyncio.ensure_future(policy.wait_admission(7_200))
+    await settle()
+    release()  # at the latest
+    await settle()
+
+    assert waiting.done()
+    assert waiting.result() is True
+
+
+async def test_waiting_for_admission_notices_that_a_reload_let_everybody_in(
+    registry: Registry, clock: ManualClock
+) -> None:
+    """Another mode is no transition, so nobody is told."""
+    policy = Policy("psp", Breaker(), registry=registry)
+    policy.isolate("maintenance", ttl_seconds=3_600)
+    waiting = asyncio.ensure_future(policy.wait_admission(7_200))
+    await clock.advance(1)
+
+    registry.reload({"SPOOLPROOF_POLICY_PSP_MODE": "observe"})
+    await clock.advance(5)
+
+    assert waiting.result() is True
+
+
+_DAMAGES: list[dict[str, Any]] = [
+    {"version": 2},
+    {"saved_at": 0.0},
+    {"cooldown_until": 10**400},
+    {"cooldown_until": "soon"},
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "damage"),
+    [
+        *[([Breaker()], damage) for damage in [*_DAMAGES, {"state": 5}]],
+        *[([RateLimit(5)], damage) for damage in _DAMAGES],
+    ],
+)
+def test_q23_a_damaged_snapshot_starts_no_cooldown_either(
+    make: Make, told: list[events.Event], parts: Any, damage: dict[str, Any]
+) -> None:
+    """All of it is ignored, with one event, whatever parts there are; and it never raises."""
+    policy = make(*parts)
+    good = policy.snapshot()
+    good["cooldown_until"] = good["saved_at"] + 60
+
+    policy.restore(good | damage)
+
+    assert 0.0 == policy.machines.cooldown.until
+    assert ["RestoreIgnored"] == [type(event).__name__ for event in told]
+
+
+@pytest.mark.parametrize("parts", [(Breaker(),), (RateLimit(5),)])
+def test_a_cooldown_comes_back_with_what_it_has_left(make: Make, parts: Any) -> None:
+    policy = make(*parts)
+    kept = policy.snapshot()
+
+    policy.restore(kept)
+    assert 0.0 == policy.machines.cooldown.until
+    policy.restore(kept | {"cooldown_until": kept["saved_at"] + 60})
+
+    assert 60.0 == pytest.approx(policy.machines.cooldown.until)
 
 
 def _refused() -> None:

@@ -1,4 +1,5 @@
-"""What once survived `tests/mutation.py`, which changes the breaker in a thousand small ways: each test kills some."""
+"""What once survived `tests/mutation.py`, which changes the breaker in a thousand small ways: each test kills some.
+`tests/SURVIVORS.md` says what still does, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from spoolproof.policies.call import Call
 from spoolproof.policies.verdict import SUCCESS
 from spoolproof.policies.window import TimeWindow
 
-from .breakers import circuit, fail, opened
+from .breakers import circuit, fail, opened, reload
 
 
 def test_a_window_that_is_resized_keeps_what_still_belongs_in_it() -> None:
@@ -63,13 +64,13 @@ def test_a_restored_isolation_has_its_reason_its_round_and_its_time_left() -> No
     kept = {"version": 1, "saved_at": 1_000.0} | machine.snapshot(11.0, 1_000.0)
 
     other = circuit()
-    other.restore(kept, 50.0, 1_010.0)
+    assert other.restore(kept, 50.0, 1_010.0) is True
 
     assert 3 == other.round
-    assert [("maintenance", 130.0)] == [(one.reason, one.until) for one in other._isolations]
+    assert [("maintenance", 130.0)] == [(one.reason, one.until) for one in other.isolations.active]
     assert 80.0 == pytest.approx(other.retry_after(50.0))
     assert "isolated" == other.state(59.9)
-    other._isolations[0].release(60.0)
+    other.isolations.active[0].release(60.0)
     assert "half_open" == other.state(60.0)
 
 
@@ -122,3 +123,55 @@ def test_a_failed_probe_says_why_and_obeys_what_the_dependency_asked_for() -> No
     with pytest.raises(BreakerOpen, match="a probe failed: Busy: later") as caught:
         machine.enter(Call(), 7.0)
     assert "Busy: later" == caught.value.last_error_text
+
+
+# --- what a reload keeps ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window_seconds", [30, 60])
+def test_a_reload_keeps_the_slow_calls_that_were_counted(window_seconds: float) -> None:
+    machine = circuit(Breaker(Slow(0.5, slow_seconds=5, calls_min=4)))
+    for _ in range(3):
+        machine.enter(Call(), 0.0)
+    assert "closed" == machine.state(5.0)
+
+    reload(machine, Breaker(Slow(0.5, slow_seconds=5, calls_min=4, window_seconds=window_seconds)))
+
+    counts = machine.tally.counts(5.0)
+    assert (3, 3) == (counts["slow"], counts["slow_of"])
+
+
+def test_a_reload_keeps_the_times_of_a_streak() -> None:
+    machine = circuit(Breaker(Consecutive(3, within_seconds=60)))
+    for now in (0.0, 1.0):
+        fail(machine, now)
+
+    reload(machine, Breaker(Consecutive(3, within_seconds=50)))
+    fail(machine, 2.0)
+
+    assert "open" == machine.state(2.0)
+
+
+def test_a_streak_without_times_does_not_count_where_a_reload_asks_for_them() -> None:
+    """Those failures may be of last week: it takes as many new ones as the rule says."""
+    machine = circuit(Breaker(Consecutive(5)))
+    fail(machine, 0.0, 4)
+    reload(machine, Breaker(Consecutive(3, within_seconds=60)))
+
+    states = []
+    for _ in range(3):
+        fail(machine, 100.0)
+        states.append(machine.state(100.0))
+
+    assert ["closed", "closed", "open"] == states
+
+
+def test_failures_too_far_apart_to_open_it_take_no_memory() -> None:
+    """A job that fails once an hour, for a year."""
+    machine = circuit(Breaker(Consecutive(3, within_seconds=10)))
+
+    for number in range(100):
+        fail(machine, 3_600.0 * number)
+
+    assert machine.tally._failed_at is not None
+    assert 3 == len(machine.tally._failed_at)

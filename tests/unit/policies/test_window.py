@@ -104,6 +104,18 @@ def test_another_length_takes_over_what_is_young_enough(seconds: float) -> None:
     assert (0, 0) == counted(other)
 
 
+def test_another_length_keeps_what_came_since_its_time_was_last_looked_at() -> None:
+    """A closed breaker learns of a success without looking at the time of its other parts: a reload may know less."""
+    window = TimeWindow(10.0)
+    for second in range(10):
+        window.add(second >= 5, 1_000.0 + second)
+
+    other = window.resized(20.0, 0.0)
+    other.expire(1_009.5)
+
+    assert (5, 10) == counted(other)
+
+
 def test_another_length_takes_over_nothing_that_is_too_old() -> None:
     window = TimeWindow(10.0)
     window.add(True, 100.0)

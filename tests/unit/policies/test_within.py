@@ -1,4 +1,4 @@
-"""A time limit that costs nothing until the handler waits, and then is one."""
+"""`within`, the time limit of handlers and fallbacks: it costs nothing until they wait, and then is one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 
 import pytest
 
-from spoolproof.consumer.time_limit import within
+from spoolproof.clock import SYSTEM
+from spoolproof.policies.timeout import within
 
 
 async def test_a_coroutine_that_never_waits_returns_its_value() -> None:
     async def at_once() -> int:
         return 7
 
-    assert 7 == await within(at_once(), 0.0)
+    assert 7 == await within(at_once(), 0.0, SYSTEM)
 
 
 async def test_a_coroutine_that_waits_goes_on_where_it_was() -> None:
@@ -30,7 +31,7 @@ async def test_a_coroutine_that_waits_goes_on_where_it_was() -> None:
             values.append(await asyncio.sleep(0, 4))
         return values
 
-    assert [1, 2, 3, 4] == await within(several(), 5.0)
+    assert [1, 2, 3, 4] == await within(several(), 5.0, SYSTEM)
 
 
 @pytest.mark.parametrize("waits", [0, 1, 3])
@@ -41,7 +42,7 @@ async def test_its_error_is_raised_as_it_is(waits: int) -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        await within(fail(), 5.0)
+        await within(fail(), 5.0, SYSTEM)
 
 
 async def test_it_is_cut_off_at_its_limit_and_cleans_up() -> None:
@@ -56,7 +57,7 @@ async def test_it_is_cut_off_at_its_limit_and_cleans_up() -> None:
             cleaned.append("up")
 
     with pytest.raises(TimeoutError):
-        await within(hang(), 0.01)
+        await within(hang(), 0.01, SYSTEM)
 
     assert ["up"] == cleaned
 
@@ -69,7 +70,7 @@ async def test_a_cancellation_from_outside_is_no_timeout() -> None:
         started.set()
         await asyncio.Event().wait()
 
-    task = asyncio.ensure_future(within(hang(), 60.0))
+    task = asyncio.ensure_future(within(hang(), 60.0, SYSTEM))
     await started.wait()
     task.cancel()
 

@@ -1,0 +1,88 @@
+"""Carries between the processes of a service what was said of a policy in one of them: an operator's isolation, its
+release, a reset, a dependency's "not before".
+
+Every few seconds a process reads what is in the store, takes over what is news to it, and writes what is news to the
+store. Two that write the same row at once lose one of the two values, until the next turn of whoever wrote it.
+
+Must never happen: a call that waits for this.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.ids import derived_id
+from spoolproof.policies import Registry
+from spoolproof.policies.facts import ISOLATION, Fact, read_fact
+from spoolproof.ports.state import StateRecord
+from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.policies")
+
+_KEPT_SECONDS = 60.0  #: a row outlives its fact by this: clocks differ
+_UNREADABLE_SECONDS = 86_400.0  #: no fact is told for longer; until then another release may know what it says
+
+
+class FactExchange:
+    """The loop that reads and writes them."""
+
+    name = "policies.facts"
+    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+
+    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+        self._kind = f"fact/{service}"
+        self._policies = policies
+        self._store = store
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Nothing to get ready."""
+
+    async def run_once(self) -> None:
+        """Exchange, and rest. Raises StoreUnavailable."""
+        await self._exchange()
+        await self._clock.sleep(limits.FACTS_SECONDS)
+
+    async def drain(self) -> None:
+        """Tell what happened since the last turn. Raises StoreUnavailable."""
+        await self._exchange()
+
+    async def stop(self) -> None:
+        """Nothing to let go of."""
+
+    async def _exchange(self) -> None:
+        wall = self._clock.now().timestamp()
+        stored: dict[str, Fact] = {}
+        over: list[str] = []
+        for row, record in (await self._store.state.all(self._kind)).items():
+            fact = _read(row, record)
+            if fact is not None:
+                stored[row] = fact
+                if fact.is_over(wall - _KEPT_SECONDS):
+                    over.append(row)
+            elif self._clock.now() - record.updated_at > timedelta(seconds=_UNREADABLE_SECONDS):
+                over.append(row)
+        self._policies.apply_facts([fact.to_dict() for fact in stored.values()])
+        for data in self._policies.facts():
+            fact = read_fact(data)
+            if fact.is_news_to(stored.get(row := _row_of(fact))):
+                await self._store.state.put(self._kind, row, msgspec.json.encode(data))
+        for row in over:
+            await self._store.state.remove(self._kind, row)
+
+
+def _read(row: str, record: StateRecord) -> Fact | None:
+    try:
+        return read_fact(msgspec.json.decode(record.value))
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        logger.warning("policies.fact_unreadable row=%s error=%s", row, error)
+        return None
+
+
+def _row_of(fact: Fact) -> str:
+    return f"{fact.policy}:{derived_id(fact.kind, fact.key or '', fact.id if fact.kind == ISOLATION else '')}"

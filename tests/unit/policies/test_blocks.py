@@ -1,0 +1,264 @@
+"""Blocks: `permit()` and `attempts()` where they are entered late, twice, or left in another context."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from spoolproof.policies import (
+    AttemptTimeout,
+    Breaker,
+    Bulkhead,
+    Deadline,
+    DeadlineExceeded,
+    Policy,
+    PolicyUsageError,
+    Registry,
+    Retry,
+    Timeout,
+    deadline,
+    events,
+    idempotency_key,
+    report,
+)
+from spoolproof.policies.call import current
+from spoolproof.policies.retry import is_repeating
+from spoolproof.testing.clock import ManualClock
+
+from .conftest import settle
+
+Make = Callable[..., Policy]
+
+
+async def test_q30_a_stream_nobody_reads_to_its_end_leaks_neither_slot_nor_deadline(
+    make: Make, clock: ManualClock
+) -> None:
+    """The loop closes it in a context of its own. A slot would be lost, and 30 s later every call of this task cut."""
+    policy = make(Deadline(30), Bulkhead(1, queue_max=0))
+
+    async def stream() -> AsyncIterator[int]:
+        async with policy.permit():
+            yield 1
+            yield 2
+
+    async for _ in stream():
+        break
+    gc.collect()
+    await settle()
+
+    assert (0, None) == (policy.machines.slots.running, deadline.remaining())
+
+
+async def test_a_stream_that_was_tried_again_and_dropped_lets_others_try_again(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(3, delay_seconds=0), Bulkhead(1, queue_max=0))
+
+    async def stream() -> AsyncIterator[int]:
+        async for attempt in policy.attempts():
+            async with attempt as permit:
+                if permit.attempt == 1:
+                    raise ConnectionRefusedError
+                yield permit.attempt
+
+    reading = stream()
+    task = asyncio.ensure_future(anext(reading))
+    await clock.advance(1)
+    assert 2 == await task
+    del reading, task
+    gc.collect()
+    await settle()
+
+    assert (0, None) == (policy.machines.slots.running, current(is_repeating) or None)
+
+
+async def test_q30_blocks_that_end_in_the_order_they_began_leave_no_deadline(make: Make, clock: ManualClock) -> None:
+    """Two streams read side by side; the first to begin ends first."""
+    policy = make(Deadline(30))
+    first, second = policy.permit(), policy.permit()
+
+    await first.__aenter__()
+    await second.__aenter__()
+    await first.__aexit__(None, None, None)
+    between = deadline.remaining()
+    await second.__aexit__(None, None, None)
+
+    assert (30.0, None) == (between, deadline.remaining())
+
+
+@pytest.mark.parametrize("form", ["permit", "attempts"])
+async def test_a_block_is_entered_once(make: Make, clock: ManualClock, form: str) -> None:
+    """Its permits would be given back twice."""
+    policy = make(Retry(3), Breaker(), Bulkhead(2))
+    block: Any = policy.permit() if form == "permit" else await anext(policy.attempts())
+
+    async with block:
+        with pytest.raises(PolicyUsageError, match="entered before"):
+            await block.__aenter__()
+        assert 1 == policy.machines.slots.running
+    with pytest.raises(PolicyUsageError, match="entered before"):
+        await block.__aenter__()
+
+    assert 0 == policy.machines.slots.running
+
+
+@pytest.mark.parametrize("form", ["permit", "attempts"])
+async def test_a_blocks_time_begins_when_it_is_entered(make: Make, clock: ManualClock, form: str) -> None:
+    """It may be made long before, in the constructor of a client for example."""
+    policy = make(Deadline(30), Retry(2), Timeout(10))
+
+    async def work() -> None:
+        block: Any = policy.permit() if form == "permit" else await anext(policy.attempts())
+        await clock.sleep(20)
+        async with block:
+            await clock.sleep(9)
+
+    task = asyncio.ensure_future(work())
+    await clock.advance(29.5)
+
+    assert task.done()
+    task.result()
+
+
+@pytest.mark.parametrize("asked", ["5", -5, float("nan"), object()])
+async def test_a_block_may_quote_a_header_as_it_is(make: Make, clock: ManualClock, asked: Any) -> None:
+    """A TypeError at the end of the block would lose its slot."""
+    policy = make(Bulkhead(1))
+
+    async with policy.permit() as permit:
+        permit.failure("rate_limited", retry_after_seconds=asked)
+
+    assert 0 == policy.machines.slots.running
+    assert (5.0 if asked == "5" else 1.0) == policy.machines.cooldown.until
+
+
+async def test_q24_the_idempotency_key_is_read_inside_blocks_too(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(2, delay_seconds=0))
+    seen = []
+
+    async for attempt in policy.using(idempotency_key="k").attempts():
+        async with attempt:
+            seen.append(idempotency_key())
+            if len(seen) == 1:
+                raise ConnectionRefusedError
+    async with policy.using(idempotency_key="other").permit():
+        seen.append(idempotency_key())
+
+    assert (["k", "k", "other"], None) == (seen, idempotency_key())
+
+
+async def test_the_end_of_every_block_is_told(make: Make, clock: ManualClock, told: list[events.Event]) -> None:
+    """Metrics that count only the calls that fail show an outage where there is none."""
+    policy = make(Retry(2, delay_seconds=0))
+
+    async def run(form: str, error: BaseException | None) -> None:
+        if form == "permit":
+            async with policy.permit():
+                if error is not None:
+                    raise error
+            return
+        async for attempt in policy.attempts():
+            async with attempt:
+                if error is not None:
+                    raise error
+
+    for form in ("permit", "attempts"):
+        for error in (None, ValueError(), asyncio.CancelledError()):
+            try:
+                await run(form, error)
+            except (ValueError, asyncio.CancelledError):
+                continue
+
+    ends = [event.result for event in told if isinstance(event, events.CallEnded)]
+    assert ["success", "bug", "cancelled"] * 2 == ends
+
+
+async def test_a_drain_starts_no_further_run_of_a_block_that_declared_its_failure(clock: ManualClock) -> None:
+    registry = Registry(environ={})
+    policy = Policy("psp", Retry(3, delay_seconds=60), registry=registry)
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        async for attempt in policy.attempts():
+            async with attempt as permit:
+                runs += 1
+                permit.failure("transient")
+
+    task = asyncio.ensure_future(work())
+    await settle()
+    registry.drain()
+    await settle()
+
+    assert (True, 1) == (task.done(), runs)
+
+
+def test_a_block_that_cannot_be_timed_gives_its_permits_back() -> None:
+    """Without a task there is nothing to cut off."""
+    policy = Policy("psp", Bulkhead(1), Timeout(1), registry=Registry(environ={}))
+    loop = asyncio.new_event_loop()
+    errors = []
+
+    def enter() -> None:
+        try:
+            policy.permit().__aenter__().send(None)
+        except PolicyUsageError as error:
+            errors.append(error)
+        loop.stop()
+
+    loop.call_soon(enter)
+    loop.run_forever()
+    loop.close()
+
+    assert (1, 0) == (len(errors), policy.machines.slots.running)
+
+
+async def test_a_timeout_around_retry_bounds_all_runs_of_a_block_together(make: Make, clock: ManualClock) -> None:
+    """And the one inside bounds each."""
+    policy = make(Timeout(12), Retry(10, delay_seconds=0, budget_per_second_min=100), Timeout(5), idempotent=True)
+    begun = []
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt:
+                begun.append(clock.monotonic())
+                await clock.sleep(60)
+
+    task = asyncio.ensure_future(work())
+    await clock.advance(60)
+
+    assert ([0.0, 5.0, 10.0], DeadlineExceeded) == (begun, type(task.exception()))
+    assert 12.0 == pytest.approx(report(task.exception()).elapsed_seconds)  # type: ignore[arg-type]
+
+
+async def test_a_timeout_around_retry_bounds_a_block_that_runs_once(make: Make, clock: ManualClock) -> None:
+    policy = make(Timeout(3), Retry(2))
+
+    async def work() -> None:
+        async with policy.permit():
+            await clock.sleep(60)
+
+    task = asyncio.ensure_future(work())
+    await clock.advance(4)
+
+    assert AttemptTimeout is type(task.exception())
+
+
+@pytest.mark.parametrize("parts", [[Timeout(3), Breaker()], [Retry(2), Timeout(3), Breaker()]])
+async def test_a_timeout_around_a_breaker_bounds_each_run_of_a_block(
+    make: Make, clock: ManualClock, parts: list[Any]
+) -> None:
+    """Only one around Retry bounds them together."""
+    policy = make(*parts)
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt:
+                await clock.sleep(60)
+
+    task = asyncio.ensure_future(work())
+    await clock.advance(4)
+
+    assert AttemptTimeout is type(task.exception())
