@@ -13,13 +13,8 @@ from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
 
-from ..doses import examples
-
 FAILED = verdict_of(Kind.TRANSIENT, reason="Away: refused")
 NEUTRAL = verdict_of(Kind.CANCELLED)
-
-MACHINE_EXAMPLES = min(examples(2_000), 100_000)
-MACHINE_SECONDS = pytest.mark.timeout(60 if MACHINE_EXAMPLES == 2_000 else 3_600)
 
 
 def circuit(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spoolproof.policies.budget import BUCKETS, Budget
 
-from ..doses import examples
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS, examples
 
 
 def spent(budget: Budget, now: float, times: int = 1000) -> int:
@@ -80,6 +80,7 @@ def test_threads_together_never_spend_more() -> None:
     assert 50 == sum(counts)
 
 
+@MACHINE_SECONDS
 @settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 0.4), st.booleans()), max_size=300),
@@ -164,9 +165,9 @@ class BudgetMachine(RuleBasedStateMachine):
         assert pytest.approx(max(0.0, self.left()), abs=1e-9) == self.budget.available(self.now)
 
 
-TestBudgetMachine = BudgetMachine.TestCase
+TestBudgetMachine = MACHINE_SECONDS(BudgetMachine.TestCase)
 TestBudgetMachine.settings = settings(
-    max_examples=max(2000, examples(200)),
+    max_examples=MACHINE_EXAMPLES,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

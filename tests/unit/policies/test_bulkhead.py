@@ -23,7 +23,7 @@ from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
 from spoolproof.policies.waiter import LATE_SECONDS_MAX, Standing, Waiter
 from spoolproof.testing.clock import ManualClock
 
-from ..doses import examples
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 from .conftest import settle
 
 
@@ -640,9 +640,9 @@ class BulkheadMachine(RuleBasedStateMachine):
         assert set(reference.queue) == {one for one in self.waiters if one.standing is Standing.QUEUED}
 
 
-TestBulkheadMachine = BulkheadMachine.TestCase
+TestBulkheadMachine = MACHINE_SECONDS(BulkheadMachine.TestCase)
 TestBulkheadMachine.settings = settings(
-    max_examples=max(2000, examples(200)),
+    max_examples=MACHINE_EXAMPLES,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

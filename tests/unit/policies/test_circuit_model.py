@@ -13,7 +13,8 @@ from spoolproof.policies import Breaker, Consecutive, Rate
 from spoolproof.policies.call import Call
 from spoolproof.policies.verdict import SUCCESS
 
-from .breakers import FAILED, MACHINE_EXAMPLES, MACHINE_SECONDS, NEUTRAL, changes_of, circuit
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
+from .breakers import FAILED, NEUTRAL, changes_of, circuit
 
 
 class BreakerModel(RuleBasedStateMachine):

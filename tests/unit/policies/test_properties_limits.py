@@ -23,7 +23,7 @@ from spoolproof.policies.rate_limit import Tokens
 from spoolproof.policies.verdict import SUCCESS
 from spoolproof.testing.clock import ManualClock
 
-from ..doses import examples
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS, examples
 from .conftest import settle
 
 Make = Callable[..., Policy]
@@ -344,8 +344,11 @@ def _call(lane: str = "normal", cost: float = 1.0) -> Call:
 
 
 _DOSE = settings(
-    max_examples=examples(500), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=min(examples(500), MACHINE_EXAMPLES),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
-TestRate = RateModel.TestCase
-TestBudget = BudgetModel.TestCase
+TestRate = MACHINE_SECONDS(RateModel.TestCase)
+TestBudget = MACHINE_SECONDS(BudgetModel.TestCase)
 TestRate.settings = TestBudget.settings = _DOSE

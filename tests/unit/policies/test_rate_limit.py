@@ -20,7 +20,7 @@ from spoolproof.policies.verdict import Kind, verdict_of
 from spoolproof.policies.waiter import Standing, Waiter
 from spoolproof.testing.clock import ManualClock
 
-from ..doses import examples
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 from .conftest import settle
 
 LOCAL = verdict_of(Kind.LOCAL)
@@ -469,9 +469,9 @@ class RateMachine(RuleBasedStateMachine):
             assert total <= BURST + RATE * (self.now - moment) + 1e-6
 
 
-TestRateMachine = RateMachine.TestCase
+TestRateMachine = MACHINE_SECONDS(RateMachine.TestCase)
 TestRateMachine.settings = settings(
-    max_examples=max(2000, examples(200)),
+    max_examples=MACHINE_EXAMPLES,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spoolproof.policies.window import CountWindow, TimeWindow, is_reached, window_of
 
-from .breakers import MACHINE_EXAMPLES, MACHINE_SECONDS
+from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 
 
 def counted(window: TimeWindow | CountWindow) -> tuple[int, int]:
