@@ -51,10 +51,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class SpoolproofError(Exception):
     """Base of every error raised by Spoolproof on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by default an error is made again from its message, which is not what most of these are made from: a worker
+        # process that raised one would take its whole pool with it
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[SpoolproofError], args: tuple[object, ...], values: dict[str, Any]) -> SpoolproofError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(values)
+    return error
 
 
 class SettingsError(SpoolproofError):

@@ -411,6 +411,11 @@ class Circuit:
         """Whether it rejects calls at all."""
         return self._mode == "enforce"
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it learns nothing, so that its state may be of long ago."""
+        return self._mode == "off"
+
     def state(self, now: float) -> str:
         """Return the state as of now."""
         if self.plain_epoch > 0:

@@ -195,13 +195,15 @@ class Definition:
         """Return the child for a key, made if need be; the one that all share when every child is pinned."""
         now = self.clock.monotonic()
         while True:
-            has_room = key in self._alive or self._make_room(now)
+            has_room = key in self._children or self._make_room(now)
             with self._lock:
                 child = self._alive.get(key)
-                if child is None and not has_room:
+                if child is not None and not has_room:
+                    return child
+                if not has_room:
                     self._overflow = self._overflow or make(OVERFLOW_KEY)
                     return self._overflow
-                if child is None and len(self._children) >= self.values["keys_max"]:
+                if key not in self._children and len(self._children) >= self.values["keys_max"]:
                     continue  # another thread has taken the room
                 if child is None:
                     child = self._alive[key] = make(key)
@@ -219,10 +221,9 @@ class Definition:
             oldest = next(iter(self._children), None)
             if oldest is None or (len(self._children) < most and now - self._used_at[oldest] < idle):
                 return True
-            kept = [(key, child, now - self._used_at[key] >= idle) for key, child in self._children.items()]
-        for key, child, is_idle in kept:
-            is_full = len(self._children) >= most
-            if not is_idle and not is_full:
+            kept = list(self._children.items())
+        for key, child in kept:
+            if len(self._children) < most and now - self._used_at.get(key, now) < idle:
                 return True
             if child.machines.is_pinned(now):
                 continue
@@ -240,9 +241,12 @@ class Definition:
         self._used_at.pop(key, None)
 
     def children(self) -> dict[str, Policy]:
-        """Return the children that are kept, by key."""
+        """Return children by key: those that are kept, and of those that others still hold the ones that know of an
+        outage, an isolation or a cooldown."""
+        now = self.clock.monotonic()
         with self._lock:
-            return dict(self._children)
+            pinned = {key: child for key, child in self._alive.items() if child.machines.is_pinned(now)}
+            return {**self._children, **pinned}
 
 
 def _text(value: object) -> str:

@@ -99,6 +99,11 @@ class Machines:
         """Return the breaker's state; closed without one."""
         return "closed" if self.circuit is None else self.circuit.state(now)
 
+    def is_closed(self, now: float) -> bool:
+        """Whether the breaker knows of no outage; so without one, and in mode `off`, where it learns nothing."""
+        circuit = self.circuit
+        return circuit is None or circuit.is_off or circuit.state(now) == "closed"
+
     def open_seconds(self, now: float) -> float:
         """Return how long an open breaker stays open; 0 when it is not."""
         circuit = self.circuit

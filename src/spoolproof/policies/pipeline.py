@@ -151,6 +151,8 @@ class Segment:
         verdict = call.verdict
         if verdict is None or (verdict.kind is Kind.CANCELLED and isinstance(error, Exception)):
             verdict = self.judge.of_error(call, error)  # what was cut off inside was cut off by the limit out here
+        if call.attempts > 1:
+            call.has_started = True  # the last attempt may have been rejected; the one before was made
         self.leave(call, permits, verdict)
         if events.listeners and isinstance(error, CallRejected) and len(permits) < len(self.guards):
             announce_rejection(call, error)

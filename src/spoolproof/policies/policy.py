@@ -286,7 +286,9 @@ class Policy(Caller, Runner):
             verdict = self.machines.pipeline.block.judge.of_error(call, error)
         elapsed = call.now - call.started_at
         if verdict.kind is not Kind.CANCELLED:
-            is_breaker_closed = self.state == "closed" and met_closed_breakers(error, call.started_at)
+            is_breaker_closed = self.machines.is_closed(self.clock.monotonic()) and met_closed_breakers(
+                error, call.started_at
+            )
             disposition = disposition_of(
                 verdict,
                 is_unknown_any=call.is_unknown,

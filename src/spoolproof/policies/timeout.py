@@ -101,7 +101,10 @@ def rest_of(coroutine: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[A
         try:
             try:
                 sent = yield waited_for
-            except BaseException as error:  # a cancellation or a close: the body must see it, whatever it is
+            except GeneratorExit:
+                coroutine.close()  # which the collector may have done before
+                raise
+            except BaseException as error:  # a cancellation: the body must see it, whatever it is
                 waited_for = coroutine.throw(error)
             else:
                 waited_for = coroutine.send(sent)

@@ -15,7 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spoolproof.backoff import seeded_random
 from spoolproof.errors import BulkheadFull, DeadlineExceeded, RateLimited
-from spoolproof.policies import Adaptive, Bulkhead, Deadline, Policy, RateLimit, Registry, events
+from spoolproof.policies import (
+    Adaptive,
+    Breaker,
+    Bulkhead,
+    Consecutive,
+    Deadline,
+    Policy,
+    RateLimit,
+    Registry,
+    Retry,
+    events,
+)
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call
@@ -341,6 +352,25 @@ def _call(lane: str = "normal", cost: float = 1.0) -> Call:
     call.lane = lane
     call.cost = cost
     return call
+
+
+async def test_q25_a_token_around_retry_is_spent_by_the_attempt_that_was_made(make: Make, clock: ManualClock) -> None:
+    """The breaker that the first attempt has opened rejects the second; the dependency was reached all the same."""
+    policy = make(
+        RateLimit(1, burst=1, wait_seconds_max=0),
+        Retry(2, delay_seconds=0),
+        Breaker(Consecutive(1)),
+        idempotent=True,
+        lint_ignore={"W2"},
+    )
+
+    async def refuse() -> None:
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        await policy.call(refuse)
+    with pytest.raises(RateLimited):
+        await policy.call(refuse)
 
 
 _DOSE = settings(

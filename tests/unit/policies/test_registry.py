@@ -459,3 +459,30 @@ def test_a_cooldown_comes_back_with_what_it_has_left(make: Make, parts: Any) -> 
 
 def _refused() -> None:
     raise ConnectionRefusedError
+
+
+def test_a_child_that_is_held_is_watched_and_saved_though_it_is_kept_no_more(
+    clock: ManualClock, registry: Registry
+) -> None:
+    """A gate holds its child; what it knows of an outage has to outlive the process."""
+    policy = Policy("psp", Breaker(), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "1"})
+    held = policy.for_key("held")
+    policy.for_key("other")
+    assert {None, "other"} == {one.key for one in registry.all()}
+
+    held.isolate("maintenance")
+
+    assert {None, "held", "other"} == {one.key for one in registry.all()}
+    assert policy.for_key("held") is held
+
+
+def test_asking_again_for_held_children_keeps_no_more_than_the_maximum(registry: Registry) -> None:
+    policy = Policy("psp", Breaker(), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "3"})
+    held = [policy.for_key(str(number)) for number in range(10)]
+
+    again = [policy.for_key(str(number)) for number in range(10)]
+
+    assert held == again
+    assert 3 == len(policy._definition._children)

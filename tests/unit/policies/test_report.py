@@ -122,3 +122,15 @@ def test_what_no_policy_has_seen_has_no_report() -> None:
 
 async def _mistaken() -> None:
     raise TypeError("a bug of the caller's")
+
+
+async def test_a_breaker_that_was_turned_off_while_open_confirms_no_outage(clock: ManualClock, world: World) -> None:
+    """It learns nothing any more, so a message that fails for ever would be deferred for ever."""
+    policy = world.breaker("psp")
+    await failure(policy)
+    world.registry.reload({"SPOOLPROOF_POLICY_PSP_MODE": "off"})
+
+    error = await failure(policy)
+
+    assert report(error).is_breaker_closed
+    assert report(error).disposition is not None

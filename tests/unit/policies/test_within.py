@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 
 import pytest
 
 from spoolproof.clock import SYSTEM
-from spoolproof.policies.timeout import within
+from spoolproof.policies.timeout import rest_of, within
 
 
 async def test_a_coroutine_that_never_waits_returns_its_value() -> None:
@@ -76,3 +77,24 @@ async def test_a_cancellation_from_outside_is_no_timeout() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_a_body_that_the_collector_has_closed_first_ends_its_limit_quietly() -> None:
+    """Both are dropped together, and the collector closes them in an order of its own."""
+
+    async def wait() -> None:
+        await _Bare()
+
+    body = wait()
+    rest = rest_of(body, body.send(None))
+    rest.send(None)
+    body.close()
+
+    rest.close()
+
+
+class _Bare:
+    """Waits for ever, without a loop."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
