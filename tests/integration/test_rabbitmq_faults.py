@@ -62,13 +62,13 @@ async def content(broker: RabbitMQBroker, queue: str) -> list[str]:
     end = make_outgoing(destination=f"queue:{queue}")
     assert [Confirmed()] == await publish(broker, end)
     arrivals, subscription = await consume(broker, queue, prefetch=1000)
-    acked = 0
-    while end.message.id not in arrivals.ids[-1000:]:
-        for delivery in (await arrivals.reach(acked + 1, BACK_SECONDS))[acked:]:
+    found: list[str] = []
+    while end.message.id not in found[-1000:]:
+        for delivery in (await arrivals.reach(len(found) + 1, BACK_SECONDS))[len(found) :]:
             delivery.ack()
-            acked += 1
+            found.append(delivery.message.id)
     await subscription.cancel()
-    return arrivals.ids[: arrivals.ids.index(end.message.id)]
+    return found[: found.index(end.message.id)]
 
 
 def stopped(rabbitmq: RabbitMQServer) -> None:

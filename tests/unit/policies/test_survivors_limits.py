@@ -11,6 +11,7 @@ from spoolproof.errors import BulkheadFull, DeadlineExceeded, PolicyConfigError,
 from spoolproof.policies import Adaptive, RateLimit
 from spoolproof.policies.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_MIN, AdaptiveLimit
 from spoolproof.policies.budget import Budget
+from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.line import Step
 from spoolproof.policies.waiter import Standing
 from spoolproof.testing.clock import ManualClock
@@ -113,6 +114,17 @@ def test_after_a_probe_without_traffic_the_next_one_is_as_far_off_as_ever() -> N
         limits.append(limit.limit)
 
     assert [100] * 58 + [50, 100] == limits
+
+
+def test_a_reload_brings_the_new_bounds_to_the_slots_at_once() -> None:
+    slots = Slots("psp", None, running_max=32, limit=AdaptiveLimit("psp", None, limit_initial=50))
+    before = slots.limit
+
+    slots.configure(running_max=32, limits={"limit_initial": 50, "limit_min": 1, "limit_max": 10})
+    lowered = slots.limit
+    slots.configure(running_max=32)
+
+    assert (50, 10, 10) == (before, lowered, slots.limit)
 
 
 # --- budget ----------------------------------------------------------------------------------------------------------
@@ -306,6 +318,29 @@ def test_a_reload_changes_nothing_of_what_has_run_over() -> None:
     give_back(tokens, permit, 5, 2.0)
 
     assert 9 == tokens.available(2.0)
+
+
+def test_an_empty_bucket_takes_back_what_it_gave_after_a_reload_that_changes_nothing() -> None:
+    tokens = tokens_of(1, burst=2)
+    permit = tokens.enter(call_of(cost=2), 5.0)
+
+    tokens.configure(rate=1, burst=2)
+    give_back(tokens, permit, 2, 5.0)
+
+    assert 2 == tokens.available(5.0)
+
+
+def test_what_comes_back_first_does_not_hide_that_the_rest_has_run_over() -> None:
+    """Of the ten tokens of the third call, seven had come back before the fourth, which remains."""
+    tokens = tokens_of(1, burst=20)
+    permits = [tokens.enter(call_of(cost=cost), 0.0) for cost in (1, 1, 10)]
+    tokens.enter(call_of(), 9.0)
+
+    for _ in range(2):
+        give_back(tokens, tokens.enter(call_of(), 9.0), now=9.0)
+    give_back(tokens, permits[2], 10, 9.0)
+
+    assert 19 == tokens.available(9.0)
 
 
 @pytest.mark.parametrize(
