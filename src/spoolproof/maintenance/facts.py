@@ -70,8 +70,11 @@ class FactExchange:
         self._policies.apply_facts([fact.to_dict() for fact in stored.values()])
         for data in self._policies.facts():
             fact = read_fact(data)
-            if fact.is_news_to(stored.get(row := _row_of(fact))):
-                await self._store.state.put(self._kind, row, msgspec.json.encode(data))
+            try:
+                if fact.is_news_to(stored.get(row := _row_of(fact))):
+                    await self._store.state.put(self._kind, row, msgspec.json.encode(data))
+            except ValueError as error:  # a key that is no text, or too long for any row
+                logger.error("policies.fact_not_told policy=%s kind=%s error=%s", fact.policy, fact.kind, error)
         for row in over:
             await self._store.state.remove(self._kind, row)
 

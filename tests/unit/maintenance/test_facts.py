@@ -164,3 +164,19 @@ async def test_a_store_that_is_away_is_said_to_be_away(world: World, monkeypatch
     await there.run_once()
 
     assert twin.state == "isolated"
+
+
+@pytest.mark.parametrize("key", ["\ud800", "x" * 100_000], ids=["half a surrogate", "too long"])
+async def test_a_key_that_cannot_be_written_keeps_no_other_from_being_told(
+    world: World, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy, here = world.process()
+    twin, there = world.process()
+    policy.for_key(key).isolate("maintenance")
+    policy.for_key("berlin").isolate("maintenance")
+
+    await here.run_once()
+    await there.run_once()
+
+    assert twin.for_key("berlin").state == "isolated"
+    assert "policies.fact_not_told policy=psp kind=isolation" in caplog.text
