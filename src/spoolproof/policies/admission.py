@@ -43,7 +43,7 @@ def open_seconds(settings: Mapping[str, Any], round_: int, asked: float | None, 
 
     Jitter may pass the maximum: cut there, half of the processes that opened together would probe together."""
     most: float = settings["open_seconds_max"]
-    exponent = min(round_, 64)  # beyond any maximum, and still a finite power
+    exponent = min(round_, 300)  # still a finite power at the largest factor
     seconds: float = min(most, settings["open_seconds"] * settings["open_factor"] ** exponent)
     if settings["open_jitter"]:
         seconds = spread_seconds(seconds, ratio=settings["open_jitter"], source=random)

@@ -151,7 +151,7 @@ class Block:
         return None
 
     def _report(self, error: BaseException | None) -> None:
-        if self._begin is not None and self._call.on_end is not None:
+        if self._begin is not None:
             self._call.on_end(self._call, error)
 
     def _translated(self, error: BaseException | None) -> BaseException | None:
@@ -234,7 +234,7 @@ class Attempts:
     def rejected(self, error: Exception) -> Exception:
         """Return what to raise for a run that was not admitted."""
         call, retry, last = self._call, self._pipeline.retry, self._last
-        if retry is not None and call.verdict is not None:
+        if retry is not None:
             retry.after(call, self._attempts_max)
             if last is not None and call.stop_reason == "local":
                 error = prefer(last, error)
@@ -243,8 +243,7 @@ class Attempts:
 
     def over(self, error: BaseException | None) -> None:
         """Tell how the call ended, and keep on its error what is known of it."""
-        if self._call.on_end is not None:
-            self._call.on_end(self._call, error)
+        self._call.on_end(self._call, error)
 
 
 class _Attempt:

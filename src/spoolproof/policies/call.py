@@ -110,10 +110,11 @@ class Call:
     """One use of a policy. now: the last reading of the clock. attempts: begun so far, hedges
     included. tries: what Retry counts. verdict: of the last attempt
     that did not succeed. is_unknown: whether any attempt may have had its effect. without_chaos: the function, where
-    faults were put around it."""
+    faults were put around it. on_end: told how a block ended; only blocks have it."""
 
     owner: Owner
     function: Callable[..., Any]
+    on_end: Callable[[Call, BaseException | None], None]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
     options: Options | None = None
@@ -133,7 +134,6 @@ class Call:
     stop_reason: str = ""
     prior: Prior | None = None
     without_chaos: Callable[..., Any] | None = None
-    on_end: Callable[[Call, BaseException | None], None] | None = None
 
     @property
     def name(self) -> str:

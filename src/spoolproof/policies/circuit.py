@@ -171,7 +171,7 @@ class Circuit:
                 self._running.pop(permit, None)
                 is_probe = self._probes.pop(permit, _MISSING) is None
                 if is_probe and permit.epoch == self.epoch:
-                    self._end_probe(permit, is_failure, now, error_text, retry_after_seconds)
+                    self._end_probe(is_failure, now, error_text, retry_after_seconds)
                 elif permit.epoch == self.epoch and self._state == CLOSED:
                     self._record(is_failure, now, error_text, retry_after_seconds, permit)
             elif permit == self.epoch and self._state == CLOSED:
@@ -229,9 +229,7 @@ class Circuit:
         if self.tally.is_too_much(now):
             self._open(now, f"too many failures: {error_text}" if error_text else "too many failures", asked)
 
-    def _end_probe(
-        self, permit: Permit, is_failure: bool | None, now: float, error_text: str, asked: float | None
-    ) -> None:
+    def _end_probe(self, is_failure: bool | None, now: float, error_text: str, asked: float | None) -> None:
         if is_failure is None:
             return
         if is_failure:

@@ -28,6 +28,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from spoolproof.errors import InvariantViolated
 from spoolproof.policies.aliases import PERIOD, THRESHOLD, lay_aliases
 from spoolproof.policies.breaker import DEFAULT_SHAPE, Shape, leaves
 from spoolproof.policies.part import Part
@@ -420,7 +421,7 @@ def _derive(values: dict[str, Any], kinds: set[str], rules: list[str], faults: l
 def _built_in_only() -> Sources:
     sources, faults = load({}, None)
     if faults:
-        raise ValueError("; ".join(faults))  # presets.toml itself is wrong, which a test would have found
+        raise InvariantViolated(f"presets.toml is wrong: {'; '.join(faults)}")
     return sources
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType, CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spoolproof import clock
 from spoolproof.policies import events
@@ -217,8 +217,8 @@ def _guard_steps(segment: Attempt, names: dict[str, Any], now: str, *, is_reject
             }
             enter.append(_TAKE_SLOT.format(permit=permit))
             leave.insert(0, _GIVE_SLOT_BACK)
-        elif isinstance(guard, Tokens):
-            names["take_token"] = guard.take
+        else:
+            names["take_token"] = cast("Tokens", guard).take
             enter.append(_TAKE_TOKEN.format(permit=permit))
     return {
         "no_permits": "".join(f"{permit} = " for permit in permits) + "None" if permits else "",

@@ -20,7 +20,7 @@ from spoolproof.policies.classifier import text_of
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.report import add_note
-from spoolproof.policies.timeout import await_it, is_awaitable, within
+from spoolproof.policies.timeout import await_it, close_it, is_awaitable, within
 from spoolproof.policies.verdict import Kind
 
 ENTRIES_MAX = 1024
@@ -188,7 +188,7 @@ class FallbackNode:
                 try:
                     answer = self._answer(rung, call, question, error)
                     if is_awaitable(answer):
-                        answer.close()
+                        close_it(answer)
                         raise TypeError(f"rung {number} is async; a sync call cannot await it")
                 except NoAnswer:
                     continue

@@ -179,8 +179,8 @@ class _Race:
         self._launched = self._node._extra_max + 1  # no budget means no hedge, and no asking again
         return False
 
-    async def _wait(self, seconds: float | None) -> set[asyncio.Task[Any]]:
-        """Return the attempts that are done, perhaps none when `seconds` have passed."""
+    async def _wait(self, seconds: float | None) -> list[asyncio.Task[Any]]:
+        """Return the attempts that ended, first launched first; perhaps none when `seconds` have passed."""
         loop = asyncio.get_running_loop()
         stirred: asyncio.Future[None] = loop.create_future()
 
@@ -188,21 +188,20 @@ class _Race:
             if not stirred.done():
                 stirred.set_result(None)
 
-        running = [task for task in self._twins if not task.done()]
-        for task in running:
-            task.add_done_callback(stir)
+        unseen = [task for task in self._twins if task not in self._seen]
+        for task in unseen:
+            task.add_done_callback(stir)  # soon if it is done already: tasks may start eagerly
         clock = self._call.clock
         timer = None if seconds is None else clock.call_at(clock.monotonic() + seconds, stir)
         try:
-            if len(running) + len(self._seen) == len(self._twins):  # else one ended already: tasks may start eagerly
-                await stirred
+            await stirred
         finally:
             if timer is not None:
                 timer.cancel()
-            for task in running:
+            for task in unseen:
                 task.remove_done_callback(stir)
-        done = {task for task in self._twins if task.done()} - self._seen
-        self._seen |= done
+        done = [task for task in unseen if task.done()]
+        self._seen.update(done)
         return done
 
     def _won(self, task: asyncio.Task[Any], twin: Call) -> Any:

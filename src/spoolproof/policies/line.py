@@ -180,10 +180,10 @@ class Line(ABC):
 
     def _tell(self) -> None:
         """Wake those who were granted, refused or moved up; called without the lock."""
-        while self._told:
+        while True:
             try:
                 waiter = self._told.pop(0)
-            except IndexError:  # another thread was quicker
+            except IndexError:  # that was the last, or another thread was quicker
                 return
             if not waiter.wake():
                 self._abandon(waiter)
@@ -259,4 +259,5 @@ class Step:
             line._is_busy = False
             line._gate(False)
             line.lock.release()
-        line._tell()
+        if line._told:
+            line._tell()

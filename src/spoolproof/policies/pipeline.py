@@ -14,7 +14,7 @@ from typing import Any
 
 from spoolproof.errors import CallRejected, DeadlineExceeded, InvariantViolated
 from spoolproof.policies import events
-from spoolproof.policies.call import Call, current
+from spoolproof.policies.call import Call, Prior, current
 from spoolproof.policies.classifier import Classifier, text_of
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.deadline import ends_at
@@ -22,7 +22,7 @@ from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.report import add_note
 from spoolproof.policies.retry import refuse_event_loop
 from spoolproof.policies.threads import run_in_thread
-from spoolproof.policies.timeout import await_it, finish, is_awaitable, run_limited
+from spoolproof.policies.timeout import await_it, close_it, finish, is_awaitable, run_limited
 from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
 
 
@@ -182,7 +182,7 @@ class Attempt(Segment):
             self.open(call)
             permits: list[object] = []
         else:
-            permits = self._take_over(call)
+            permits = self._take_over(call, call.prior)
         try:
             for enter, guard in self._enters[len(permits) :] if permits else self._enters:
                 permit = enter(call, call.now)
@@ -255,11 +255,9 @@ class Attempt(Segment):
         if self.judge.cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
             self._refuse(call)
 
-    def _take_over(self, call: Call) -> list[object]:
+    def _take_over(self, call: Call, prior: Prior) -> list[object]:
         """Go on where the express way left off, with the permits it got; raises the error it met."""
-        prior, call.prior = call.prior, None
-        if prior is None:
-            return []
+        call.prior = None
         call.attempts += 1
         call.has_started = prior.has_started
         if prior.error is None:
@@ -341,9 +339,7 @@ _NOWHERE = _Nowhere()
 
 def refuse_awaitable(call: Call, awaitable: Any) -> None:
     """Raise TypeError for a sync function that gave an awaitable: awaited later, it would run unprotected."""
-    close = getattr(awaitable, "close", None)
-    if close is not None:
-        close()
+    close_it(awaitable)
     # no repr: that of a partial shows its arguments
     function = getattr(call.function, "__qualname__", type(call.function).__qualname__)
     raise TypeError(

@@ -36,7 +36,7 @@ class Setting:
     def fault(self, value: object) -> str | None:
         """Return what is wrong with a value, with the legal range; None if nothing is."""
         if self.kind is str:
-            return None if value in self.choices else f"{self.name}={_text(value)}: one of {', '.join(self.choices)}"
+            return None if value in self.choices else f"{self.name}={_text(value)}: {self.legal}"
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.kind is int and not isinstance(value, int):
             is_number = False
@@ -48,7 +48,7 @@ class Setting:
     def legal(self) -> str:
         """The legal range in words."""
         if self.kind is str:
-            return ", ".join(self.choices)
+            return f"one of {', '.join(self.choices)}"
         what = "a whole number" if self.kind is int else "a number"
         return f"{what} from {_shown(self.low)} to {_shown(self.high)}"
 

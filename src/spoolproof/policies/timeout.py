@@ -216,3 +216,10 @@ def refuse_generators(function: Callable[..., Any]) -> None:
 async def await_it(awaitable: Any) -> Any:
     """Turn any awaitable into a coroutine, which can be stepped by hand."""
     return await awaitable
+
+
+def close_it(awaitable: Any) -> None:
+    """End an awaitable that nobody will await, if it is one that can be ended."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()

@@ -82,12 +82,11 @@ class TaskWaiter(Waiter):
 
     async def wait(self, clock: Clock) -> None:
         """Return once woken, or at `wakes_at`."""
-        timer = clock.call_at(self.wakes_at, self._wake) if self.wakes_at < NEVER else None
+        timer = clock.call_at(self.wakes_at, self._wake)
         try:
             await self._future
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
         self._future = self._loop.create_future()
 
 
@@ -109,11 +108,11 @@ class ThreadWaiter(Waiter):
     def wait(self, clock: Clock) -> None:
         """Return once woken, or at `wakes_at`. A test clock is slept on, so there a wake is seen only afterwards."""
         left = max(0.0, self.wakes_at - clock.monotonic())
-        if is_replaced() and left < NEVER:
+        if is_replaced():
             if not self._event.is_set():
                 clock.sleep_blocking(left)
         else:
-            self._event.wait(min(left, threading.TIMEOUT_MAX))
+            self._event.wait(left)
         self._event.clear()
 
 

@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,11 @@ async def publish(worker: Worker, *ids: str) -> None:
         assert "confirmed" == await worker.hear("outcome")
 
 
+def ids_in(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path, timeout=5)) as database:
+        return [id for (id,) in database.execute("select message_id from message order by id")]
+
+
 async def test_what_a_killed_consumer_held_reaches_another_within_seconds(start: Start) -> None:
     """Its lock is free, so nobody waits 30 s for its lease; the deliveries are counted."""
     publisher = await start()
@@ -132,7 +139,7 @@ async def test_a_frozen_consumers_late_acks_change_nothing(start: Start, path: P
     assert [["m1", 2], ["m2", 2]] == await last.hear_deliveries(2)
 
 
-async def test_a_working_consumer_keeps_its_claims_past_their_first_lease(start: Start) -> None:
+async def test_a_working_consumer_keeps_its_claims_past_their_first_lease(start: Start, path: Path) -> None:
     """A handler may take longer than a lease: the process renews for it."""
     claim_seconds = 1.5  # a machine at its limits may well leave a process alone for a third of a second
     publisher = await start(claim_seconds=claim_seconds)
@@ -144,6 +151,7 @@ async def test_a_working_consumer_keeps_its_claims_past_their_first_lease(start:
 
     worker.tell("ack")
     assert [True] == await worker.hear("acked")
+    await eventually(lambda: ids_in(path) == [])  # an ack is on its way to the file; killed before, it never was
     await publish(publisher, "m2")
     await worker.kill()  # so that both messages, if both are left, are the other's
     assert ["m2"] == [id for id, _ in await other.hear_deliveries(1)]

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
+from spoolproof.errors import Action
 from spoolproof.policies import (
     AttemptTimeout,
     Breaker,
     Bulkhead,
+    Consecutive,
     Deadline,
     DeadlineExceeded,
+    Kind,
     Policy,
     PolicyUsageError,
+    RateLimited,
     Registry,
     Retry,
     Timeout,
@@ -24,9 +28,11 @@ from spoolproof.policies import (
     events,
     idempotency_key,
     report,
+    timeout,
 )
 from spoolproof.policies.call import current
 from spoolproof.policies.retry import is_repeating
+from spoolproof.policies.verdict import SUCCESS
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -262,3 +268,164 @@ async def test_a_timeout_around_a_breaker_bounds_each_run_of_a_block(
     await clock.advance(4)
 
     assert AttemptTimeout is type(task.exception())
+
+
+def _ends(told: list[events.Event]) -> list[tuple[str, int]]:
+    return [(event.result, event.attempts) for event in told if isinstance(event, events.CallEnded)]
+
+
+async def _entered(policy: Policy, form: str) -> None:
+    block: Any = policy.permit() if form == "permit" else await anext(policy.attempts())
+    async with block:
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("reason", ["our own proxy is away", None])
+async def test_a_block_may_say_that_its_run_means_nothing(make: Make, clock: ManualClock, reason: str | None) -> None:
+    """Whatever it raises: only the block knows that nothing was sent."""
+    policy = make(Breaker(Consecutive(1)), Bulkhead(1))
+
+    with pytest.raises(ConnectionResetError) as raised:
+        async with policy.permit() as permit:
+            permit.neutral() if reason is None else permit.neutral(reason)
+            raise ConnectionResetError
+
+    known = report(raised.value)
+    assert ("closed", 0) == (policy.state, policy.machines.slots.running)
+    assert (Kind.LOCAL, False, reason or "declared by the block", Action.DEFER) == (
+        known.verdict.kind,
+        known.verdict.is_unknown,
+        known.verdict.reason,
+        known.disposition and known.disposition.action,
+    )
+
+
+@pytest.mark.parametrize("form", ["permit", "attempts"])
+async def test_a_block_that_declared_its_success_is_one_whatever_it_raises(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str
+) -> None:
+    """Of several declarations the first counts; what it raises is not tried again, and judged as what it is."""
+    policy = make(Retry(3), Breaker(Consecutive(1)), Bulkhead(1))
+
+    with pytest.raises(ConnectionRefusedError) as raised:
+        block: Any = policy.permit() if form == "permit" else await anext(policy.attempts())
+        async with block as permit:
+            permit.success()
+            permit.failure("transient")
+            raise ConnectionRefusedError
+
+    assert ("closed", 0, 1) == (policy.state, policy.machines.slots.running, policy.machines.circuit.successes_total)
+    assert Kind.TRANSIENT is report(raised.value).verdict.kind
+    assert [("AttemptEnded", SUCCESS), ("CallEnded", None)] == [
+        (type(event).__name__, getattr(event, "verdict", None)) for event in told
+    ]
+
+
+@pytest.mark.parametrize("parts", [[], [Retry(3)]], ids=["once", "retry"])
+@pytest.mark.parametrize("form", ["permit", "attempts"])
+async def test_a_block_is_refused_during_a_cooldown(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str, parts: list[Any]
+) -> None:
+    """Told once, and not tried again: a back-off would outlast what it waits for."""
+    policy = make(*parts, Bulkhead(1))
+    async with policy.permit() as permit:
+        permit.failure("rate_limited", retry_after_seconds=5)
+    told.clear()
+
+    with pytest.raises(RateLimited) as raised:
+        await _entered(policy, form)
+
+    assert ("cooldown", 5.0) == (raised.value.by, raised.value.retry_after_seconds)
+    assert "local" * (form == "attempts" and len(parts)) == report(raised.value).stop_reason
+    assert [("local", 1)] == _ends(told)
+    assert ["cooldown"] == [event.by for event in told if isinstance(event, events.CallRejectedBy)]
+    assert 0 == policy.machines.slots.running
+
+
+async def test_a_block_waits_its_turn_and_its_limit_begins_with_it(make: Make, clock: ManualClock) -> None:
+    policy = make(Bulkhead(1, wait_seconds_max=5), Timeout(10))
+
+    async def work(seconds: float) -> float:
+        async with policy.permit():
+            await clock.sleep(seconds)
+        return clock.monotonic()
+
+    first, second = asyncio.ensure_future(work(4)), asyncio.ensure_future(work(9))
+    await clock.advance(13)
+
+    assert (4.0, 13.0) == (first.result(), second.result())
+
+
+@pytest.mark.parametrize("form", ["permit", "attempts"])
+async def test_a_block_that_is_cancelled_is_told_so_and_leaves_no_timer(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str
+) -> None:
+    """A cancellation from outside is none of its limit, although both look the same inside."""
+    policy = make(Retry(3), Bulkhead(1), Timeout(10), idempotent=True)
+    task = asyncio.ensure_future(_entered(policy, form))
+    await clock.advance(1)
+
+    task.cancel()
+    await clock.advance(20)
+
+    assert (True, 0, {}) == (task.cancelled(), policy.machines.slots.running, timeout._fired)
+    assert [("cancelled", 1)] == _ends(told)
+    assert [] == [event for event in told if isinstance(event, events.AttemptTimedOut)]
+
+
+async def test_a_block_that_is_cancelled_in_its_back_off_is_told_so(
+    make: Make, clock: ManualClock, told: list[events.Event]
+) -> None:
+    policy = make(Retry(3), Bulkhead(1))
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt as permit:
+                permit.failure("transient", retry_after_seconds=30)
+
+    task = asyncio.ensure_future(work())
+    await clock.advance(29)
+    task.cancel()
+    await clock.advance(0)
+
+    assert (True, 0) == (task.cancelled(), policy.machines.slots.running)
+    assert [("cancelled", 1)] == _ends(told)
+
+
+async def test_a_block_that_is_cancelled_in_the_queue_is_told_so(
+    make: Make, clock: ManualClock, told: list[events.Event]
+) -> None:
+    policy = make(Retry(3), Bulkhead(1, wait_seconds_max=60))
+
+    async with policy.permit():
+        task = asyncio.ensure_future(_entered(policy, "attempts"))
+        await clock.advance(1)
+        task.cancel()
+        await clock.advance(0)
+
+        assert (True, 0, 1) == (task.cancelled(), policy.machines.slots.queued, policy.machines.slots.running)
+        assert [("cancelled", 1)] == _ends(told)
+
+
+async def test_a_drain_ends_the_back_off_of_a_block_with_its_error(clock: ManualClock) -> None:
+    registry = Registry(environ={})
+    policy = Policy("psp", Retry(3, delay_seconds=60), registry=registry)
+    error = ConnectionRefusedError()
+
+    async def work() -> None:
+        async for attempt in policy.attempts():
+            async with attempt:
+                raise error
+
+    task = asyncio.ensure_future(work())
+    await settle()
+    registry.drain()
+    await settle()
+
+    assert task.exception() is error
+    known = report(error)
+    assert ("draining", 1, Action.DEFER) == (
+        known.stop_reason,
+        known.attempts,
+        known.disposition and known.disposition.action,
+    )

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from spoolproof.clock import SYSTEM, Clock
-from spoolproof.errors import BulkheadFull, DeadlineExceeded, PolicyConfigError, PolicyUsageError
-from spoolproof.policies import Adaptive, Bulkhead
+from spoolproof.errors import AttemptTimeout, BulkheadFull, DeadlineExceeded, PolicyConfigError, PolicyUsageError
+from spoolproof.policies import Adaptive, Bulkhead, Policy, RateLimit, Registry, Retry, Timeout
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.call import LANES, Call
 from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
-from spoolproof.policies.waiter import LATE_SECONDS_MAX, Standing, Waiter
+from spoolproof.policies.waiter import LATE_SECONDS_MAX, Standing, ThreadWaiter, Waiter
 from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
@@ -223,6 +223,17 @@ def test_a_thread_under_a_test_clock_moves_it(clock: ManualClock) -> None:
     assert 30.0 == clock.monotonic()
 
 
+def test_a_thread_that_was_woken_before_it_waits_does_not_move_a_test_clock(clock: ManualClock) -> None:
+    waiter = ThreadWaiter(call_of(clock), 5.0)
+    waiter.wake()
+
+    waiter.wait(clock)
+    woken_at = clock.monotonic()
+    waiter.wait(clock)
+
+    assert (0.0, 5.0) == (woken_at, clock.monotonic())
+
+
 def test_those_who_left_unnoticed_make_room_in_a_full_queue() -> None:
     """Waiters of an event loop that stands still cannot withdraw."""
     slots = slots_of(1, queue_max=2, wait_seconds_max=1)
@@ -298,6 +309,21 @@ def test_only_successes_and_overloads_reach_an_adaptive_limit(verdict: Any) -> N
             slots.leave(True, call_of(has_started=True, attempt_started_at=number / 10), verdict, number / 10 + 0.05)
 
     assert (4, 0) == (slots.limit, slots.running)
+
+
+async def test_q26_a_wait_of_our_own_is_no_overload_of_the_dependency(registry: Registry, clock: ManualClock) -> None:
+    """It times out although nothing was sent; taken for an overload, a rate limit would close the bulkhead."""
+    rate = RateLimit(1, per_seconds=3, burst=1, wait_seconds_max=60, queue_max=20)
+    bulkhead = Bulkhead(Adaptive(limit_initial=20))
+    policy = Policy("psp", bulkhead, Timeout(0.9), Retry(2), rate, registry=registry, idempotent=True)
+    await policy.call(int)
+
+    for _ in range(3):
+        calls = [asyncio.ensure_future(policy.result(int)) for _ in range(20)]
+        await clock.advance(0.9)
+        assert {AttemptTimeout} == {type(call.result().error) for call in calls}
+
+    assert (20, 0) == (policy.machines.slots.limit, policy.machines.slots.running)
 
 
 def test_an_adaptive_limit_moves_the_slots_both_ways() -> None:

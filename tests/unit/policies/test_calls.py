@@ -18,6 +18,7 @@ from spoolproof.policies import (
     AttemptTimeout,
     Breaker,
     Bulkhead,
+    BulkheadFull,
     Chaos,
     Classifier,
     Consecutive,
@@ -27,11 +28,14 @@ from spoolproof.policies import (
     Kind,
     Policy,
     PolicyUsageError,
+    Rate,
     RateLimit,
+    RateLimited,
     Registry,
     Retry,
     Timeout,
     deadline,
+    events,
     report,
     within_delivery,
 )
@@ -134,6 +138,18 @@ async def test_a_result_is_not_asked_anything(make: Make, clock: ManualClock) ->
 
     assert proxy is await policy.call(lambda: proxy)
     assert proxy is policy.call_sync(lambda: proxy)
+
+
+async def test_a_sync_function_may_not_give_what_nobody_awaits(make: Make, clock: ManualClock) -> None:
+    """Also what cannot be closed: awaited later, it would run unprotected."""
+    policy = make(Bulkhead(1))
+
+    def begin() -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    with pytest.raises(TypeError, match="begin' returned Future, which nobody awaits"):
+        policy.call_sync(begin)
+    assert 0 == policy.machines.slots.running
 
 
 def test_the_arguments_of_a_partial_are_in_no_error(make: Make, clock: ManualClock) -> None:
@@ -266,6 +282,95 @@ async def test_a_back_off_on_the_event_loops_thread_is_our_mistake_and_not_an_ou
         make(Fallback("other"), Retry(3)).call_sync(refused)
 
     assert (Kind.BUG, ConnectionRefusedError) == (report(raised.value).verdict.kind, type(raised.value.__cause__))
+
+
+@pytest.mark.parametrize("form", ["express", "pipeline", "sync"])
+async def test_while_a_dependency_asks_for_less_no_attempt_is_made(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str
+) -> None:
+    parts = [Fallback.last_good(age_seconds_max=5)] if form == "pipeline" else []
+    policy = make(*parts, Retry(1), Bulkhead(1), classify=Classifier().rate_limited(LookupError))
+    runs: list[float] = []
+
+    def busy() -> None:
+        runs.append(clock.monotonic())
+        raise LookupError
+
+    async def call() -> Exception | None:
+        if form == "sync":
+            return policy.result_sync(busy).error
+        try:
+            await policy.call(busy)
+        except Exception as error:
+            return error
+        return None
+
+    errors = [await call()]
+    for seconds in (0.25, 0.75):
+        await clock.advance(seconds)
+        errors.append(await call())
+
+    assert [LookupError, RateLimited, LookupError] == [type(error) for error in errors]
+    assert isinstance(errors[1], RateLimited)
+    assert ("cooldown", 0.75) == (errors[1].by, errors[1].retry_after_seconds)
+    assert ([0.0, 1.0], 0) == (runs, policy.machines.slots.running)
+    assert ["cooldown"] == [event.by for event in told if isinstance(event, events.CallRejectedBy)]
+
+
+@pytest.mark.parametrize("form", ["async", "sync"])
+async def test_a_rejection_outside_retry_is_told_once(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str
+) -> None:
+    policy = make(Bulkhead(1, queue_max=0), Retry(3))
+
+    async with policy.permit():
+        error = (policy.result_sync(int) if form == "sync" else await policy.result(int)).error
+
+    assert isinstance(error, BulkheadFull)
+    assert (0, "") == (report(error).attempts, report(error).stop_reason)
+    assert [("bulkhead", str(error))] == [
+        (event.by, event.reason) for event in told if isinstance(event, events.CallRejectedBy)
+    ]
+
+
+@pytest.mark.parametrize("form", ["async", "sync"])
+async def test_a_breaker_around_retry_counts_a_success_when_it_ends(make: Make, clock: ManualClock, form: str) -> None:
+    """Counted when it began, a slow one would be gone from the window before its time."""
+    policy = make(Breaker(Rate(0.5, window_seconds=10, calls_min=2)), Retry(1), sync="cooperative")
+
+    if form == "sync":
+        policy.call_sync(clock.sleep_blocking, 9)
+    else:
+        call = asyncio.ensure_future(policy.call(clock.sleep, 9))
+        await clock.advance(9)
+        await call
+    await clock.advance(4)
+    await policy.result(away)
+
+    assert "open" == policy.state
+
+
+def test_a_bulkhead_around_retry_gives_its_slot_back_on_a_thread(make: Make, clock: ManualClock) -> None:
+    policy = make(Bulkhead(1), Retry(2, delay_seconds=0))
+    runs: list[int] = []
+
+    def work() -> str:
+        runs.append(policy.machines.slots.running)
+        if len(runs) == 1:
+            raise ConnectionRefusedError
+        return "value"
+
+    assert ("value", [1, 1], 0) == (policy.call_sync(work), runs, policy.machines.slots.running)
+
+
+async def test_what_never_waits_arms_no_timer(make: Make, clock: ManualClock) -> None:
+    """A timer costs more than the rest of the policy."""
+
+    async def at_once() -> str:
+        return "value"
+
+    assert "value" == await make(Timeout(20), Retry(2), Timeout(10)).call(at_once)
+    assert [] == clock._timers
 
 
 async def test_a_429_that_asks_for_no_time_is_tried_again_after_the_cooldown(make: Make, clock: ManualClock) -> None:

@@ -260,6 +260,15 @@ def test_a_probe_may_be_told_for_how_long_to_stay_away_too() -> None:
     assert ["open", "half_open"] == [machine.state(49.9), machine.state(50.0)]
 
 
+def test_a_time_that_grows_slowly_still_grows_to_the_maximum() -> None:
+    machine = opened(open_factor=1.01)
+    machine.round = 250
+
+    fail(machine, 5.0)
+
+    assert 60.0 == machine.retry_after(5.0)
+
+
 def test_a_very_old_outage_has_finite_times() -> None:
     machine = opened(open_factor=10)
     machine.round = 10_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import tracemalloc
 from typing import Any
 
@@ -427,18 +426,37 @@ def test_a_success_that_is_overtaken_by_a_transition_is_of_an_older_epoch() -> N
 )
 def test_a_plainly_closed_breaker_admits_without_its_lock(breaker: Breaker, expected: bool) -> None:
     machine = circuit(breaker)
+    locked: list[bool] = []
+    machine.lock = Noticed(machine.lock, locked)
 
     assert expected is (machine.plain_epoch != 0)
-    with machine.lock if expected else threading.Lock():
-        assert machine.enter(Call(), 0.0)
+    assert machine.enter(Call(), 0.0)
+    assert expected is (locked == [])
+
+
+class Noticed:
+    """A lock that tells that it was taken."""
+
+    def __init__(self, lock: Any, taken: list[bool]) -> None:
+        self._lock = lock
+        self._taken = taken
+
+    def __enter__(self) -> None:
+        self._taken.append(True)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def test_a_breaker_is_small() -> None:
     """A key may take 4 KiB in all, and there may be a thousand; settings are shared."""
     shared = resolve(Breaker(Rate() | Consecutive(10, within_seconds=60) | Slow(0.5, slow_seconds=5)))
+    kept = [Circuit("psp", "first", random=Fixed(0.5), **shared)]
     tracemalloc.start()
-    kept = [Circuit("psp", str(number), random=Fixed(0.5), **shared) for number in range(100)]
-    used = tracemalloc.get_traced_memory()[0] / len(kept)
+    before = tracemalloc.get_traced_memory()[0]
+    kept += [Circuit("psp", str(number), random=Fixed(0.5), **shared) for number in range(500)]
+    used = (tracemalloc.get_traced_memory()[0] - before) / 500
     tracemalloc.stop()
 
     assert used < 2_500

@@ -55,6 +55,19 @@ def test_no_rule_changes_what_a_cancellation_means(error: BaseException, has_sta
     assert (Status.NEUTRAL, Kind.CANCELLED, has_started) == (verdict.status, verdict.kind, verdict.is_unknown)
 
 
+def test_what_was_missing_on_this_side_says_nothing_of_the_dependency() -> None:
+    verdict = Classifier().local(LookupError).of_error(KeyError("no licence"))
+
+    assert (Status.NEUTRAL, Kind.LOCAL, False) == (verdict.status, verdict.kind, verdict.is_unknown)
+
+
+def test_a_result_rule_that_is_no_function_is_refused() -> None:
+    with pytest.raises(PolicyConfigError) as raised:
+        Classifier().result("bad")  # type: ignore[arg-type]
+
+    assert ("result('bad'): a function of the returned value",) == raised.value.faults
+
+
 def test_no_rule_changes_what_a_rejection_or_a_deadline_means() -> None:
     """Q18: neither says anything of the dependency."""
     classify = Classifier().transient(Exception)

@@ -509,6 +509,12 @@ def test_faults_of_a_policys_variables_are_found_when_it_is_resolved() -> None:
     assert [variable for variable in environ] == [fault.split("=")[0] for fault in faults]
 
 
+def test_a_text_that_is_no_choice_is_a_fault_that_lists_them() -> None:
+    found = resolved(Breaker(), environ={"SPOOLPROOF_POLICY_PSP_MODE": "On"})
+
+    assert ("SPOOLPROOF_POLICY_PSP_MODE='On': one of enforce, observe, off",) == tuple(found.faults)
+
+
 def test_an_unknown_setting_under_the_prefix_is_a_fault() -> None:
     sources = loaded({"SPOOLPROOF_POLICY_PSP_ATEMPTS": "3"})
 

@@ -108,12 +108,14 @@ def test_another_policy_under_a_taken_name_is_refused(
         (lambda registry: Policy("psp", Retry(), classify=LookupError, registry=registry), "classify="),  # type: ignore[arg-type]
         (lambda registry: Policy("psp", Retry(), idempotent="no", registry=registry), "idempotent='no'"),  # type: ignore[arg-type]
         (lambda registry: Policy("psp", Retry(), preset=["a"], registry=registry), "preset="),  # type: ignore[arg-type]
+        (lambda registry: Policy("psp", Retry(), sync="threads", registry=registry), "sync='threads': 'thread' or"),
         (lambda registry: Policy.standard("psp", 5, registry=registry), "parts=(5,)"),  # type: ignore[arg-type]
         (lambda registry: Policy.standard("psp", attemps=5, registry=registry), "attemps=5"),
         (lambda registry: Retry(10**5000), "attempts=<int>: a whole number from 1 to 10"),
         (lambda registry: Retry("x" * 5000), "attempts='xxx"),  # type: ignore[arg-type]
+        (lambda registry: Fallback.last_good(age_seconds_max=0), "age_seconds_max=0: a finite number of seconds above"),
     ],
-    ids=["classify", "idempotent", "preset", "part", "misspelt", "huge number", "long text"],
+    ids=["classify", "idempotent", "preset", "sync", "part", "misspelt", "huge number", "long text", "age"],
 )
 def test_a_wrong_argument_is_a_fault_that_names_it(
     registry: Registry, declare: Callable[[Registry], object], fault: str
@@ -196,9 +198,34 @@ def test_a_gate_shows_the_ramp_it_has(registry: Registry) -> None:
     registry.reload({})
     unsubscribe()
 
+    compiled = policy.machines.pipeline
+    policy.gating()  # a second consumer depends on it
+
+    assert compiled is policy.machines.pipeline
     assert "ramp_seconds=10 (gate)" in policy.explain()
     assert 10.0 == policy._definition.values["ramp_seconds"]
     assert [] == told
+
+
+def test_an_alias_that_code_hides_is_told(told: list[events.Event]) -> None:
+    """Whoever set it for the whole process has to learn that it does nothing here."""
+    registry = Registry(environ={"CB_RESET_TIMEOUT": "7000"})
+
+    Policy("psp", Breaker(open_seconds=9), registry=registry)
+    Policy("erp", Breaker(), registry=registry)
+
+    assert [events.SettingShadowed(policy="psp", setting="open_seconds", hidden="CB_RESET_TIMEOUT", by="code")] == told
+
+
+def test_a_function_that_a_policy_cannot_protect_is_refused_when_it_is_decorated(registry: Registry) -> None:
+    """At import, not at the first call."""
+    policy = Policy("psp", Hedge(), Timeout(5), idempotent=True, registry=registry)
+
+    with pytest.raises(PolicyConfigError) as raised:
+        policy(_handle)
+
+    assert "psp" == raised.value.policy
+    assert ["E3"] == [fault[:2] for fault in raised.value.faults]
 
 
 def test_listeners_are_called_under_no_lock() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from spoolproof.errors import PolicyError
 from spoolproof.policies import Breaker, Consecutive, Policy, Registry, Retry, events
+from spoolproof.policies.facts import read_fact
 from spoolproof.testing.clock import ManualClock
 
 REGISTRIES = 3
@@ -129,6 +130,54 @@ def test_a_cooldown_is_heard_up_to_the_own_maximum(clock: ManualClock) -> None:
     there.apply_facts([fact | {"at": fact["at"] + 1e6}])
 
     assert twin.machines.cooldown.until - clock.monotonic() == 300
+
+
+def test_a_cooldown_is_told_by_a_policy_without_a_breaker(clock: ManualClock) -> None:
+    registry = Registry(environ={})
+    policy = Policy("plain", Retry(1), registry=registry)
+    limit(policy, 60)
+
+    [fact] = registry.facts()
+
+    assert ("cooldown", "plain", clock.now().timestamp() + 60) == (fact["kind"], fact["policy"], fact["at"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "age"), [("isolation", 0), ("isolation", 60), ("cooldown", 0), ("reset", 600)], ids=str
+)
+def test_a_fact_that_is_over_changes_nothing(clock: ManualClock, kind: str, age: float) -> None:
+    """One that was long on its way: its time ended by itself."""
+    there, twin = make_process()
+    fail(twin)
+
+    there.apply_facts([GOOD | {"kind": kind, "at": clock.now().timestamp() - age}])
+
+    assert ("open", 0.0, None) == (twin.state, twin.machines.cooldown.until, twin.machines.last_reset)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "known", "expected"),
+    [
+        ("isolation", {}, {}, False),
+        ("isolation", {"is_released": True}, {}, True),
+        ("isolation", {"is_released": True}, {"is_released": True}, False),
+        ("isolation", {}, {"is_released": True}, False),
+        ("isolation", {"at": 99.0}, {}, False),
+        ("reset", {}, {}, False),
+        ("reset", {"at": 5.1}, {}, True),
+        ("reset", {"id": "2"}, {}, True),
+        ("reset", {"id": "0"}, {}, False),
+        ("cooldown", {"at": 6.0}, {}, False),
+        ("cooldown", {"at": 6.1}, {}, True),
+    ],
+)
+def test_a_fact_is_news_if_it_says_more(kind: str, told: Any, known: Any, expected: bool) -> None:
+    """Two processes that have told each other everything must come to rest."""
+    usual = GOOD | {"kind": kind, "at": 5.0}
+    fact = read_fact(usual | told)
+
+    assert expected is fact.is_news_to(read_fact(usual | known))
+    assert fact.is_news_to(None)
 
 
 def test_a_key_is_told_of_by_itself(clock: ManualClock) -> None:

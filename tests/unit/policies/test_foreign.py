@@ -55,6 +55,7 @@ from spoolproof.errors import (
 )
 from spoolproof.policies import Classifier, Kind, Verdict
 from spoolproof.policies.classifier import DEFAULT, text_of
+from spoolproof.policies.foreign import seconds_of
 from spoolproof.policies.verdict import SUCCESS, Status
 
 REQUEST = httpx.Request("GET", "http://127.0.0.1/")
@@ -248,6 +249,39 @@ def test_retry_after_as_a_date() -> None:
 
     assert 85 < seconds <= 90
     assert DEFAULT.of_error(WithStatus(429, **{"retry-after": past})).retry_after_seconds is None
+
+
+def test_retry_after_as_a_date_without_a_zone_is_in_utc() -> None:
+    """`-0000` says that nobody knows the zone."""
+    wall = SYSTEM.now().replace(microsecond=0)
+
+    assert 90.0 == seconds_of((wall + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S -0000"), wall)
+
+
+def test_headers_that_are_no_mapping_ask_for_nothing() -> None:
+    """Whatever an object calls `headers`, its error has to come through."""
+
+    class Strange(Exception):
+        status = 503
+        headers = SimpleNamespace(get=lambda: "5")
+
+    verdict = DEFAULT.of_error(Strange())
+
+    assert (Kind.OVERLOADED, None) == (verdict.kind, verdict.retry_after_seconds)
+
+
+def test_an_rpc_that_cannot_say_its_status_is_judged_by_its_class() -> None:
+    class Lost(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            raise RuntimeError("the channel is closed")
+
+    class Found(Lost):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.NOT_FOUND
+
+    verdicts = [DEFAULT.of_error(error()) for error in (Lost, Found)]
+
+    assert [(Kind.BUG, True), (Kind.PERMANENT, False)] == [(one.kind, one.is_unknown) for one in verdicts]
 
 
 def test_rules_of_the_user_come_first_and_in_their_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from spoolproof.errors import Action
 from spoolproof.policies import (
+    AttemptTimeout,
     Breaker,
     BreakerOpen,
     Bulkhead,
@@ -21,6 +23,7 @@ from spoolproof.policies import (
     Classifier,
     Consecutive,
     Deadline,
+    DeadlineExceeded,
     Fallback,
     Kind,
     Policy,
@@ -30,7 +33,9 @@ from spoolproof.policies import (
     Registry,
     Retry,
     Timeout,
+    deadline,
     events,
+    idempotency_key,
     report,
 )
 from spoolproof.policies.pipeline import Attempt
@@ -454,3 +459,198 @@ async def test_a_call_closed_from_another_context_ends_without_an_error(
         call.close()
 
     assert [1] == runs
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"lane": "fast"}, "lane='fast': use critical, normal, background"),
+        ({"cost": True}, "cost=True: a finite number above 0"),
+        ({"idempotency_key": ""}, "idempotency_key='': a text that is not empty"),
+        ({"idempotency_key": 5}, "idempotency_key=5: a text that is not empty"),
+    ],
+)
+def test_an_option_no_call_can_have_is_refused(make: Make, options: dict[str, Any], fault: str) -> None:
+    """A wrong lane would be served last, an empty key would make every call the same."""
+    with pytest.raises(PolicyUsageError) as raised:
+        make(Retry(2)).using(**options)
+
+    assert fault == str(raised.value)
+
+
+def test_only_functions_are_protected(make: Make) -> None:
+    with pytest.raises(TypeError, match=r"^5 is not a function$"):
+        make(Retry(2))(5)  # type: ignore[type-var]
+
+
+class _Turn:
+    """Fails once with an unknown outcome, then tells the key it sees."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def sync(self) -> str | None:
+        self.runs += 1
+        if self.runs == 1:
+            raise ConnectionResetError
+        return idempotency_key()
+
+    async def __call__(self) -> str | None:
+        return self.sync()
+
+
+async def test_options_reach_every_call_of_a_decorated_function(make: Make, clock: ManualClock) -> None:
+    """The key makes it idempotent, so it is tried again although the first outcome is unknown."""
+    options = make(Retry(2, delay_seconds=0)).using(idempotency_key="k")
+    turn = _Turn()
+
+    call = asyncio.ensure_future(options(turn)())
+    await clock.advance(1)
+
+    assert ("k", 2, None) == (call.result(), turn.runs, idempotency_key())
+
+
+def test_options_reach_every_sync_call_too(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(2, delay_seconds=0))
+    decorated, called = _Turn(), _Turn()
+
+    seen = policy.using(idempotency_key="k")(decorated.sync)(), policy.using(idempotency_key="l").call_sync(called.sync)
+
+    assert (("k", "l"), 2, 2, None) == (seen, decorated.runs, called.runs, idempotency_key())
+
+
+async def test_a_partial_of_an_object_that_is_called_async_is_async(make: Make, clock: ManualClock) -> None:
+    """Its wrapper would close the coroutine and refuse it as an awaitable of a sync function."""
+    turn = _Turn()
+    turn.runs = 1
+
+    assert await make(Retry(2))(functools.partial(turn))() is None
+
+
+@pytest.mark.parametrize(
+    "parts", [[Chaos(1, fault=Away)], [Fallback.last_good(age_seconds_max=5)]], ids=["chaos", "last"]
+)
+async def test_a_decorated_function_off_the_express_way_has_its_callers_deadline_and_is_told(
+    make: Make, clock: ManualClock, told: list[events.Event], parts: list[Any]
+) -> None:
+    policy = make(*parts, Timeout(60))
+
+    @policy
+    async def hang() -> None:
+        await clock.sleep(600)
+
+    with deadline.received({"Spoolproof-Deadline-Ms": "3000"}):
+        call = asyncio.ensure_future(hang())
+    await clock.advance(3)
+
+    chaotic = isinstance(parts[0], Chaos)
+    assert (Away if chaotic else DeadlineExceeded) is type(call.exception())
+    assert [("transient", 0.0) if chaotic else ("deadline", 3.0)] == [
+        (event.result, event.elapsed_seconds) for event in told if isinstance(event, events.CallEnded)
+    ]
+
+
+async def test_a_success_off_the_express_way_is_told(make: Make, clock: ManualClock, told: list[events.Event]) -> None:
+    policy = make(Fallback.last_good(age_seconds_max=5))
+
+    @policy
+    async def answer() -> str:
+        return "answer"
+
+    assert "answer" == await answer()
+    assert [("success", "live", 1)] == [
+        (event.result, event.source, event.attempts) for event in told if isinstance(event, events.CallEnded)
+    ]
+
+
+def test_a_sync_call_keeps_to_its_callers_deadline(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(9, delay_seconds=2, delay_factor=1), sync="cooperative")
+    begun = []
+
+    def refused() -> None:
+        begun.append(deadline.remaining())
+        clock.sleep_blocking(1)
+        raise ConnectionRefusedError
+
+    with deadline.received({"Spoolproof-Deadline-Ms": "1000"}), pytest.raises(ConnectionRefusedError) as raised:
+        policy.call_sync(refused)
+
+    assert ([1.0], "deadline") == (begun, report(raised.value).stop_reason)
+
+
+async def test_a_policy_without_a_breaker_admits_everybody(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(2))
+
+    policy.probe_now("the health check passed")
+
+    assert ("closed", 1.0, 0.0, False) == (
+        policy.state,
+        policy.admitted_share,
+        policy.open_until_seconds,
+        policy.gates,
+    )
+    assert await policy.wait_admission(0) is True
+    with pytest.raises(PolicyUsageError, match="'psp' has no Breaker to isolate"):
+        policy.isolate("maintenance")
+
+
+async def test_a_policy_says_what_its_breaker_admits(make: Make, clock: ManualClock) -> None:
+    policy = make(
+        Breaker(Consecutive(1), open_seconds=5, open_jitter=0, probes_max=4, probe_successes=1, ramp_seconds=10)
+    )
+    child = policy.for_key("eu")
+    shown = []
+
+    for step in (away, None, asyncio.sleep, None):
+        if step is not None:
+            await child.result(step, *([0] if step is asyncio.sleep else []))
+        else:
+            await clock.advance(5)
+        shown.append((repr(child), round(child.admitted_share, 6)))
+
+    assert [
+        ("<Policy psp[eu] open>", 0.0),
+        ("<Policy psp[eu] half_open>", 0.0),
+        ("<Policy psp[eu] closed>", 0.2),
+        ("<Policy psp[eu] closed>", 0.6),
+    ] == shown
+    assert ("<Policy psp closed>", 4) == (repr(policy), child.probes_max)
+
+
+async def test_a_health_check_that_passed_has_an_open_breaker_probe_at_once(
+    make: Make, clock: ManualClock, told: list[events.Event]
+) -> None:
+    policy = make(Breaker(Consecutive(1), open_seconds=60))
+    policy.probe_now("too early to matter")
+    await policy.result(away)
+
+    policy.probe_now("the health check passed")
+
+    assert ("half_open", 0.0) == (policy.state, policy.open_until_seconds)
+    changes = [event for event in told if isinstance(event, events.BreakerChanged)]
+    assert [("closed", "open"), ("open", "half_open")] == [(one.old, one.new) for one in changes]
+    assert "the health check passed" == changes[1].reason
+
+
+@pytest.mark.parametrize("form", ["call", "permit"])
+async def test_an_attempt_cut_off_at_its_own_limit_is_told(
+    make: Make, clock: ManualClock, told: list[events.Event], form: str
+) -> None:
+    """At its caller's it is not: that says nothing of the limit."""
+    policy = make(Timeout(5)).for_key("eu")
+
+    async def hang() -> None:
+        if form == "call":
+            await policy.call(clock.sleep, 600)
+        async with policy.permit():
+            await clock.sleep(600)
+
+    calls = [asyncio.ensure_future(hang())]
+    with deadline.received({"Spoolproof-Deadline-Ms": "4000"}):
+        calls.append(asyncio.ensure_future(hang()))
+    await clock.advance(5)
+
+    assert [AttemptTimeout, DeadlineExceeded] == [type(call.exception()) for call in calls]
+    assert [events.AttemptTimedOut(policy="psp", key="eu", attempt=1, timeout_seconds=5)] == [
+        event for event in told if isinstance(event, events.AttemptTimedOut)
+    ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from spoolproof.policies import Bulkhead, Hedge, Policy, Retry, Timeout
-from spoolproof.policies.hedge import HedgeNode
+from spoolproof.policies import Bulkhead, Hedge, Policy, PolicyUsageError, Retry, Timeout, events
+from spoolproof.policies.hedge import HedgeNode, Latencies
 from spoolproof.testing.clock import ManualClock
 
 Make = Callable[..., Policy]
@@ -142,3 +142,92 @@ async def test_every_cancellation_reaches_an_attempt_that_swallowed_the_first(ma
     await clock.advance(1)
 
     assert (False, True) == (is_done_at_first, call.cancelled())
+
+
+def test_only_the_latest_calls_say_how_slow_is_slow() -> None:
+    """A dependency that has become slower for good would be hedged at every call."""
+    latencies = Latencies()
+    seen = []
+
+    for seconds in [1.0] * 49 + [1.0] + [1.0] * 150 + [2.0] * 10 + [2.0] + [2.0] * 189 + [0.5] * 200:
+        latencies.add(seconds)
+        seen.append(latencies.percentile())
+
+    assert [None, 1.0] == seen[48:50]
+    assert [1.0, 2.0] == seen[
+        208:210
+    ]  # 10 of the latest 200 are above the 95th percentile, from the next on it is theirs
+    assert [2.0, 0.5] == [seen[399], seen[-1]]
+
+
+def test_a_sync_call_is_not_hedged(make: Make, clock: ManualClock) -> None:
+    """A thread cannot be cancelled, so the loser could not be ended."""
+    with pytest.raises(PolicyUsageError, match="policy 'psp': Hedge is for async functions only"):
+        make(Hedge(), idempotent=True).call_sync(int)
+
+
+async def test_an_attempt_that_is_cancelled_from_inside_cancels_the_call(make: Make, clock: ManualClock) -> None:
+    """Somebody wanted it to end; an answer of the other one would hide that."""
+    policy = make(Hedge(), Bulkhead(2), Timeout(4), idempotent=True)
+    begun = 0
+
+    async def work() -> str:
+        nonlocal begun
+        begun += 1
+        await clock.sleep(2)
+        if begun == 2:
+            raise asyncio.CancelledError
+        return "answer"
+
+    call = asyncio.ensure_future(policy.call(work))
+    await clock.advance(2)
+
+    assert (2, True, 0) == (begun, call.cancelled(), policy.machines.slots.running)
+    assert 1 == len(asyncio.all_tasks())
+
+
+async def test_without_budget_no_hedge_is_launched_and_none_is_asked_for_again(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(1, budget_ratio=0, budget_per_second_min=0.1), Hedge(3), Timeout(4), idempotent=True)
+    budget = policy._definition.shared.budget
+    assert budget.spend(clock.monotonic())
+    begun = []
+
+    async def work() -> str:
+        begun.append(clock.monotonic())
+        await clock.sleep(3)
+        return "answer"
+
+    call = asyncio.ensure_future(policy.call(work))
+    await clock.advance(1)
+    budget.configure(budget_ratio=0, budget_per_second_min=100)
+    await clock.advance(2)
+
+    assert ("answer", [0.0]) == (call.result(), begun)
+
+
+async def test_q16_of_two_that_answer_in_one_turn_the_first_wins(
+    make: Make, clock: ManualClock, told: list[events.Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody has to be told of the other's answer, unless it was asked for."""
+    policy = make(Hedge(), Bulkhead(2), Timeout(4), idempotent=True)
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    gate = asyncio.get_running_loop().create_future()
+    numbers = iter([1, 2])
+
+    async def work() -> int:
+        number = next(numbers)
+        await asyncio.shield(gate)
+        return number
+
+    call = asyncio.ensure_future(policy.call(work))
+    await clock.advance(1)
+    gate.set_result(None)
+    await clock.advance(0)
+
+    assert (1, None, 0, []) == (call.result(), next(numbers, None), policy.machines.slots.running, faults)
+    assert "" == caplog.text
+    assert ([1], []) == (
+        [event.attempt - 1 for event in told if isinstance(event, events.HedgeLaunched)],
+        [event for event in told if isinstance(event, events.HedgeWon)],
+    )

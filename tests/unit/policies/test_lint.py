@@ -133,6 +133,13 @@ def test_last_good_needs_a_key_where_questions_differ() -> None:
     assert [["E4"], [], []] == [[finding.code for finding in one] for one in found]
 
 
+def test_a_function_that_hides_its_parameters_is_taken_to_have_some() -> None:
+    """Some of those written in C do: it would be answered with the answer to another question."""
+    findings = lint.function_findings([Fallback.last_good(age_seconds_max=5)], max, is_async=False)
+
+    assert ["E4"] == [finding.code for finding in findings]
+
+
 def test_a_message_names_value_setting_and_remedy() -> None:
     parts = (Deadline(5), Timeout(7))
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -467,6 +469,45 @@ def test_q29_abandoned_threads_are_counted_and_bounded(monkeypatch: pytest.Monke
         time.sleep(0.001)
 
     assert 0 == threads.abandoned()
+
+
+def test_q29_an_attempt_that_ends_just_at_its_limit_is_not_given_up(make: Make) -> None:
+    """Its value is kept, and its thread is not counted: nobody would ever count it off."""
+    attempt = threads._Attempt(make(Timeout(5)).new_call(str, (5,), {}))
+
+    attempt.run()
+
+    assert (False, "5", 0) == (attempt.abandon(), attempt.value, threads.abandoned())
+
+
+def test_q29_ctrl_c_leaves_the_thread_to_itself_and_gives_the_slot_back() -> None:
+    policy = Policy("q29c", Bulkhead(1), Timeout(30), registry=Registry(environ={}))
+    waiting, release = threading.get_ident(), threading.Event()
+
+    def interrupted() -> None:
+        while not _waits_for_its_thread(waiting):
+            time.sleep(0.001)
+        signal.pthread_kill(waiting, signal.SIGINT)
+        release.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        policy.call_sync(interrupted)
+    left = threads.abandoned(), policy.machines.slots.running
+    release.set()
+    ended = time.monotonic() + 5
+    while threads.abandoned() and time.monotonic() < ended:
+        time.sleep(0.001)
+
+    assert ((1, 0), 0) == (left, threads.abandoned())
+
+
+def _waits_for_its_thread(ident: int) -> bool:
+    frame = sys._current_frames()[ident]
+    while frame.f_back is not None:
+        if (frame.f_code.co_name, frame.f_back.f_code.co_name) == ("wait", "run_in_thread"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 async def test_q30_a_body_that_honours_cancellation_ends_at_its_deadline(make: Make, clock: ManualClock) -> None:

@@ -21,12 +21,12 @@ from spoolproof.policies import (
     Policy,
     Rate,
     RateLimit,
+    RateLimited,
     Registry,
     Retry,
     events,
     report,
 )
-from spoolproof.policies.circuit import Circuit
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -368,8 +368,8 @@ async def test_waiting_for_admission_ends_when_the_breaker_probes(make: Make, cl
 class _Overtaken:
     """A lock before which, at its n-th use, somebody on another thread comes."""
 
-    def __init__(self, machine: Circuit, uses: int, act: Callable[[], object]) -> None:
-        self._lock = machine.lock
+    def __init__(self, lock: Any, uses: int, act: Callable[[], object]) -> None:
+        self._lock = lock
         self._uses = uses
         self._act = act
 
@@ -390,7 +390,7 @@ async def test_waiting_for_admission_misses_no_release(make: Make, clock: Manual
     release = policy.isolate("maintenance", ttl_seconds=3_600)
     machine = policy.machines.circuit
     assert machine is not None
-    machine.lock = _Overtaken(machine, uses, release)  # type: ignore[assignment]
+    machine.lock = _Overtaken(machine.lock, uses, release)  # type: ignore[assignment]
 
     waiting = asyncio.ensure_future(policy.wait_admission(7_200))
     await settle()
@@ -399,6 +399,21 @@ async def test_waiting_for_admission_misses_no_release(make: Make, clock: Manual
 
     assert waiting.done()
     assert waiting.result() is True
+
+
+async def test_waiting_for_admission_bears_two_changes_at_once(make: Make, clock: ManualClock) -> None:
+    policy = make(Breaker(probe_successes=1))
+    release = policy.isolate("maintenance", ttl_seconds=3_600)
+    waiting = asyncio.ensure_future(policy.wait_admission(7_200))
+    await settle()
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    release()
+    policy.reset("they are done")
+    await settle()
+
+    assert (True, []) == (waiting.result(), faults)
 
 
 async def test_waiting_for_admission_notices_that_a_reload_let_everybody_in(
@@ -486,3 +501,45 @@ def test_asking_again_for_held_children_keeps_no_more_than_the_maximum(registry:
 
     assert held == again
     assert 3 == len(policy._definition._children)
+
+
+def test_a_held_child_is_itself_where_further_keys_share_one(registry: Registry) -> None:
+    """Whoever holds it and whoever asks for its key must count in the same place."""
+    policy = Policy("psp", Breaker(), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "1"})
+    held = policy.for_key("held")
+    pinned = policy.for_key("pinned")
+
+    pinned.isolate("maintenance")
+
+    assert policy.for_key("held") is held
+    assert "(overflow)" == policy.for_key("other").key
+    assert ["pinned"] == list(policy._definition._children)
+
+
+def test_room_for_a_child_that_another_thread_takes_is_made_again(registry: Registry) -> None:
+    """Else as many threads as ask at once would each keep one child more than may be."""
+    policy = Policy("psp", Breaker(), registry=registry)
+    registry.reload({"SPOOLPROOF_POLICY_PSP_KEYS_MAX": "1"})
+    definition = policy._definition
+    definition._lock = _Overtaken(definition._lock, 2, lambda: policy.for_key("quick"))  # type: ignore[assignment]
+
+    child = policy.for_key("slow")
+
+    assert ("slow", ["slow"]) == (child.key, list(definition._children))
+
+
+def test_a_reload_changes_a_rate_and_keeps_what_was_taken(registry: Registry, clock: ManualClock) -> None:
+    policy = Policy("psp", RateLimit(1, burst=2, wait_seconds_max=0), registry=registry)
+    tokens = policy.machines.tokens
+    policy.call_sync(int)
+
+    registry.reload({"SPOOLPROOF_POLICY_PSP_RATE": "0.01"})
+
+    assert policy.machines.tokens is tokens
+    policy.call_sync(int)
+    clock.sleep_blocking(99.9)  # at the old rate both would be back
+    with pytest.raises(RateLimited):
+        policy.call_sync(int)
+    clock.sleep_blocking(0.2)
+    policy.call_sync(int)

@@ -115,6 +115,16 @@ async def test_an_error_raised_again_by_its_library_does_not_speak_of_the_call_b
     assert report(shared).is_breaker_closed
 
 
+async def test_what_a_policy_knew_is_kept_on_the_error(world: World) -> None:
+    error = await failure(Policy("psp", Retry(1), registry=world.registry))
+
+    kept = kept_report(error)
+
+    assert kept is report(error)
+    assert kept is not None
+    assert (1, "attempts") == (kept.attempts, kept.stop_reason)
+
+
 def test_what_no_policy_has_seen_has_no_report() -> None:
     assert kept_report(ValueError("mine")) is None
     assert kept_report(BreakerOpen("psp", "open", "x", 1.0)) is not None

@@ -9,6 +9,7 @@ import pytest
 from spoolproof.backoff import seeded_random
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Slow, events
+from spoolproof.policies.admission import Permit
 from spoolproof.policies.breaker import Rule
 from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
@@ -208,6 +209,12 @@ def test_one_that_waits_hides_no_slow_call_behind_it() -> None:
     assert "open" == machine.state(2.0)
 
 
+def test_without_a_call_a_permit_has_run_since_it_was_given() -> None:
+    permit = Permit(1, 5.0, is_probe=False, lease_until=0.0)
+
+    assert [False, True] == [permit.has_run(2.0, now) for now in (6.9, 7.0)]
+
+
 class LookedAt(Call):
     """A call at whose sight the collector ends others, on the same thread."""
 
@@ -276,3 +283,49 @@ def test_rejecting_and_reading_the_state_take_no_lock_where_time_brings_nothing_
 
     assert 4.0 == rejected(open_, 1.0).retry_after_seconds
     assert "closed" == closed.state(1.0)
+
+
+# --- what other processes tell ---------------------------------------------------------------------------------------
+
+
+def known(machine: Circuit, now: float) -> list[tuple[str, str, float]]:
+    return [(one.id, one.reason, one.until) for one in machine.isolations_known(now)]
+
+
+def test_an_isolation_that_another_process_tells_of_is_made_once_and_lasts_as_long() -> None:
+    """It is told again and again; an older reading of the clock is no reason to end it sooner."""
+    machine = circuit()
+    changes = changes_of(machine)
+
+    for now in (1.0, 2.0):
+        machine.isolate_alike("a", "maintenance", 60, now)
+    machine.isolate_alike("b", "a drill", 30, 0.5)
+
+    assert ["maintenance", "a drill"] == [change.reason for change in changes]
+    assert [("a", "maintenance", 61.0), ("b", "a drill", 32.0)] == known(machine, 2.0)
+    assert ["isolated", "half_open"] == [machine.state(60.9), machine.state(61.0)]
+    assert [] == known(machine, 0.0)
+
+
+def test_an_isolation_that_another_process_has_ended_ends_and_does_not_come_back() -> None:
+    machine = circuit()
+    changes = changes_of(machine)
+    machine.isolate_alike("a", "maintenance", 60, 1.0)
+
+    machine.release_alike("b", 2.0)
+    before = machine.state(2.0)
+    machine.release_alike("a", 1.5)
+    machine.isolate_alike("a", "maintenance", 60, 3.0)
+
+    assert ["isolated", "half_open"] == [before, machine.state(3.0)]
+    assert ["isolated", "half_open"] == [change.new for change in changes]
+    assert [("a", "maintenance", 2.0)] == known(machine, 3.0)
+
+
+def test_a_reset_ends_what_other_processes_are_then_told_has_ended() -> None:
+    machine = circuit()
+    machine.isolate_alike("a", "maintenance", 60, 1.0)
+
+    machine.reset("checked by hand", 2.0)
+
+    assert [("a", "maintenance", 2.0)] == known(machine, 3.0)

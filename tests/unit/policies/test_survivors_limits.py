@@ -330,6 +330,56 @@ def test_an_empty_bucket_takes_back_what_it_gave_after_a_reload_that_changes_not
     assert 2 == tokens.available(5.0)
 
 
+def test_a_token_taken_after_a_lowered_burst_comes_back() -> None:
+    """Only those of the larger bucket do not."""
+    tokens = tokens_of(1, burst=1_000)
+    tokens.enter(call_of(cost=1_000), 5.0)
+    tokens.configure(rate=1, burst=10)
+
+    give_back(tokens, tokens.enter(call_of(), 6.0), now=6.0)
+
+    assert 1 == tokens.available(6.0)
+
+
+def test_tokens_that_came_back_once_do_not_come_back_with_the_next() -> None:
+    """Of four and four, taken before a call that found three missing: without either, the bucket had been full."""
+    tokens = tokens_of(1, burst=20)
+    permits = [tokens.enter(call_of(cost=cost), 0.0) for cost in (1, 4, 4)]
+    tokens.enter(call_of(), 6.0)
+
+    found = []
+    for permit in permits[:0:-1]:
+        give_back(tokens, permit, 4, 6.0)
+        found.append(tokens.available(6.0))
+
+    assert [19, 19] == found
+
+
+def test_a_queue_that_is_empty_again_holds_nobody_up() -> None:
+    tokens = tokens_of(1)
+    tokens.enter(call_of(), 0.0)
+    waiter = Stub(call_of())
+    tokens._join(waiter, call_of(), 0.0)
+    tokens._abandon(waiter)
+
+    assert tokens.enter(call_of(), 0.0) is None
+
+
+def test_one_step_passes_over_all_that_are_gone() -> None:
+    """Three closed event loops; the next step may be an hour away."""
+    tokens = tokens_of(1, wait_seconds_max=60)
+    tokens.enter(call_of(), 0.0)
+    waiters = [Stub(call_of(), 60.0) for _ in range(4)]
+    for waiter in waiters:
+        tokens._join(waiter, call_of(), 0.0)
+    for waiter in waiters[:3]:
+        waiter.is_dead = True
+
+    tokens._give_back(lambda: None, 1.0)
+
+    assert [Standing.OVER] * 3 + [Standing.GRANTED] == [waiter.standing for waiter in waiters]
+
+
 def test_what_comes_back_first_does_not_hide_that_the_rest_has_run_over() -> None:
     """Of the ten tokens of the third call, seven had come back before the fourth, which remains."""
     tokens = tokens_of(1, burst=20)

@@ -9,7 +9,7 @@ import pytest
 from spoolproof.backoff import seeded_random
 from spoolproof.policies import Breaker, events
 from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.snapshots import cooldown_left, read_snapshot
+from spoolproof.policies.snapshots import ID_MAX, cooldown_left, read_snapshot
 
 from .breakers import circuit, resolve
 
@@ -55,6 +55,25 @@ def test_an_isolation_with_no_time_left_is_over() -> None:
 
     left = [(reason, seconds) for reason, seconds, *_ in read_snapshot(kept, 1_000.0).isolations]
     assert [("still", 0.5)] == left
+
+
+def test_an_isolation_is_the_same_one_after_a_restart() -> None:
+    """Else other processes would go on telling of it when it has been released here."""
+    before, after = circuit(), circuit()
+    isolation = before.isolate("maintenance", 60, 1.0)
+
+    after.restore(KEPT | before.snapshot(1.0, 1_000.0), 1.0, 1_000.0)
+
+    assert [isolation.id] == [one.id for one in after.isolations_known(1.0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("a", "a"), ("x" * 9_999, "x" * ID_MAX), ("", None), (7, None), (None, None)]
+)
+def test_an_isolation_whose_id_is_none_gets_a_new_one(given: object, expected: str | None) -> None:
+    kept = KEPT | {"isolations": [{"id": given, "reason": "maintenance", "until": 1_060.0}]}
+
+    assert [("maintenance", 60.0, expected)] == list(read_snapshot(kept, 1_000.0).isolations)
 
 
 @pytest.mark.parametrize(
