@@ -58,8 +58,9 @@ check: setup-python ## Format, lint, types, layers, unit tests; before every com
 	$(BIN)/lint-imports
 	$(PYTEST) $(wildcard tests/unit tests/architecture tests/api)
 
+# Three at a time, each with servers of its own: most of their time they wait for a fault to end.
 test: setup check ## What CI runs: check, then real processes and real servers
-	$(PYTEST) -m "not proof" $(wildcard tests/conformance tests/integration tests/crash tests/acceptance tests/docs)
+	$(PYTEST) -n 3 --dist worksteal -m "not proof" $(wildcard tests/conformance tests/integration tests/crash tests/acceptance tests/docs)
 
 ci: export SPOOLPROOF_DOSE = ci
 ci: export CI = true
