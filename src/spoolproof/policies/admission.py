@@ -30,6 +30,10 @@ class Permit:
         self.lease_until = lease_until
         self.is_slow = False
 
+    def belong_to(self, call: Call) -> None:
+        """Learn whose attempt it is: one that the express way began without a call."""
+        self._call = call
+
     def has_run(self, seconds: float, now: float) -> bool:
         """Whether the dependency has had it for so long; what it waits for a slot or a token is our own doing."""
         call = self._call

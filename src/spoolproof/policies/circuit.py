@@ -46,7 +46,7 @@ class Circuit:
         "_changes", "_closed_at", "_key", "_last_error", "_mode", "_name",
         "_now", "_open_until", "_probes", "_ramp", "_random", "_reason", "_rejects_until", "_running",
         "_settings", "_slow_seconds", "_state", "_successes", "epoch",
-        "failures_total", "is_plain", "isolations", "lock", "plain_epoch", "round", "successes_total", "tally",
+        "failures_total", "isolations", "lock", "plain_epoch", "round", "successes_total", "tally",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +96,6 @@ class Circuit:
         self._settings: Mapping[str, Any] = settings
         self.tally.configure(rule, settings, self._now)
         self._slow_seconds = self.tally.slow_seconds
-        self.is_plain = self._slow_seconds is None  # else permits have to know their call
         if self._slow_seconds is None or mode == "off":
             self._running.clear()
         self._set_fast()
@@ -104,6 +103,7 @@ class Circuit:
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     needs_time = True
+    is_plain = True
 
     def enter(self, call: Call, now: float) -> object:
         """Admit a call. Raises BreakerOpen."""

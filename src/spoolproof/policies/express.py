@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from spoolproof import clock
 from spoolproof.policies import events
+from spoolproof.policies.admission import Permit
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.call import Call, Prior, reset
 from spoolproof.policies.circuit import Circuit
@@ -252,6 +253,9 @@ def _seat_of(policy: Policy, has_deadline: bool) -> Callable[..., Call]:
         else:
             taken = [permit for permit in permits if permit is not None]
             call.prior = Prior(taken, has_started, None if type(error) is WaitsFirst else error)
+            for permit in taken:
+                if isinstance(permit, Permit):
+                    permit.belong_to(call)  # it may wait now, and that is not the dependency's doing
         return call
 
     return seat
