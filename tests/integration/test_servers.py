@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,3 +270,12 @@ def _eventually(condition: Callable[[], bool], *, seconds: float = 10) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has the server run as somebody else")
+def test_a_folder_that_nobody_else_may_enter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with pytest.raises(ServerFailed, match=f"TMPDIR={tmp_path}: as root"), PostgresServer():
+        pass

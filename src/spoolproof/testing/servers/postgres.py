@@ -142,18 +142,24 @@ class PostgresServer(PrivateServer):
             os.chown(self._data, self._account.pw_uid, self._account.pw_gid)
         options = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
         with (self.directory / "initdb.log").open("wb") as log:
-            done = subprocess.run(
-                [str(self._bin / "initdb"), "-D", str(self._data), "-U", USER, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._env,
-                cwd=self.directory,
-                check=False,
-                user=None if self._account is None else self._account.pw_uid,
-                group=None if self._account is None else self._account.pw_gid,
-                extra_groups=None if self._account is None else [],
-            )
+            try:
+                done = subprocess.run(
+                    [str(self._bin / "initdb"), "-D", str(self._data), "-U", USER, *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._env,
+                    cwd=self.directory,
+                    check=False,
+                    user=None if self._account is None else self._account.pw_uid,
+                    group=None if self._account is None else self._account.pw_gid,
+                    extra_groups=None if self._account is None else [],
+                )
+            except PermissionError as error:
+                raise ServerFailed(
+                    f"TMPDIR={tempfile.gettempdir()}: as root, PostgreSQL runs as {UNPRIVILEGED}, who cannot enter it; "
+                    "set TMPDIR to a directory that everybody may enter"
+                ) from error
         if done.returncode != 0:
             raise ServerFailed(f"initdb failed with {done.returncode}\n{self.logs()}")
         with (self._data / "postgresql.conf").open("a") as configuration:
