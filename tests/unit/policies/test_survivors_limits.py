@@ -13,6 +13,7 @@ from spoolproof.policies.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_M
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.line import Step
+from spoolproof.policies.verdict import SUCCESS
 from spoolproof.policies.waiter import Standing
 from spoolproof.testing.clock import ManualClock
 
@@ -426,3 +427,40 @@ def test_one_whose_turn_is_late_looks_again_after_as_long_as_its_tokens_take() -
     assert not tokens._look(waiters[1], 3.5)
 
     assert 5.0 == waiters[1].wakes_at
+
+
+def test_the_short_way_takes_one_token_from_a_bucket_that_is_not_full_too() -> None:
+    tokens = tokens_of(1, burst=3)
+
+    taken = [tokens.take(0.0) for _ in range(3)]
+
+    assert all(taken)
+    assert tokens.take(0.0) is None
+    assert 0 == tokens.available(0.0)
+
+
+def test_those_who_are_gone_keep_nobody_behind_them_from_the_tokens() -> None:
+    tokens = tokens_of(1, burst=1, wait_seconds_max=60)
+    tokens.enter(call_of(), 0.0)
+    waiters = [Stub(call_of(), 60.0) for _ in range(4)]
+    for waiter in waiters:
+        tokens._join(waiter, call_of(), 0.0)
+    for waiter in waiters[:3]:
+        waiter.is_dead = True
+
+    tokens.configure(rate=100, burst=5)  # there are tokens, and one look at the queue
+
+    assert [Standing.OVER] * 3 + [Standing.GRANTED] == [waiter.standing for waiter in waiters]
+
+
+def test_a_slot_that_came_free_on_the_way_to_the_queue_is_one_of_several() -> None:
+    slots = slots_of(2)
+    for _ in range(2):
+        slots.enter(call_of(), 0.0)
+    late = call_of()
+    assert slots.enter(late, 0.0) is None
+    slots.leave(True, call_of(), SUCCESS, 0.0)
+
+    assert slots._join(Stub(late), late, 0.0)
+
+    assert 2 == slots.running
