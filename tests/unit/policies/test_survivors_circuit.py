@@ -10,7 +10,6 @@ from spoolproof.backoff import seeded_random
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Slow, events
 from spoolproof.policies.admission import Permit
-from spoolproof.policies.breaker import Rule
 from spoolproof.policies.call import Call
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import Kind, verdict_of
@@ -255,15 +254,6 @@ def test_what_began_while_it_was_off_counts_for_nothing(way: str) -> None:
 
     assert ["closed", "open"] == [machine.state(2.0), outage.state(2.0)]
     assert [1, 0] == [machine.epoch, outage.round]
-
-
-@pytest.mark.parametrize(("rule", "expected"), [(Consecutive(1), True), (Slow(0.5, slow_seconds=2), False)])
-def test_a_permit_need_not_know_its_call_unless_slow_ones_count(rule: Rule, expected: bool) -> None:
-    """The short way makes no call at all."""
-    machine = circuit(Breaker(Consecutive(1) if not expected else Slow(0.5, slow_seconds=2)))
-    reload(machine, Breaker(rule))
-
-    assert expected is machine.is_plain
 
 
 class Forbidden:
