@@ -18,7 +18,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.ids import derived_id
 from spoolproof.policies import Registry
-from spoolproof.policies.facts import ISOLATION, Fact, read_fact
+from spoolproof.policies.facts import ISOLATION, Fact, facts_of, read_fact
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
 
@@ -56,27 +56,21 @@ class FactExchange:
         """Nothing to let go of."""
 
     async def _exchange(self) -> None:
-        wall = self._clock.now().timestamp()
+        now = self._clock.now()
         stored: dict[str, Fact] = {}
-        over: list[str] = []
         for row, record in (await self._store.state.all(self._kind)).items():
             fact = _read(row, record)
-            if fact is not None:
+            if fact is not None and not fact.is_over(now.timestamp() - _KEPT_SECONDS):
                 stored[row] = fact
-                if fact.is_over(wall - _KEPT_SECONDS):
-                    over.append(row)
-            elif self._clock.now() - record.updated_at > timedelta(seconds=_UNREADABLE_SECONDS):
-                over.append(row)
+            elif fact is not None or now - record.updated_at > timedelta(seconds=_UNREADABLE_SECONDS):
+                await self._store.state.remove(self._kind, row)
         self._policies.apply_facts([fact.to_dict() for fact in stored.values()])
-        for data in self._policies.facts():
-            fact = read_fact(data)
+        for fact in (fact for policy in self._policies.all() for fact in facts_of(policy)):
             try:
                 if fact.is_news_to(stored.get(row := _row_of(fact))):
-                    await self._store.state.put(self._kind, row, msgspec.json.encode(data))
-            except ValueError as error:  # a key that is no text, or too long for any row
+                    await self._store.state.put(self._kind, row, msgspec.json.encode(fact.to_dict()))
+            except (TypeError, ValueError) as error:  # a key or reason that is no text, or too long for any row
                 logger.error("policies.fact_not_told policy=%s kind=%s error=%s", fact.policy, fact.kind, error)
-        for row in over:
-            await self._store.state.remove(self._kind, row)
 
 
 def _read(row: str, record: StateRecord) -> Fact | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ISOLATION, RESET, COOLDOWN = "isolation", "reset", "cooldown"
 
 RESET_SECONDS = 600.0  #: for how long a reset is told: a process that was cut off for longer has seen more since
+_AHEAD_SECONDS = 60.0  #: how far the clock of another machine may be ahead
 _SKEW_SECONDS = 1.0  #: by how much two cooldowns differ at least, or clocks would have them grow in turn
 
 
@@ -35,8 +36,10 @@ class Fact:
     is_released: bool = False
 
     def is_over(self, wall: float) -> bool:
-        """Whether nobody needs to hear of it any more."""
-        return wall >= self.at + (RESET_SECONDS if self.kind == RESET else 0.0)
+        """Whether nobody needs to hear of it any more, or nobody can have said it yet: a clock or a row is wrong, and a
+        fact from far ahead would come again and again, and outrank all that is said after it."""
+        kept, ahead = (RESET_SECONDS, 0.0) if self.kind == RESET else (0.0, ISOLATE_SECONDS_MAX)
+        return not wall - kept < self.at <= wall + ahead + _AHEAD_SECONDS
 
     def is_news_to(self, other: Fact | None) -> bool:
         """Whether this says more than the other of the same thing, None if there is none."""

@@ -25,7 +25,7 @@ _LOWS_MAX = 32  #: moments kept of how far from full the bucket was; fewer only 
 
 
 class RateLimit(Part):
-    """Lets `rate` calls through each `per_seconds` (default 1), and `burst` (default = rate) at once after a pause.
+    """Lets `rate` calls through each `per_seconds` (default 1), after a pause `burst` (default: rate, or 1) at once.
 
     Further ones wait up to `wait_seconds_max` (default 1, 0 to 60), at most `queue_max` (default 64) of them, first
     come, first served; then RateLimited, which says when to come back. A call counts as `using(cost=…)` tokens, 1 by

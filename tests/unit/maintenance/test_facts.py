@@ -180,3 +180,46 @@ async def test_a_key_that_cannot_be_written_keeps_no_other_from_being_told(
 
     assert twin.for_key("berlin").state == "isolated"
     assert "policies.fact_not_told policy=psp kind=isolation" in caplog.text
+
+
+async def test_a_cooldown_that_begins_as_the_row_of_the_last_one_goes_is_told(world: World) -> None:
+    policy, here = world.process()
+    clock = world.clock
+    policy.machines.cooldown.start(clock.monotonic(), 10.0)
+    await here.run_once()
+    await clock.sleep(70)
+    policy.machines.cooldown.start(clock.monotonic(), 20.0)
+
+    await here.run_once()
+
+    told_at = clock.now().timestamp() - limits.FACTS_SECONDS
+    assert [pytest.approx(told_at + 20)] == [row["at"] for row in await world.rows()]
+
+
+async def test_a_row_from_a_future_that_cannot_be_stands_in_nobodys_way(world: World) -> None:
+    policy, here = world.process()
+    policy.reset("the dependency is back")
+    await here.run_once()
+    [(row, record)] = (await world.store.state.all(KIND)).items()
+    damaged = json.loads(record.value) | {"id": "0", "at": 9e11}
+    await world.store.state.put(KIND, row, json.dumps(damaged).encode())
+
+    await here.run_once()
+
+    assert ["the dependency is back"] == [one["reason"] for one in await world.rows()]
+    assert 9e11 not in [one["at"] for one in await world.rows()]
+
+
+async def test_a_reason_that_no_row_can_hold_keeps_no_other_from_being_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy, here = world.process()
+    twin, there = world.process()
+    policy.for_key("berlin").reset(object())  # type: ignore[arg-type]
+    policy.isolate("maintenance")
+
+    await here.run_once()
+    await there.run_once()
+
+    assert twin.state == "isolated"
+    assert "policies.fact_not_told policy=psp kind=reset" in caplog.text

@@ -127,7 +127,7 @@ def test_a_cooldown_is_heard_up_to_the_own_maximum(clock: ManualClock) -> None:
     limit(policy, 60)
     [fact] = here.facts()
 
-    there.apply_facts([fact | {"at": fact["at"] + 1e6}])
+    there.apply_facts([fact | {"at": fact["at"] + 10_000}])
 
     assert twin.machines.cooldown.until - clock.monotonic() == 300
 
@@ -227,6 +227,20 @@ def test_what_cannot_be_read_is_ignored_with_an_event(
 
     assert [reason] == [one.reason for one in told if isinstance(one, events.RestoreIgnored)]
     assert twin.state == "isolated"
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("isolation", 86_461), ("reset", 61), ("cooldown", 86_461)])
+def test_what_nobody_can_have_said_yet_is_passed_over(clock: ManualClock, kind: str, seconds: float) -> None:
+    """A wrong clock or a damaged row: it would isolate again and again, or keep every later reset from being heard."""
+    there, twin = make_process()
+    fail(twin)
+    fact = GOOD | {"kind": kind, "at": clock.now().timestamp() + seconds}
+
+    there.apply_facts([fact])
+
+    assert twin.state == "open"
+    assert twin.machines.cooldown.until == 0
+    assert [] == there.facts()
 
 
 @pytest.mark.parametrize("kind", ["isolation", "reset", "cooldown"])

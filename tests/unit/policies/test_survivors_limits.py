@@ -439,20 +439,6 @@ def test_the_short_way_takes_one_token_from_a_bucket_that_is_not_full_too() -> N
     assert 0 == tokens.available(0.0)
 
 
-def test_those_who_are_gone_keep_nobody_behind_them_from_the_tokens() -> None:
-    tokens = tokens_of(1, burst=1, wait_seconds_max=60)
-    tokens.enter(call_of(), 0.0)
-    waiters = [Stub(call_of(), 60.0) for _ in range(4)]
-    for waiter in waiters:
-        tokens._join(waiter, call_of(), 0.0)
-    for waiter in waiters[:3]:
-        waiter.is_dead = True
-
-    tokens.configure(rate=100, burst=5)  # there are tokens, and one look at the queue
-
-    assert [Standing.OVER] * 3 + [Standing.GRANTED] == [waiter.standing for waiter in waiters]
-
-
 def test_a_slot_that_came_free_on_the_way_to_the_queue_is_one_of_several() -> None:
     slots = slots_of(2)
     for _ in range(2):
