@@ -55,7 +55,10 @@ from typing import Any
 
 
 class SpoolproofError(Exception):
-    """Base of every error raised by Spoolproof on purpose."""
+    """Base of every error raised by Spoolproof on purpose. code: one word for machines. hint: what to do about it."""
+
+    code: str = "failed"
+    hint: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # by default an error is made again from its message, which is not what most of these are made from: a worker
@@ -73,6 +76,9 @@ def _made_again(kind: type[SpoolproofError], args: tuple[object, ...], values: d
 class SettingsError(SpoolproofError):
     """One or more settings are wrong."""
 
+    code = "settings"
+    hint = "correct them in the environment or in .env"
+
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
         super().__init__("wrong settings:\n" + "\n".join(f"  - {fault}" for fault in self.faults))
@@ -81,18 +87,27 @@ class SettingsError(SpoolproofError):
 class RegistrationError(SpoolproofError):
     """A handler or event type cannot be served as declared."""
 
+    code = "registration"
+    hint = "correct the service's handlers"
+
 
 class MissingExtra(SpoolproofError):
     """An optional dependency is not installed."""
 
+    code = "missing_extra"
+
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
+        self.hint = f"pip install 'spoolproof[{extra}]'"
         super().__init__(f"{package} is not installed; install it with: pip install 'spoolproof[{extra}]'")
 
 
 class InvalidMessage(SpoolproofError):
     """A message field breaks a rule of the wire."""
+
+    code = "usage"
+    hint = "spoolproof COMMAND --help shows the options"
 
     def __init__(self, field: str, value: object, reason: str) -> None:
         self.field = field
@@ -145,6 +160,9 @@ class TransactionTooLong(SpoolproofError):
 class SchemaOutdated(SpoolproofError):
     """The store's schema is not the one this release needs."""
 
+    code = "schema_outdated"
+    hint = "spoolproof migrate"
+
     def __init__(self, found: int, needed: int, store: str) -> None:
         self.found = found
         self.needed = needed
@@ -186,6 +204,9 @@ class WindowFull(LimitReached):
 class Unavailable(SpoolproofError):
     """Infrastructure is away. Never counts as an attempt of the message that met it."""
 
+    code = "not_reachable"
+    hint = "spoolproof doctor shows what can be reached"
+
     failure_kind = "transient"
     is_unknown = False
 
@@ -215,9 +236,15 @@ class EncodeError(SpoolproofError):
 class NotFound(SpoolproofError):
     """There is no such thing."""
 
+    code = "not_found"
+    hint = "spoolproof dlq ls --json lists ids in full"
+
 
 class Conflict(SpoolproofError):
     """The thing is in a state that refuses this verb."""
+
+    code = "refused"
+    hint = "spoolproof dlq show ID tells what was done to it"
 
 
 class InvariantViolated(SpoolproofError):

@@ -7,34 +7,33 @@ Commands import what they need when they run: `--help` loads no driver. A noun i
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from spoolproof.cli import demo, dlq, doctor, migrate, outbox, run, version
 from spoolproof.cli.exits import FAILED, FINE, USAGE, Failure, failure_of
+from spoolproof.cli.group import found, noun, verb
 from spoolproof.cli.output import complain, emit, plain
 
-ALIASES: Mapping[str, str] = {
-    "outboxes": "outbox",
-    "dlqs": "dlq",
-    "migrations": "migrate",
-    "demos": "demo",
-    "doctors": "doctor",
-    "versions": "version",
-    "list": "ls",
-}
 _INTERRUPTED = 130  #: 128 + SIGINT, as shells have it
 
 
 class Nouns(TyperGroup):
-    """A group that knows its commands by their other names too."""
+    """The nouns, by their other names too."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command by one of its names."""
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        """Return a noun by one of its names."""
+        return super().get_command(ctx, noun(cmd_name))
+
+
+class Verbs(TyperGroup):
+    """The verbs of a noun, by their other names too."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb by one of its names."""
+        return super().get_command(ctx, verb(cmd_name))
 
 
 def build() -> typer.Typer:
@@ -46,20 +45,14 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    app.command("run")(run.run)
-    app.command("migrate")(migrate.migrate)
-    app.command("doctor")(doctor.doctor)
-    app.command("demo")(demo.demo)
-    app.command("version")(version.version)
-    outboxes = typer.Typer(cls=Nouns, help="Events that wait for the broker.", no_args_is_help=True)
-    outboxes.command("status")(outbox.status)
-    app.add_typer(outboxes, name="outbox")
-    letters = typer.Typer(cls=Nouns, help="Messages given up on: see, replay, discard.", no_args_is_help=True)
-    letters.command("ls")(dlq.ls)
-    letters.command("show")(dlq.show)
-    letters.command("replay")(dlq.replay)
-    letters.command("discard")(dlq.discard)
-    app.add_typer(letters, name="dlq")
+    for group in found():
+        if group.is_command:
+            app.command(group.name)(group.verbs[""])
+            continue
+        verbs = typer.Typer(cls=Verbs, help=group.help, no_args_is_help=True)
+        for name, command in group.verbs.items():
+            verbs.command(name)(command)
+        app.add_typer(verbs, name=group.name)
     return app
 
 
@@ -84,14 +77,12 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def command_of(arguments: Sequence[str]) -> str:
     """Return what a command line calls, as `dlq.replay`; as far as it is known when it is wrong."""
-    words = [ALIASES.get(word, word) for word in arguments if not word.startswith("-")]
-    tree: Mapping[str, Sequence[str]] = {
-        "outbox": ("status",),
-        "dlq": ("ls", "show", "replay", "discard"),
-    } | dict.fromkeys(("run", "migrate", "doctor", "demo", "version"), ())
-    if not words or words[0] not in tree:
+    words = [word for word in arguments if not word.startswith("-")]
+    group = next((one for one in found() if words and one.answers_to(words[0])), None)
+    if group is None:
         return "usage"
-    return ".".join(words[:2]) if len(words) > 1 and words[1] in tree[words[0]] else words[0]
+    called = verb(words[1]) if len(words) > 1 else ""
+    return f"{group.name}.{called}" if called in group.verbs and called else group.name
 
 
 def _failure_of(error: Exception) -> Failure | None:

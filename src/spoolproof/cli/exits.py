@@ -7,17 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spoolproof.errors import (
-    Conflict,
-    InvalidMessage,
-    MissingExtra,
-    NotFound,
-    RegistrationError,
-    SchemaOutdated,
-    SettingsError,
-    SpoolproofError,
-    Unavailable,
-)
+from spoolproof.errors import SpoolproofError
 
 FINE = 0
 FAILED = 1
@@ -25,9 +15,13 @@ USAGE = 2
 NOT_REACHABLE = 3
 REFUSED = 4
 
+_CODES = {"settings": USAGE, "registration": USAGE, "usage": USAGE, "not_reachable": NOT_REACHABLE, "refused": REFUSED}
+
 
 class Refused(SpoolproofError):
     """The command is legal and is not done as things stand. hint: what would make it so."""
+
+    code = "refused"
 
     def __init__(self, message: str, hint: str) -> None:
         self.hint = hint
@@ -36,6 +30,8 @@ class Refused(SpoolproofError):
 
 class Usage(SpoolproofError):
     """The arguments do not name what they should. hint: what to write instead."""
+
+    code = "usage"
 
     def __init__(self, message: str, hint: str) -> None:
         self.hint = hint
@@ -59,28 +55,6 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """Return what an error means for the one who typed the command."""
     text = str(error) or type(error).__name__
-    match error:
-        case Refused(hint=hint):
-            return Failure(REFUSED, "refused", text, hint)
-        case Usage(hint=hint):
-            return Failure(USAGE, "usage", text, hint)
-        case SettingsError():
-            return Failure(USAGE, "settings", text, "correct them in the environment or in .env")
-        case RegistrationError():
-            return Failure(USAGE, "registration", text, "correct the service's handlers")
-        case InvalidMessage():
-            return Failure(USAGE, "usage", text, "spoolproof COMMAND --help shows the options")
-        case Unavailable():
-            return Failure(NOT_REACHABLE, "not_reachable", text, "spoolproof doctor shows what can be reached")
-        case Conflict():
-            return Failure(REFUSED, "refused", text, "spoolproof dlq show ID tells what was done to it")
-        case NotFound():
-            return Failure(FAILED, "not_found", text, "spoolproof dlq ls --json lists ids in full")
-        case SchemaOutdated():
-            return Failure(FAILED, "schema_outdated", text, "spoolproof migrate")
-        case MissingExtra(extra=extra):
-            return Failure(FAILED, "missing_extra", text, f"pip install 'spoolproof[{extra}]'")
-        case SpoolproofError():
-            return Failure(FAILED, "failed", text, "")
-        case _:
-            return Failure(FAILED, "failed", f"{type(error).__name__}: {text}", "")
+    if isinstance(error, SpoolproofError):
+        return Failure(_CODES.get(error.code, FAILED), error.code, text, error.hint)
+    return Failure(FAILED, "failed", f"{type(error).__name__}: {text}", "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoolproof.cli.demo import run_child
+from spoolproof.cli.groups.demo import run_child
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spoolproof.cli.exits import FAILED, Usage
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, say
 from spoolproof.cli.store import is_missing, opened, unopened
@@ -65,3 +66,6 @@ def _sentence(outcome: dict[str, Any]) -> str:
     if found == needed:
         return f"{store} is at version {needed}; nothing to do"
     return f"{store} is at version {found}, this release needs {needed}; run: spoolproof migrate"
+
+
+GROUP = Group("migrate", {"": migrate}, also=("migrations",), place=2)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from spoolproof.cli.exits import FAILED
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 
 
@@ -52,3 +53,6 @@ def run_child(command: list[str]) -> int:
                 continue  # the child got it too, and tidies up
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+GROUP = Group("demo", {"": demo}, place=4)

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from spoolproof.cli.exits import Failure, Refused, failure_of
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import Actor, AsJson, Reason, Yes, actor_or_user
 from spoolproof.cli.output import complain, emit, plain, say, table
 from spoolproof.cli.store import with_store
@@ -216,3 +217,10 @@ def _page(details: DeadLetterDetails) -> str:
     if record.stack:
         lines += ["", "stack", record.stack.rstrip()]
     return "\n".join(lines)
+
+
+GROUP = Group(
+    "dlq",
+    {"ls": ls, "show": show, "replay": replay, "discard": discard},
+    "Messages given up on: see, replay, discard.",
+)

@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 
 import spoolproof
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, say
 from spoolproof.wiring import sqlite_release
@@ -32,3 +33,6 @@ def _drivers() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+GROUP = Group("version", {"": version}, place=5)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, plain, say, table
 from spoolproof.cli.store import with_store
@@ -73,3 +74,6 @@ def _shard(lease: LeaseStatus, processes: Sequence[Process]) -> dict[str, Any]:
         "epoch": lease.epoch,
         "expires_at": lease.expires_at if is_owned else None,
     }
+
+
+GROUP = Group("outbox", {"status": status}, "Events that wait for the broker.", also=("outboxes",))

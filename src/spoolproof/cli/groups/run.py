@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from spoolproof.cli.exits import FAILED, Refused, Usage
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit
 from spoolproof.cli.target import load_service
@@ -121,3 +122,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+GROUP = Group("run", {"": run}, place=1)

@@ -10,6 +10,7 @@ import typer
 
 from spoolproof.cli.checks import Finding, Verdict, examine
 from spoolproof.cli.exits import FAILED
+from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, plain, say
 
@@ -36,3 +37,6 @@ def report(findings: Sequence[Finding]) -> str:
         if finding.remedy:
             lines.append(f"      → {finding.remedy}")
     return plain("\n".join(lines))
+
+
+GROUP = Group("doctor", {"": doctor}, place=3)
