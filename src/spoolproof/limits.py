@@ -172,6 +172,11 @@ LOOP_STALLED_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 60.0
 """How long a start waits for its store before it gives up."""
 
+# --- log ---------------------------------------------------------------------------------------------------------
+LOG_REPEAT_SECONDS = 60.0
+"""The same trouble is written once in this time; a minute is how often a person looks again."""
+LOG_CAUSES_MAX = 1000
+
 # --- health ------------------------------------------------------------------------------------------------------
 HEALTH_CHECK_SECONDS = 10.0
 """How often the store is asked, ± 10 %: a probe answers from this, and a dashboard's count is at most this old."""
