@@ -4,7 +4,11 @@ The thread holds a snapshot and asks the event loop for a newer one: once a seco
 up to half a second for it. Asking is a callback on the loop; while one is unanswered no other is sent. A question
 unanswered for 10 s means that the loop is blocked: the last snapshot is then marked so, and /live answers 503.
 
-Must never happen here: a call into the service but through that callback; a request that can hold the end up.
+A process that is out of file descriptors is alive, and a restart would cost it its work: one descriptor is kept back
+for the probe that asks meanwhile. What cannot be accepted even so is tried again after a moment.
+
+Must never happen here: the end of the thread by anything but `stop`; a call into the service but through that callback;
+a request that can hold the end up.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -23,11 +28,15 @@ from typing import Any
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
+from spoolproof.folding import FoldedLog
 from spoolproof.health.body import Answer
 from spoolproof.health.endpoint import Request, Response, encode, respond
 from spoolproof.health.snapshot import Snapshot
 
 logger = logging.getLogger("spoolproof.health")
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS = 0.1  #: before the next try: a connection that waits to be accepted would keep the thread spinning
 
 _BUSY = encode(Answer(503, {"status": "unavailable", "reason": "too_many_requests"}))
 
@@ -75,7 +84,11 @@ class View:
             return replace(self._snapshot, at=self._clock.now(), is_loop_silent=True)
 
     def _answer(self) -> None:
-        snapshot = self._take()
+        try:
+            snapshot = self._take()
+        except Exception:
+            logger.exception("health.snapshot_failed")
+            snapshot = self._snapshot  # old, as its time says; but the loop turns, and is asked again
         with self._changed:
             self._snapshot = snapshot
             self._answers += 1
@@ -156,6 +169,8 @@ class _Server(HTTPServer):
         self._has_ended = threading.Event()
         self._lock = threading.Lock()
         self._requests: dict[threading.Thread, tuple[socket.socket, float]] = {}
+        self._log = FoldedLog(logger, clock)
+        self._spare: int | None = None
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -164,9 +179,15 @@ class _Server(HTTPServer):
     def serve(self) -> None:
         """Answer until ended, and ask the event loop for news once a second."""
         while not self._has_ended.is_set():
-            self.handle_request()
-            self.view.ask()
-            self._cut_slow_callers()
+            try:
+                self._keep_spare()
+                self.handle_request()
+                self.view.ask()
+                self._cut_slow_callers()
+            except Exception as error:  # a bug of ours, or no memory: the next probe may fare better
+                kind = type(error).__name__
+                self._log.error(kind, "health.failed error=%s", kind, exc_info=error)
+                self._has_ended.wait(_PAUSE_SECONDS)
 
     def end(self) -> None:
         """Let `serve` return; a connection of our own wakes it."""
@@ -176,6 +197,23 @@ class _Server(HTTPServer):
             socket.create_connection((host, port), timeout=limits.HEALTH_ANSWER_SECONDS).close()
         except OSError:
             logger.debug("health.wake_failed")  # it wakes by itself within a second
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, if need be in the place of the spare descriptor. Raises OSError, which means: not now."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._log.warning(
+                "exhausted", "health.cannot_accept error=%s: answering one probe at a time", error.strerror
+            )
+        try:
+            self._drop_spare()
+            return super().get_request()
+        except OSError:
+            self._has_ended.wait(_PAUSE_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(
@@ -189,10 +227,15 @@ class _Server(HTTPServer):
             _refuse(request)
             self.shutdown_request(request)
         else:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no thread to be had: its place must not stay taken
+                self._forget(thread)
+                raise
 
     def server_close(self) -> None:
         super().server_close()
+        self._drop_spare()
         with self._lock:
             running = list(self._requests.items())
         for thread, (request, _) in running:
@@ -216,8 +259,23 @@ class _Server(HTTPServer):
             self.handle_error(request, client_address)
         finally:
             self.shutdown_request(request)
-            with self._lock:
-                self._requests.pop(threading.current_thread(), None)
+            self._forget(threading.current_thread())
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._requests.pop(thread, None)
+
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            except OSError:
+                logger.debug("health.no_spare")  # it is tried at every turn
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
 
 
 def _hang_up(request: socket.socket) -> None:

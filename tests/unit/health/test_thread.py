@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,3 +210,72 @@ async def test_head_has_no_body() -> None:
     """Some monitors use it."""
     async with serving() as thread:
         assert (200, None) == await asyncio.to_thread(exchange, thread.port, b"HEAD /live HTTP/1.0\r\n\r\n")
+
+
+async def test_a_process_out_of_descriptors_still_answers_its_probes() -> None:
+    """It is alive: a probe that times out would have it killed, and with it the work that waits for a descriptor."""
+    with starving() as (port, say):
+        say("starve")
+        starved = [await asyncio.to_thread(get, port, "/live") for _ in range(3)]
+        say("feed")
+        fed = await asyncio.to_thread(get, port, "/live")
+
+    assert [(200, {"status": "ok"})] * 4 == [*starved, fed]
+
+
+async def test_a_thread_that_cannot_accept_waits_without_spinning_and_goes_on() -> None:
+    """With its last descriptor in use by a silent caller it must neither end nor burn the core the service needs."""
+    with starving() as (port, say), socket.socket() as silent, socket.socket() as late:
+        say("starve")
+        silent.connect(("127.0.0.1", port))
+        late.connect(("127.0.0.1", port))
+        late.sendall(b"GET /live HTTP/1.0\r\n\r\n")
+        late.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(late.recv, 100)
+        cpu_seconds = float(say("feed"))
+        late.settimeout(5.0)
+        answer = await asyncio.to_thread(late.recv, 100)
+
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert cpu_seconds < 0.5
+
+
+async def test_a_snapshot_that_cannot_be_made_does_not_end_the_asking() -> None:
+    """One error in it would otherwise read as a blocked event loop for ever, and have the process killed."""
+    failures = [RuntimeError("planted")]
+    taken = iter([snapshot()])
+
+    def take() -> Snapshot:
+        first = next(taken, None)
+        if first is None and failures:
+            raise failures.pop()
+        return first or snapshot(is_draining=True)
+
+    async with serving(take) as thread:
+        answers = [(await asyncio.to_thread(get, thread.port, "/ready"))[0] for _ in range(2)]
+
+    assert [200, 503] == answers
+
+
+@contextmanager
+def starving() -> Iterator[tuple[int, Callable[[str], str]]]:
+    """A child process that can be starved: its port, and what sends it a command and returns its answer."""
+    program = Path(__file__).with_name("starved.py")
+    with subprocess.Popen(
+        [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        stdin, stdout = child.stdin, child.stdout
+
+        def say(command: str) -> str:
+            stdin.write(f"{command}\n")
+            stdin.flush()
+            return stdout.readline()
+
+        try:
+            yield int(stdout.readline()), say
+        finally:
+            stdin.close()
+            child.wait(timeout=10)
