@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.gate import Gate, GateClosing
@@ -18,6 +17,7 @@ from spoolproof.dead_letters.record import consumer_dead_letter, history_of
 from spoolproof.errors import Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.message import QUEUE
 from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -27,11 +27,11 @@ _PREFETCH = 10
 _IDLE_SECONDS = 5.0
 
 
-class Bridge:
+class Bridge(Loop):
     """The loop that empties the broker's own dead-letter queues."""
 
     name = "dead_letters.bridge"
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+    phase = Phase.TAKE_IN
 
     def __init__(
         self, service: str, queues: Sequence[str], store: Store, broker: Broker, gate: Gate, *, clock: Clock, ids: Ids
@@ -50,13 +50,13 @@ class Bridge:
         for source in self._sources:
             self._subscriptions.append(await self._broker.subscribe(source, _PREFETCH, self._on_delivery))
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Record one message, or wait a few seconds for one."""
         try:
             async with asyncio.timeout(_IDLE_SECONDS):
                 delivery = await self._waiting.get()
         except TimeoutError:
-            return
+            return 0
         try:
             await self._gate.wait()
             await self._record(delivery)
@@ -65,6 +65,7 @@ class Bridge:
         except Unavailable as error:
             self._gate.shut(error)
             delivery.nack()
+        return 1
 
     async def drain(self) -> None:
         """Take nothing new and hand back what waits."""
@@ -72,9 +73,6 @@ class Bridge:
             await subscription.cancel()
         while not self._waiting.empty():
             self._waiting.get_nowait().nack()
-
-    async def stop(self) -> None:
-        """Nothing to let go of: the broker closes the subscriptions."""
 
     def _on_delivery(self, delivery: BrokerDelivery) -> None:
         if make_room(self._waiting):

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from spoolproof import limits
+from spoolproof.lifecycle.loop import Loop, Phase
 
 logger = logging.getLogger("spoolproof.consumer")
 
@@ -139,10 +140,10 @@ class Gated(Protocol):
         """Take in this much from now on."""
 
 
-class PolicyGate:
+class PolicyGate(Loop):
     """The loop that tells one worker how much to take in."""
 
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+    phase = Phase.TAKE_IN
 
     def __init__(
         self, queue: str, policies: Sequence[GatingPolicy], worker: Gated, *, concurrency: int, prefetch: int
@@ -183,7 +184,7 @@ class PolicyGate:
             await self.stop()  # whoever starts loops does not stop one that never began
             raise
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Wait for a transition, or until one is due, and act on it."""
         try:
             async with asyncio.timeout(rest_of(self._policies)):
@@ -191,10 +192,9 @@ class PolicyGate:
         except TimeoutError:
             pass
         self._stirred.clear()
+        before = self._intake
         await self._look()
-
-    async def drain(self) -> None:
-        """Nothing: the worker has ended its subscriptions."""
+        return int(self._intake != before)
 
     async def stop(self) -> None:
         """Watch no more. Idempotent."""

@@ -19,6 +19,7 @@ from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import make_room
+from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 
@@ -97,31 +98,31 @@ class Worker:
             self._waiting.put_nowait(None)
         self._intake_grew.set()
 
-    async def run_one(self) -> None:
-        """Run the next delivery, or return after a few idle seconds."""
+    async def run_one(self) -> bool:
+        """Run the next delivery, or return False after a few idle seconds."""
         if self.taking >= self._intake.lanes:
             await self._wait_for_intake()
-            return
+            return False
         self.taking += 1
         try:
-            await self._take_one()
+            return await self._take_one()
         finally:
             self.taking -= 1
 
-    async def _take_one(self) -> None:
+    async def _take_one(self) -> bool:
         if self._waiting.empty():
             try:
                 async with asyncio.timeout(_IDLE_SECONDS):
                     delivery = await self._waiting.get()
             except TimeoutError:
-                return
+                return False
         else:
             delivery = self._waiting.get_nowait()
         if delivery is None or delivery.is_stale:  # stale: the broker delivers it again by itself
-            return
+            return False
         if self.in_flight >= self._intake.lanes:  # the gate closed on the way here
             self._on_delivery(delivery)
-            return
+            return False
         self.in_flight += 1
         try:
             await self._execution.handle(delivery)
@@ -133,6 +134,7 @@ class Worker:
             delivery.nack()
         finally:
             self.in_flight -= 1
+        return True
 
     async def _wait_for_intake(self) -> None:
         self._intake_grew.clear()
@@ -175,24 +177,16 @@ class Worker:
             self._waiting.put_nowait(delivery)
 
 
-class Lane:
+class Lane(Loop):
     """One handler of a worker at a time, as a supervised loop."""
 
     stall_seconds: float | None = None  #: its turns last as long as the user's handler
+    phase = Phase.HANDLE
 
     def __init__(self, worker: Worker, number: int) -> None:
         self._worker = worker
         self.name = f"consumer.{worker.queue}.{number}"
 
-    async def start(self) -> None:
-        """Nothing: the worker subscribes."""
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Run one delivery, or wait a few seconds for one."""
-        await self._worker.run_one()
-
-    async def drain(self) -> None:
-        """Nothing is left: a cut-off delivery stays unsettled and the broker takes it back."""
-
-    async def stop(self) -> None:
-        """Nothing to let go of."""
+        return int(await self._worker.run_one())

@@ -19,6 +19,7 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
 from spoolproof.health.snapshot import DB, Dependency, Local, Need, Ownership, Snapshot, Status
+from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
 from spoolproof.ports.outbox import Backlog
 from spoolproof.ports.store import Store
@@ -84,11 +85,10 @@ class Check:
             self._against = 0
 
 
-class Monitor:
+class Monitor(Loop):
     """Watches the dependencies and makes snapshots."""
 
     name = "health"
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
 
     def __init__(
         self,
@@ -132,19 +132,14 @@ class Monitor:
         """Take the store for healthy: the start has just reached it."""
         self._store_check.passed(at_once=True)
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Check and sample once, then rest."""
         await self._check_store()
         if self._store_check.error is None:
             await self._sample()
         self.snapshot()  # notes what changed, also when nobody probes
         await self._clock.sleep(spread_seconds(limits.HEALTH_CHECK_SECONDS, ratio=0.1, source=self._random))
-
-    async def drain(self) -> None:
-        """Nothing to finish."""
-
-    async def stop(self) -> None:
-        """Nothing to let go of."""
+        return 1
 
     def store_failed(self, error: BaseException) -> None:
         """Note why the store could not be reached while the service starts."""

@@ -23,6 +23,7 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.leases import Fence, Leases, Process
 
 logger = logging.getLogger("spoolproof.lifecycle")
@@ -83,10 +84,11 @@ class Holding:
             self.on_change()
 
 
-class Membership:
+class Membership(Loop):
     """The loop that keeps the process row and the leases."""
 
     name = "membership"
+    phase = Phase.LEASES
 
     def __init__(
         self,
@@ -110,14 +112,12 @@ class Membership:
         self._renew_at = 0.0
         self.stall_seconds: float | None = max(limits.LOOP_STALLED_SECONDS, 3 * lease_seconds)
 
-    async def start(self) -> None:
-        """Nothing: the first turn joins."""
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Beat, renew, seek or give back, then wait for the next round."""
         await self._round()
         seek_seconds = min(limits.SEEK_SECONDS, self._lease_seconds / 4)
         await self._clock.sleep(spread_seconds(seek_seconds, ratio=0.2, source=self._random))
+        return sum(len(holding.known()) for holding in self._holdings)
 
     async def drain(self) -> None:
         """Give every lease back at once, so that a peer need not wait for them to run out."""

@@ -20,10 +20,10 @@ from datetime import timedelta
 
 import msgspec
 
-from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ids import derived_id
+from spoolproof.lifecycle.loop import Loop
 from spoolproof.policies import Policy, Registry
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
@@ -45,11 +45,10 @@ class Watched:
     cooldown_until: float = 0.0
 
 
-class Breakers:
+class Breakers(Loop):
     """The loop that saves breakers, and what restores them before anything runs."""
 
     name = "policies.breakers"
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
 
     def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
         self._kind = f"breaker/{service}"
@@ -78,18 +77,19 @@ class Breakers:
         self._loop = asyncio.get_running_loop()
         self._watch()
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Save what is marked, or wait a few seconds for something to be."""
         self._watch()
-        await self._save()
+        saved = await self._save()
         self._stirred.clear()
         if self._marked:
-            return
+            return saved
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await self._stirred.wait()
         except TimeoutError:
-            return
+            pass
+        return saved
 
     async def drain(self) -> None:
         """Save what is still marked, if the store is there."""
@@ -140,14 +140,16 @@ class Breakers:
 
     # --- keep --------------------------------------------------------------------------------------------------------
 
-    async def _save(self) -> None:
-        for name in list(self._marked):
+    async def _save(self) -> int:
+        names = list(self._marked)
+        for name in names:
             policy = self._marked.pop(name)
             try:
                 await self._save_one(name, policy)
             except BaseException:
                 self._marked.setdefault(name, policy)  # the next turn tries again, with whatever is true by then
                 raise
+        return len(names)
 
     async def _save_one(self, name: Name, policy: Policy) -> None:
         snapshot = policy.snapshot()

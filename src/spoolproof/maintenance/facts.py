@@ -17,6 +17,7 @@ import msgspec
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.ids import derived_id
+from spoolproof.lifecycle.loop import Loop
 from spoolproof.policies import Registry
 from spoolproof.policies.facts import ISOLATION, Fact, facts_of, read_fact
 from spoolproof.ports.state import StateRecord
@@ -28,11 +29,10 @@ _KEPT_SECONDS = 60.0  #: a row outlives its fact by this: clocks differ
 _UNREADABLE_SECONDS = 86_400.0  #: no fact is told for longer; until then another release may know what it says
 
 
-class FactExchange:
+class FactExchange(Loop):
     """The loop that reads and writes them."""
 
     name = "policies.facts"
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
 
     def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
         self._kind = f"fact/{service}"
@@ -40,20 +40,15 @@ class FactExchange:
         self._store = store
         self._clock = clock
 
-    async def start(self) -> None:
-        """Nothing to get ready."""
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Exchange, and rest. Raises StoreUnavailable."""
         await self._exchange()
         await self._clock.sleep(limits.FACTS_SECONDS)
+        return 1
 
     async def drain(self) -> None:
         """Tell what happened since the last turn. Raises StoreUnavailable."""
         await self._exchange()
-
-    async def stop(self) -> None:
-        """Nothing to let go of."""
 
     async def _exchange(self) -> None:
         now = self._clock.now()

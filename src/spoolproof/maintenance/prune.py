@@ -8,6 +8,7 @@ from __future__ import annotations
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
+from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.ports.store import Store
 
@@ -15,7 +16,7 @@ LEADER = "leader"
 PRUNE = "prune"
 
 
-class Pruner:
+class Pruner(Loop):
     """The loop that prunes while this process holds the `leader/prune` lease."""
 
     name = "maintenance.prune"
@@ -27,11 +28,9 @@ class Pruner:
         self._clock = clock
         self.stall_seconds: float | None = 3 * limits.PRUNE_SECONDS
 
-    async def start(self) -> None:
-        """Nothing to get ready."""
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Prune one portion if this process leads, then rest; hardly any rest while there is more."""
+        deleted = 0
         if self._leadership.fence_for(PRUNE) is None:
             rest_seconds = min(limits.SEEK_SECONDS, limits.PRUNE_SECONDS)
         else:
@@ -43,9 +42,4 @@ class Pruner:
             failpoint("maintenance.after_prune")
             rest_seconds = 1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS
         await self._clock.sleep(rest_seconds)
-
-    async def drain(self) -> None:
-        """Nothing is in flight between turns."""
-
-    async def stop(self) -> None:
-        """Nothing to let go of."""
+        return deleted

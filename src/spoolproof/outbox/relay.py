@@ -32,6 +32,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import relay_dead_letter
@@ -48,11 +49,11 @@ _FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what i
 Key = tuple[str, str]
 
 
-class Relay:
+class Relay(Loop):
     """The loop that ships the shards this process holds."""
 
     name = "relay"
-    stall_seconds: float | None = limits.LOOP_STALLED_SECONDS
+    phase = Phase.SHIP
 
     def __init__(self, store: Store, broker: Broker, shards: Holding, *, clock: Clock, ids: Ids) -> None:
         self._store = store
@@ -80,18 +81,16 @@ class Relay:
         self._is_draining = False
         shards.on_change = self._shards_changed
 
-    async def start(self) -> None:
-        """Nothing: rows are read once a shard is held."""
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> int:
         """Ship and settle one batch, or wait at most a second for something to do. May be killed at any line."""
         has_fetched = await self._fetch()
         self._pump()
-        await self._settle()
+        settled = await self._settle()
         if has_fetched:
             self._poll_seconds = limits.POLL_FIRST_SECONDS
         else:
             await self._wait()
+        return settled
 
     async def drain(self) -> None:
         """Send nothing more; wait for the answers to what is in flight and delete what was confirmed."""
@@ -238,12 +237,14 @@ class Relay:
 
     # --- settle ----------------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        """Write the fate of every answered row and delete the confirmed ones."""
+    async def _settle(self) -> int:
+        """Write the fate of every answered row and delete the confirmed ones; returns how many rows that were."""
+        settled = 0
         while self._answered:
             row, outcome = self._answered[0]
             await self._write_fate(row, outcome)
             self._answered.popleft()
+            settled += 1
         now = self._clock.monotonic()
         if self._confirmed and (len(self._confirmed) >= limits.DELETE_BATCH_ROWS_MAX or now >= self._delete_at):
             refs = list(self._confirmed)
@@ -254,6 +255,8 @@ class Relay:
                 del self._confirmed[ref]
                 self._known.discard(ref)
             self._delete_at = self._clock.monotonic() + limits.DELETE_INTERVAL_SECONDS
+            settled += len(refs)
+        return settled
 
     async def _write_fate(self, row: OutboxRow, outcome: PublishOutcome | EncodeError) -> None:
         outgoing = row.outgoing
