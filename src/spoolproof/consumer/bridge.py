@@ -13,6 +13,7 @@ from spoolproof.clock import Clock
 from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
+from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
 from spoolproof.errors import Unavailable
 from spoolproof.failpoints import failpoint
@@ -97,6 +98,6 @@ class Bridge(Loop):
             attempts=history_of(message),
             now=self._clock.now(),
         )
-        await self._store.dead_letters.add(record)
+        await keep(self._store, record)
         failpoint("dead_letter.after_bridge")
         delivery.ack()

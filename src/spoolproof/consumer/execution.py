@@ -12,78 +12,32 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
+from spoolproof.consumer.attempt import Attempts
 from spoolproof.consumer.copies import Copies, retry_copy
-from spoolproof.consumer.dedupe import inbox_key
-from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
 from spoolproof.consumer.gate import Gate
-from spoolproof.consumer.handler import Dedupe, Handler
+from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.router import Router
-from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_of, history_text
+from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
+from spoolproof.dead_letters.keep import keep
+from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
 from spoolproof.errors import EncodeError, LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.ids import Ids, derived_id
-from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message
-from spoolproof.outbox.publish import Publisher, handling
-from spoolproof.outbox.transaction import PendingPublishes, Transaction, current, unit_of_work
-from spoolproof.outcome import Ack, Outcome
-from spoolproof.policies.retry import within_delivery
-from spoolproof.policies.timeout import within
+from spoolproof.ids import Ids
+from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.broker import Delivery as BrokerDelivery
-from spoolproof.ports.dead_letters import Attempt
 from spoolproof.ports.store import Store
 
 logger = logging.getLogger("spoolproof.consumer")
 
 _RENEWED_TIER_SECONDS = limits.TIERS_SECONDS[0]
 _HELD_TIER_SECONDS = 60  #: how long a copy stays away that the gate would only hold again
-
-
-@dataclass(slots=True)
-class Work:
-    """A delivery and what is known of it so far. key: of the inbox, None for a message without an id."""
-
-    delivery: BrokerDelivery
-    message: Message
-    queue: str
-    key: str | None
-    failed: int
-    history: list[Attempt] = field(default_factory=list)
-    first_deferred_at: datetime | None = None
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether an operator sent it again."""
-        return REPLAY_OF in self.message.headers
-
-    @property
-    def is_again(self) -> bool:
-        """Whether the message was tried before, as far as anybody knows."""
-        return self.failed > 0 or self.first_deferred_at is not None or self.delivery.delivery_count > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A payload and the handler that takes it."""
-
-    handler: Handler
-    payload: object
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why no handler can take the message."""
-
-    reason: str
-    detail: str
 
 
 class Execution:
@@ -106,7 +60,7 @@ class Execution:
         self._store = store
         self._router = router
         self._registry = registry
-        self._publisher = publisher
+        self._attempts = Attempts(store, publisher, clock=clock)
         self._copies = copies
         self._gate = gate
         self._clock = clock
@@ -137,17 +91,7 @@ class Execution:
 
     def _receive(self, delivery: BrokerDelivery) -> Work:
         failpoint("consumer.after_receive")
-        message = delivery.message
-        attempt = message.headers.get(ATTEMPT, 0)
-        return Work(
-            delivery=delivery,
-            message=message,
-            queue=delivery.queue,
-            key=inbox_key(message),
-            failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,
-            history=list(history_of(message)),
-            first_deferred_at=_instant_of(message.headers.get(FIRST_DEFERRED_AT)),
-        )
+        return work_of(delivery)
 
     def _admit(self, work: Work) -> Admitted | Refusal:
         message = work.message
@@ -181,7 +125,7 @@ class Execution:
                 held_until = math.inf
                 continue
             try:
-                await self._attempt(work, admitted)
+                await self._attempts.make(work, admitted)
                 return
             except (Unavailable, LimitReached) as error:
                 self._gate.shut(error)
@@ -198,83 +142,6 @@ class Execution:
                 given_up = decision if isinstance(decision, GiveUp) else GiveUp("encode")
                 await self._bury(work, given_up.reason, failure, given_up.detail)
                 return
-
-    async def _attempt(self, work: Work, admitted: Admitted) -> None:
-        token = handling.set(work.message)
-        try:
-            if admitted.handler.dedupe is Dedupe.NONE or work.key is None:
-                await self._attempt_without_inbox(work, admitted)
-            elif admitted.handler.wants_transaction:
-                await self._attempt_in_transaction(work, admitted, work.key)
-            else:
-                await self._attempt_then_record(work, admitted, work.key)
-        finally:
-            handling.reset(token)
-
-    async def _attempt_in_transaction(self, work: Work, admitted: Admitted, key: str) -> None:
-        """The inbox row is first in the handler's transaction: both commit, or neither."""
-        async with unit_of_work(self._store, self._publisher) as tx:
-            if not await self._store.inbox.record(tx.inner, work.queue, key):
-                logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
-                # another copy succeeded before this replay came: its dead letter would wait for ever
-                await self._resolve(work, tx, key)
-                return
-            failpoint("consumer.after_inbox")
-            joined = current.set(tx)
-            try:
-                await self._call(work, admitted, tx)
-            finally:
-                current.reset(joined)
-            await self._resolve(work, tx, key)
-            failpoint("consumer.before_commit")
-        failpoint("consumer.after_commit")
-
-    async def _attempt_then_record(self, work: Work, admitted: Admitted, key: str) -> None:
-        """A handler without `tx`: no transaction stays open while it calls the world. Its publishes and the inbox row
-        commit together after it; a crash before that runs it again under the same idempotency key."""
-        if await self._store.inbox.contains(work.queue, key):
-            logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
-            return
-        pending = PendingPublishes()
-        joined = current.set(pending)
-        try:
-            await self._call(work, admitted, None)
-        finally:
-            current.reset(joined)
-        async with unit_of_work(self._store, self._publisher) as tx:
-            if await self._store.inbox.record(tx.inner, work.queue, key):
-                pending.move_to(tx)
-                await self._resolve(work, tx, key)
-
-    async def _attempt_without_inbox(self, work: Work, admitted: Admitted) -> None:
-        if not admitted.handler.wants_transaction:
-            await self._call(work, admitted, None)
-            return
-        async with unit_of_work(self._store, self._publisher) as tx:
-            joined = current.set(tx)
-            try:
-                await self._call(work, admitted, tx)
-            finally:
-                current.reset(joined)
-
-    async def _call(self, work: Work, admitted: Admitted, tx: Transaction | None) -> None:
-        handler = admitted.handler
-        delivery = _delivery_of(work) if handler.wants_delivery else None
-        try:
-            with within_delivery(is_again=work.is_again):
-                running = handler.call(admitted.payload, delivery, tx)
-                result = await within(running, handler.timeout_seconds, self._clock)
-        except Ack:
-            result = None
-        if isinstance(result, Outcome) and not isinstance(result, Ack):
-            raise result
-        failpoint("consumer.after_handler")
-
-    async def _resolve(self, work: Work, tx: Transaction, key: str) -> None:
-        # only these can have a dead letter; asking for every message would cost each a query
-        if work.failed or work.is_replay:
-            await self._store.dead_letters.resolve(tx.inner, work.queue, key)
-            failpoint("dead_letter.after_resolve")
 
     # --- fail --------------------------------------------------------------------------------------------------------
 
@@ -345,7 +212,7 @@ class Execution:
         while True:
             await self._gate.wait()
             try:
-                is_kept = await self._store.dead_letters.add(record)
+                is_kept = await keep(self._store, record)
                 break
             except (Unavailable, LimitReached) as unavailable:
                 self._gate.shut(unavailable)
@@ -358,24 +225,3 @@ class Execution:
                 reason,
                 record.error,
             )
-
-
-def _instant_of(value: object) -> datetime | None:
-    """Return a header's instant; None for what is none, also one without a zone."""
-    if not isinstance(value, str):
-        return None
-    try:
-        instant = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return None if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def _delivery_of(work: Work) -> Delivery:
-    return Delivery(
-        message=work.message,
-        queue=work.queue,
-        attempt=work.failed + 1,
-        idempotency_key=derived_id(work.queue, work.key or work.message.id),
-        is_replay=work.is_replay,
-    )

@@ -35,7 +35,7 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
-from spoolproof.outbox.given_up import relay_dead_letter
+from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.shards import shard_name
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
@@ -283,7 +283,10 @@ class Relay(Loop):
                 logger.warning("relay.returned id=%s attempt=%d error=%s", outgoing.message.id, row.attempts + 1, error)
             case GiveUp(reason, error) if fence is not None:
                 failpoint("relay.before_give_up")
-                dead_letter = relay_dead_letter(row, reason, error, now=self._clock.now(), id=self._ids.message_id())
+                consumer = await consumer_of(row, self._store.dead_letters)
+                dead_letter = relay_dead_letter(
+                    row, reason, error, consumer=consumer, now=self._clock.now(), id=self._ids.message_id()
+                )
                 await self._store.outbox.give_up(row.ref, dead_letter, fence)
                 failpoint("relay.after_give_up")
                 logger.error("relay.given_up id=%s reason=%s error=%s", outgoing.message.id, reason, error)

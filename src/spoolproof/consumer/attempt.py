@@ -1,0 +1,103 @@
+"""One attempt, as one list of steps whatever the handler takes: run, note in the inbox, publish, resolve, commit.
+
+With a `Transaction` the handler runs between the first and the last of them, so that its effects, its inbox row and its
+publishes commit together. Without one it runs before: no transaction stays open while it calls the world. What it
+published and its inbox row commit after it; a crash before that runs it again under the same idempotency key.
+
+Every way through ends with the dead letter of this message resolved, if there is one: a message that was handled, by
+this copy of it or by another, waits for nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from spoolproof.clock import Clock
+from spoolproof.consumer.work import Admitted, Work
+from spoolproof.failpoints import failpoint
+from spoolproof.outbox.publish import Publisher, handling
+from spoolproof.outbox.transaction import PendingPublishes, Transaction, current, unit_of_work
+from spoolproof.outcome import Ack, Outcome
+from spoolproof.policies.retry import within_delivery
+from spoolproof.policies.timeout import within
+from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.consumer")
+
+
+class Attempts:
+    """Makes the attempts of all messages."""
+
+    def __init__(self, store: Store, publisher: Publisher, *, clock: Clock) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+
+    async def make(self, work: Work, admitted: Admitted) -> None:
+        """Run the handler, and record that it succeeded. Raises what the handler raises, an Outcome included.
+
+        When only the recording failed, `work.has_run` says so, and a further call does no more than record.
+        """
+        takes_transaction = admitted.handler.wants_transaction
+        if not takes_transaction:
+            await self._run_outside(work, admitted)
+            if not (admitted.is_deduplicated(work) or (work.key and work.may_have_dead_letter)):
+                return
+        async with unit_of_work(self._store, self._publisher) as tx:
+            if await self._is_new(work, admitted, tx):
+                if takes_transaction:
+                    await self._run(work, admitted, tx)
+                else:
+                    work.pending.move_to(tx)
+            await self._resolve(work, tx)
+            failpoint("consumer.before_commit")
+        failpoint("consumer.after_commit")
+
+    async def _run_outside(self, work: Work, admitted: Admitted) -> None:
+        if work.has_run:
+            return
+        if not admitted.is_deduplicated(work):
+            await self._call(work, admitted, None)
+        elif not await self._store.inbox.contains(work.queue, work.key or ""):
+            work.pending = PendingPublishes()
+            await self._run(work, admitted, work.pending)
+        work.has_run = True
+
+    async def _is_new(self, work: Work, admitted: Admitted, tx: Transaction) -> bool:
+        """Note it in the inbox, first in the transaction; False if the message was handled before."""
+        if not admitted.is_deduplicated(work):
+            return True
+        is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "")
+        if not is_new:
+            logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
+        failpoint("consumer.after_inbox")
+        return is_new
+
+    async def _run(self, work: Work, admitted: Admitted, unit: Transaction | PendingPublishes) -> None:
+        """Run the handler; what it publishes joins the unit of work."""
+        joined = current.set(unit)
+        try:
+            await self._call(work, admitted, unit if isinstance(unit, Transaction) else None)
+        finally:
+            current.reset(joined)
+
+    async def _call(self, work: Work, admitted: Admitted, tx: Transaction | None) -> None:
+        handler = admitted.handler
+        delivery = work.for_handler() if handler.wants_delivery else None
+        caused = handling.set(work.message)
+        try:
+            with within_delivery(is_again=work.is_again):
+                running = handler.call(admitted.payload, delivery, tx)
+                result = await within(running, handler.timeout_seconds, self._clock)
+        except Ack:
+            result = None
+        finally:
+            handling.reset(caused)
+        if isinstance(result, Outcome) and not isinstance(result, Ack):
+            raise result
+        failpoint("consumer.after_handler")
+
+    async def _resolve(self, work: Work, tx: Transaction) -> None:
+        if work.key is not None and work.may_have_dead_letter:
+            await self._store.dead_letters.resolve(tx.inner, work.queue, work.key)
+            failpoint("dead_letter.after_resolve")

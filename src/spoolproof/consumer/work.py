@@ -1,0 +1,106 @@
+"""A delivery on its way through the steps, and what each step found out about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from spoolproof.consumer.dedupe import inbox_key
+from spoolproof.consumer.delivery import Delivery
+from spoolproof.consumer.handler import Dedupe, Handler
+from spoolproof.dead_letters.record import history_of
+from spoolproof.ids import derived_id
+from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message
+from spoolproof.outbox.transaction import PendingPublishes
+from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.dead_letters import Attempt
+
+
+@dataclass(slots=True)
+class Work:
+    """A delivery and what is known of it so far.
+
+    key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
+    only the recording of that may still be missing. pending: what it published until then.
+    """
+
+    delivery: BrokerDelivery
+    message: Message
+    queue: str
+    key: str | None
+    failed: int
+    history: list[Attempt] = field(default_factory=list)
+    first_deferred_at: datetime | None = None
+    has_run: bool = False
+    pending: PendingPublishes = field(default_factory=PendingPublishes)
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether an operator sent it again."""
+        return REPLAY_OF in self.message.headers
+
+    @property
+    def is_again(self) -> bool:
+        """Whether the message was tried before, as far as anybody knows."""
+        return self.failed > 0 or self.first_deferred_at is not None or self.delivery.delivery_count > 0
+
+    @property
+    def may_have_dead_letter(self) -> bool:
+        """Whether there can be a dead letter of it; asking for every message would cost each a query."""
+        return self.failed > 0 or self.is_replay or self.delivery.delivery_count > 0
+
+    def for_handler(self) -> Delivery:
+        """Return what the handler may know of it."""
+        return Delivery(
+            message=self.message,
+            queue=self.queue,
+            attempt=self.failed + 1,
+            idempotency_key=derived_id(self.queue, self.key or self.message.id),
+            is_replay=self.is_replay,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A payload and the handler that takes it."""
+
+    handler: Handler
+    payload: object
+
+    def is_deduplicated(self, work: Work) -> bool:
+        """Whether the inbox keeps this message from having its effects twice."""
+        return self.handler.dedupe is Dedupe.INBOX and work.key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no handler can take the message."""
+
+    reason: str
+    detail: str
+
+
+def work_of(delivery: BrokerDelivery) -> Work:
+    """Return what a delivery says about itself."""
+    message = delivery.message
+    attempt = message.headers.get(ATTEMPT, 0)
+    return Work(
+        delivery=delivery,
+        message=message,
+        queue=delivery.queue,
+        key=inbox_key(message),
+        failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,
+        history=list(history_of(message)),
+        first_deferred_at=instant_of(message.headers.get(FIRST_DEFERRED_AT)),
+    )
+
+
+def instant_of(value: object) -> datetime | None:
+    """Return a header's instant; None for what is none, also one without a zone."""
+    if not isinstance(value, str):
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return None if instant.tzinfo is None else instant.astimezone(UTC)
