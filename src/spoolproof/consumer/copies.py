@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import BrokerUnavailable, WindowFull
+from spoolproof.dead_letters.record import history_of, history_text
+from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.message import (
     ATTEMPT,
     FIRST_DEFERRED_AT,
@@ -61,6 +62,24 @@ def retry_copy(
     )
 
 
+def _shorter(copy: Outgoing) -> Iterator[Outgoing]:
+    """Yield the copy with ever less of what it can do without: its history, newest last to go, then two names."""
+    headers = dict(copy.message.headers)
+    history = history_of(copy.message)
+    while history:
+        history = history[len(history) // 2 + 1 :] if len(history) > 1 else ()
+        headers[HISTORY] = history_text(history)
+        yield _with_headers(copy, headers)
+    for name in (HISTORY, FIRST_FAILED_AT, QUEUE):
+        headers.pop(name, None)
+    yield _with_headers(copy, headers)
+
+
+def _with_headers(copy: Outgoing, headers: dict[str, HeaderValue]) -> Outgoing:
+    message = msgspec.structs.replace(copy.message, headers=dict(headers))
+    return msgspec.structs.replace(copy, message=message)
+
+
 class Copies:
     """Publishes for consumers, one message at a time each."""
 
@@ -70,9 +89,17 @@ class Copies:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return when the broker has the message in its queue; waits out outages. Raises EncodeError."""
+        shorter = _shorter(outgoing)
         while True:
             await self._broker.wait_for_room(limits.POLL_MAX_SECONDS)
-            outcome = await self._try(outgoing)
+            try:
+                outcome = await self._try(outgoing)
+            except EncodeError:
+                fits_better = next(shorter, None)
+                if fits_better is None:
+                    raise
+                outgoing = fits_better
+                continue
             if isinstance(outcome, Confirmed):
                 return
             if outcome is not None:

@@ -50,6 +50,10 @@ def publish_frames(
     """Return a mandatory Basic.Publish with its content. frame_max: bytes of a whole frame, as negotiated."""
     target = _short(exchange) + _short(routing_key)
     size = len(body)
+    if _FRAME_EXTRA + _CONTENT_BYTES + len(properties) > frame_max:
+        # it would end the connection, and with it the confirms of everything else that is on its way
+        room = frame_max - _FRAME_EXTRA - _CONTENT_BYTES
+        raise ValueError(f"headers of {len(properties)} bytes, at most {room} (the broker's frame_max is {frame_max})")
     frames = [
         _PUBLISH_HEAD.pack(_METHOD, channel, _PUBLISH_BYTES + len(target), _BASIC, _PUBLISH, 0),
         target,

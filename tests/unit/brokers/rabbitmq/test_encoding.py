@@ -147,3 +147,27 @@ def test_an_ack_is_what_pika_would_have_sent(channel: int, tag: int) -> None:
     expected = frame.Method(channel, spec.Basic.Ack(delivery_tag=tag, multiple=False)).marshal()
 
     assert expected == ack_frame(channel, tag)
+
+
+@pytest.mark.parametrize("frame_max", [SMALLEST_FRAME_MAX, 8192, FRAME_MAX])
+def test_headers_that_fit_no_frame_are_refused_before_anything_is_written(frame_max: int) -> None:
+    """The broker answers an oversized header by closing the connection, for everybody, each time it is sent."""
+    least = len(properties(""))
+    room = frame_max - len(publish_frames(1, "", "q", b"", b"", frame_max=FRAME_MAX)) + len(method_frame("q"))
+
+    *_, header = decoded(
+        publish_frames(1, "", "q", properties("x" * (room - least)), b"", frame_max=frame_max),
+    )
+
+    assert frame_max == len(header.marshal())
+    with pytest.raises(ValueError, match=f"frame_max is {frame_max}"):
+        publish_frames(1, "", "q", properties("x" * (room - least + 1)), b"", frame_max=frame_max)
+
+
+def properties(text: str) -> bytes:
+    return encode_properties(**{**FITTING, "headers": {"text": text}})
+
+
+def method_frame(routing_key: str) -> bytes:
+    method = spec.Basic.Publish(exchange="", routing_key=routing_key, mandatory=True)
+    return bytes(frame.Method(1, method).marshal())

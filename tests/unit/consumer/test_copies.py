@@ -1,0 +1,96 @@
+"""A copy that does not fit loses what it can do without, never what the message is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from spoolproof.clock import SystemClock
+from spoolproof.consumer.copies import Copies, retry_copy
+from spoolproof.dead_letters.record import history_of, history_text
+from spoolproof.errors import EncodeError
+from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, HISTORY, HeaderValue, Message, Outgoing
+from spoolproof.ports.broker import CONFIRMED, PublishOutcome, Sink
+from spoolproof.ports.dead_letters import Attempt
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPTS = [Attempt(at=NOW, error_class="E", error=f"attempt {number}", host="h") for number in range(20)]
+
+
+class NarrowBroker:
+    """Takes messages whose headers have at most so many bytes; gives the outcomes in turn, then confirms."""
+
+    def __init__(self, bytes_max: int = 10_000, outcomes: tuple[PublishOutcome, ...] = ()) -> None:
+        self.taken: list[Outgoing] = []
+        self._bytes_max = bytes_max
+        self._outcomes = list(outcomes)
+
+    async def wait_for_room(self, timeout_seconds: float) -> bool:
+        return True
+
+    def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
+        size = sum(len(name) + len(str(value)) for name, value in outgoing.message.headers.items())
+        if size > self._bytes_max:
+            raise EncodeError(f"{size} bytes")
+        self.taken.append(outgoing)
+        sink([(token, self._outcomes.pop(0) if self._outcomes else CONFIRMED)])
+
+
+def copy_of(headers: dict[str, HeaderValue]) -> Outgoing:
+    message = Message(id="m", type="t", source="s", time=NOW, body=b"body", headers=headers)
+    return retry_copy(
+        message,
+        queue="q",
+        tier_seconds=1,
+        failed=20,
+        history=history_text(ATTEMPTS),
+        now_text=NOW.isoformat(),
+        first_deferred_text=NOW.isoformat(),
+    )
+
+
+async def sent_by(broker: Any, copy: Outgoing) -> Message:
+    await Copies(broker, clock=SystemClock()).send(copy)
+    (taken,) = broker.taken
+    return taken.message
+
+
+async def test_a_copy_that_fits_is_sent_as_it_is() -> None:
+    """Nothing is cut that need not be."""
+    copy = copy_of({"mine": "kept"})
+
+    assert copy.message == await sent_by(NarrowBroker(), copy)
+
+
+async def test_of_a_copy_that_does_not_fit_the_oldest_history_goes_first() -> None:
+    """The newest attempts say most; the count is exact whatever is cut."""
+    copy = copy_of({"mine": "x" * 400})
+
+    message = await sent_by(NarrowBroker(1000), copy)
+
+    kept = [attempt.error for attempt in history_of(message)]
+    assert ["attempt 16", "attempt 17", "attempt 18", "attempt 19"] == kept[-4:]
+    assert len(kept) < len(ATTEMPTS)
+    assert ("x" * 400, 20) == (message.headers["mine"], message.headers[ATTEMPT])
+
+
+async def test_what_steers_the_message_is_never_cut() -> None:
+    """Without its count a message would be tried for ever, and without its first deferral it would never be parked."""
+    copy = copy_of({"mine": "x" * 400})
+
+    message = await sent_by(NarrowBroker(500), copy)
+
+    assert {"mine", ATTEMPT, FIRST_DEFERRED_AT} == set(message.headers)
+
+
+async def test_a_copy_that_fits_in_no_way_is_told_to_whoever_sends_it() -> None:
+    """It becomes a dead letter then; here it would be tried for ever."""
+    broker = NarrowBroker(300)
+
+    with pytest.raises(EncodeError):
+        await sent_by(broker, copy_of({"mine": "x" * 400}))
+
+    assert [] == broker.taken
+    assert HISTORY in copy_of({}).message.headers
