@@ -21,6 +21,7 @@ from spoolproof.errors import (
     PolicyConfigError,
     PolicyError,
     PolicyUsageError,
+    SpoolproofError,
 )
 from spoolproof.policies.foreign import ask, http_status, retry_after_seconds, verdict_of_foreign, verdict_of_status
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
@@ -54,9 +55,10 @@ class Classifier:
     """What errors and results mean to one policy.
 
     `Classifier().transient(Busy).permanent(UnknownProduct)`: exception types or predicates, asked in the order given,
-    before the built-in rules and after cancellation, our own rejections and the deadline. unknown: whether the effect
-    may have happened all the same; say so where a retry is not known to be harmless. Raises PolicyConfigError for a
-    rule that names a cancellation or an error of the policies."""
+    before the built-in rules and after cancellation and our own errors: an AttemptTimeout is an OSError too, and no
+    rule for those may call its outcome known. unknown: whether the effect may have happened all the same; say so where
+    a retry is not known to be harmless. Raises PolicyConfigError for a rule that names a cancellation or an error of
+    ours that has its verdict already."""
 
     __slots__ = ("_result_rules", "_rules")
 
@@ -166,21 +168,27 @@ class Classifier:
             return _of_deadline(error, has_started, elapsed_seconds, blame_seconds)
         if ask(error, _OF_RESULT_RULE) is True:
             return verdict_of(Kind.BUG, is_unknown=True, reason=f"a result rule failed: {text_of(error)}"[:_TEXT_MAX])
+        own = _of_own(error)
+        if own is not None:
+            return own
+        if isinstance(error, ExceptionGroup) and error.subgroup(_is_own) is not None:
+            return self._of_members(error, has_started, elapsed_seconds, blame_seconds)
         for rule, kind, unknown in self._rules:
             if isinstance(error, rule) if isinstance(rule, type) else rule(error):
                 asked = retry_after_seconds(error, AMBIENT.now())
                 return verdict_of(kind, is_unknown=unknown, retry_after_seconds=asked, reason=text_of(error))
         if isinstance(error, ExceptionGroup):
-            return _of_group(
-                error,
-                [
-                    self.of_error(
-                        one, has_started=has_started, elapsed_seconds=elapsed_seconds, blame_seconds=blame_seconds
-                    )
-                    for one in error.exceptions
-                ],
-            )
+            return self._of_members(error, has_started, elapsed_seconds, blame_seconds)
         return _built_in(error)
+
+    def _of_members(
+        self, group: ExceptionGroup[Exception], has_started: bool, elapsed_seconds: float, blame_seconds: float | None
+    ) -> Verdict:
+        verdicts = [
+            self.of_error(one, has_started=has_started, elapsed_seconds=elapsed_seconds, blame_seconds=blame_seconds)
+            for one in group.exceptions
+        ]
+        return _of_group(group, verdicts)
 
 
 def _kind_of(said: object, rule: ResultRule) -> Kind:
@@ -213,16 +221,33 @@ def _of_deadline(
     return verdict_of(Kind.TIMEOUT, is_unknown=True, reason=text_of(error))
 
 
-def _built_in(error: Exception) -> Verdict:
-    declared = ask(error, "failure_kind")
-    if isinstance(declared, str) and declared in set(Kind):
-        is_unknown = bool(ask(error, "is_unknown"))
-        asked = retry_after_seconds(error, AMBIENT.now())
-        return verdict_of(Kind(declared), is_unknown=is_unknown, retry_after_seconds=asked, reason=text_of(error))
+def _of_own(error: Exception) -> Verdict | None:
+    """Return what an error of ours means; None for others', and for those that are nothing but a class."""
     if isinstance(error, AttemptTimeout):
         return verdict_of(Kind.TIMEOUT, is_unknown=True, reason=text_of(error))
     if isinstance(error, PolicyUsageError | PolicyConfigError):
         return verdict_of(Kind.BUG, reason=text_of(error))
+    return _declared(error) if isinstance(error, SpoolproofError) else None
+
+
+def _is_own(error: BaseException) -> bool:
+    return isinstance(error, PolicyError) or (isinstance(error, SpoolproofError) and _declared(error) is not None)
+
+
+def _declared(error: Exception) -> Verdict | None:
+    """Return what an error says of itself by `failure_kind` and `is_unknown`."""
+    declared = ask(error, "failure_kind")
+    if not isinstance(declared, str) or declared not in set(Kind):
+        return None
+    is_unknown = bool(ask(error, "is_unknown"))
+    asked = retry_after_seconds(error, AMBIENT.now())
+    return verdict_of(Kind(declared), is_unknown=is_unknown, retry_after_seconds=asked, reason=text_of(error))
+
+
+def _built_in(error: Exception) -> Verdict:
+    declared = _declared(error)
+    if declared is not None:
+        return declared
     foreign = verdict_of_foreign(error, AMBIENT.now())
     if foreign is not None:
         return verdict_of(
@@ -273,8 +298,8 @@ def _fault_of(rule: object, kind: Kind) -> str | None:
             return f"{kind}({rule.__name__}): not an exception class"
         if not issubclass(rule, Exception) or issubclass(rule, asyncio.CancelledError):
             return f"{kind}({rule.__name__}): a cancellation says nothing of the dependency and is never a failure (E5)"
-        if issubclass(rule, PolicyError):
-            return f"{kind}({rule.__name__}): the policies' own errors have their verdict already (E5)"
+        if issubclass(rule, PolicyError) or (issubclass(rule, SpoolproofError) and hasattr(rule, "failure_kind")):
+            return f"{kind}({rule.__name__}): our own errors have their verdict already (E5)"
         return None
     return None if callable(rule) else f"{kind}({rule!r}): an exception type, or a function of the exception"
 

@@ -12,11 +12,25 @@ from typing import Any
 import pytest
 
 from spoolproof.clock import SYSTEM
-from spoolproof.errors import Action, BreakerOpen, DeadlineExceeded, PolicyConfigError, PolicyUsageError
-from spoolproof.policies import Bulkhead, Classifier, Kind, Policy, Retry, Verdict, report
+from spoolproof.errors import (
+    Action,
+    AttemptTimeout,
+    BreakerOpen,
+    BrokerUnavailable,
+    BulkheadFull,
+    DeadlineExceeded,
+    OutboxFull,
+    PolicyConfigError,
+    PolicyUsageError,
+    RateLimited,
+    StoreUnavailable,
+    ThreadsExhausted,
+)
+from spoolproof.policies import Bulkhead, Classifier, Kind, Policy, Retry, Timeout, Verdict, report
 from spoolproof.policies.classifier import DEFAULT, redact
 from spoolproof.policies.foreign import retry_after_seconds
 from spoolproof.policies.verdict import Status, verdict_of
+from spoolproof.testing.clock import ManualClock
 
 OPTIONAL = ["httpx", "aiohttp", "requests", "urllib3", "redis", "asyncpg", "pika", "botocore", "grpc", "sqlalchemy"]
 
@@ -78,6 +92,62 @@ def test_no_rule_changes_what_a_rejection_or_a_deadline_means() -> None:
 
     assert [(Kind.LOCAL, False), (Kind.DEADLINE, True)] == [(one.kind, one.is_unknown) for one in verdicts]
     assert 3 == verdicts[0].retry_after_seconds
+
+
+_OWN_ERRORS: list[tuple[Exception, Kind, bool]] = [
+    (AttemptTimeout(policy="a", timeout_seconds=1), Kind.TIMEOUT, True),
+    (DeadlineExceeded(policy="a", has_started=True), Kind.DEADLINE, True),
+    (DeadlineExceeded(policy="a", has_started=False), Kind.DEADLINE, False),
+    (BreakerOpen(policy="a", state="open", reason="", retry_after_seconds=3), Kind.LOCAL, False),
+    (BulkheadFull(policy="a", running=1, queued=0), Kind.LOCAL, False),
+    (RateLimited(policy="a", retry_after_seconds=1), Kind.LOCAL, False),
+    (ThreadsExhausted(policy="a", abandoned=64), Kind.LOCAL, False),
+    (PolicyUsageError("a"), Kind.BUG, False),
+    (PolicyConfigError(["a"]), Kind.BUG, False),
+    (OutboxFull(1, 1), Kind.LOCAL, False),
+    (StoreUnavailable("a"), Kind.TRANSIENT, True),
+    (BrokerUnavailable("a"), Kind.TRANSIENT, False),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "unknown"), _OWN_ERRORS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
+def test_a_rule_for_a_wide_class_does_not_reach_our_own_errors(
+    error: Exception, kind: Kind, unknown: bool, grouped: bool
+) -> None:
+    """An attempt that timed out is an OSError too: a rule that calls those harmless would charge three times."""
+    asked: list[BaseException] = []
+    classify = Classifier().permanent(lambda one: bool(asked.append(one))).transient(OSError, Exception, unknown=False)
+
+    verdict = classify.of_error(ExceptionGroup("calls", [ExceptionGroup("", [error])]) if grouped else error)
+
+    assert (kind, unknown, []) == (verdict.kind, verdict.is_unknown, asked)
+
+
+def test_an_error_of_ours_has_its_verdict_and_no_rule_may_name_it() -> None:
+    """It would never be asked."""
+    for error, _, _ in _OWN_ERRORS:
+        with pytest.raises(PolicyConfigError, match="E5"):
+            Classifier().permanent(type(error))
+
+
+@pytest.mark.parametrize("wide", [OSError, Exception, lambda _: True], ids=["OSError", "Exception", "predicate"])
+async def test_a_call_that_timed_out_is_made_once_whatever_the_rules_say(
+    make: Callable[..., Policy], clock: ManualClock, wide: Any
+) -> None:
+    """Its effect may have happened; only whoever says `idempotent` may have it made again."""
+    policy = make(Retry(3), Timeout(1), classify=Classifier().transient(wide, unknown=False), idempotent=False)
+    charges: list[int] = []
+
+    async def charge() -> None:
+        charges.append(1)
+        await clock.sleep(60)
+
+    async with clock.auto_advance():
+        result = await policy.result(charge)
+
+    told = report(result.error)  # type: ignore[arg-type]
+    assert ([1], Kind.TIMEOUT, Action.PARK) == (charges, result.verdict.kind, told.disposition.action)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
