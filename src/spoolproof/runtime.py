@@ -43,8 +43,6 @@ from spoolproof.maintenance.facts import FactExchange
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.relay import Relay
-from spoolproof.outbox.shards import KIND as OUTBOX
-from spoolproof.outbox.shards import shard_names
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Topology
 from spoolproof.ports.leases import Process
@@ -132,6 +130,7 @@ class Runtime:
                 self._health.start()  # first, so that probes see a start that waits for its store
             await self._reach_store()
             await ensure_schema(self.store, self.settings)
+            await self.store.services.claim(self.service)  # also where no relay runs: it is where rows are written
             await self.breakers.restore()
             await self.broker.start(self.topology())
             await self._start_loops()
@@ -208,8 +207,8 @@ class Runtime:
         fence_seconds = self.settings.lease_seconds * 2 / 3
         holdings = []
         if RELAY in self.roles:
-            names = shard_names(self.store.outbox.shards)
-            self.shards = Holding(OUTBOX, names, self._clock, fence_seconds)
+            own = self.store.services.own
+            self.shards = Holding(own.lease_kind, own.lease_names, self._clock, fence_seconds)
             holdings.append(self.shards)
             loops.append(Relay(self.store, self.broker, self.shards, clock=self._clock, ids=self._ids))
         if CONSUMER in self.roles and self._router.queues:

@@ -19,6 +19,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ServicesConformance,
     StateConformance,
     TransactionConformance,
     WakeUpConformance,
@@ -74,6 +75,10 @@ class TestMigrations(_Memory, MigrationsConformance):
 
 
 class TestRetention(_Memory, RetentionConformance):
+    pass
+
+
+class TestServices(_Memory, ServicesConformance):
     pass
 
 

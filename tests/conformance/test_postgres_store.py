@@ -17,6 +17,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ServicesConformance,
     StateConformance,
     TransactionConformance,
     WakeUpConformance,
@@ -72,6 +73,10 @@ class TestMigrations(OnPostgres, MigrationsConformance):
 
 
 class TestRetention(OnPostgres, RetentionConformance):
+    pass
+
+
+class TestServices(OnPostgres, ServicesConformance):
     pass
 
 

@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ServicesConformance,
     StateConformance,
     TransactionConformance,
     WakeUpConformance,
@@ -84,6 +85,10 @@ class TestMigrations(OnSqlite, MigrationsConformance):
 
 
 class TestRetention(OnSqlite, RetentionConformance):
+    pass
+
+
+class TestServices(OnSqlite, ServicesConformance):
     pass
 
 

@@ -27,7 +27,6 @@ from spoolproof.ports.store import Store
 logger = logging.getLogger("spoolproof.health")
 
 BROKER_NAMES = ("rabbitmq", "embedded", "memory")
-OUTBOX = "outbox"
 
 
 class Condition:
@@ -176,9 +175,10 @@ class Monitor(Loop):
     async def _sample(self) -> None:
         try:
             async with asyncio.timeout(limits.HEALTH_CHECK_SECONDS_MAX):
-                backlog = await self._store.outbox.backlog()
+                own = self._store.services.own
+                backlog = await self._store.outbox.backlog(own.shards)
             async with asyncio.timeout(limits.HEALTH_CHECK_SECONDS_MAX):
-                leases = await self._store.leases.status(OUTBOX)
+                leases = await self._store.leases.status(own.lease_kind)
         except Exception as error:  # too slow or away: the ping says which, and an old sample expires by itself
             logger.debug("health.sample_failed error=%s", type(error).__name__)
             return

@@ -37,9 +37,9 @@ from spoolproof.lifecycle.membership import Holding
 from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
-from spoolproof.outbox.shards import shard_name
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
 from spoolproof.ports.outbox import OutboxRow, RowRef
+from spoolproof.ports.services import shard_name
 from spoolproof.ports.store import Store
 
 logger = logging.getLogger("spoolproof.relay")

@@ -43,7 +43,8 @@ class DeadLetterRecord:
     id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a replay
     sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused, encode,
     decode, unknown_type, unknown_version, too_large, expired, or `broker:WHY`. fingerprint: 16 hex digits, equal for
-    equal failures. attempts: oldest first, at most 20.
+    equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose relay ships its replay; the
+    store fills it in, empty where nobody had claimed a block.
     """
 
     id: str
@@ -63,6 +64,7 @@ class DeadLetterRecord:
     replays: int = 0
     note: str | None = None
     closed_at: datetime | None = None
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class DeadLetters(Protocol):
         """Return how many are in each state; each count stops at 100 000."""
 
     async def replay(self, id: str, actor: str, reason: str) -> bool:
-        """Move one from open to replaying and put its copy into the outbox, both or neither.
+        """Move one from open to replaying and put its copy into its service's outbox, both or neither.
 
         The copy keeps the message id, goes to `destination`, and carries the headers `spoolproof-replay-of` and
         `spoolproof-replay-no`. False, and nothing written, if it is not open (two people pressed the button).

@@ -17,7 +17,7 @@ from uuid import UUID
 class Fence:
     """Names the lease under which work is done; a write with an older epoch does nothing.
 
-    kind: `outbox` (name = shard number as two digits) or `leader` (name = what is led).
+    kind: that of a block of shards (`ports.services`; name = the shard's number) or `leader` (name = what is led).
     """
 
     kind: str

@@ -1,8 +1,8 @@
 """Messages waiting for the broker.
 
 A row is written in the caller's transaction: it exists if and only if the business change committed.
-Rows live in shards; only the holder of a shard's lease ships them, so rows of one ordering key leave
-in the order they were written.
+Rows live in the shards of their service (`ports.services`); only the holder of a shard's lease ships them, so rows of
+one ordering key leave in the order they were written.
 
 Never here: publishing, reading a clock, removing a row that has no confirm.
 """
@@ -50,12 +50,9 @@ class Backlog:
 class Outbox(Protocol):
     """What publish() and the relay need from a store."""
 
-    @property
-    def shards(self) -> int:
-        """How many shards rows are spread over; fixed when the schema is made."""
-
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
-        """Add rows inside the caller's transaction, or, with None, in one of their own that has committed on return.
+        """Add rows to the shards of the service that claimed its block: inside the caller's transaction, or, with None,
+        in one of their own that has committed on return.
 
         Raises OutboxFull before any write, StoreUnavailable, and for a user's own handle OutboxMissing.
         """
@@ -82,5 +79,5 @@ class Outbox(Protocol):
     async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
         """Move a row to the dead letters in one step. False, and nothing written, if the fence is stale."""
 
-    async def backlog(self) -> Backlog:
-        """Return how much waits in all shards; bounded work however many rows there are."""
+    async def backlog(self, shards: range | None = None) -> Backlog:
+        """Return how much waits in these shards, or in all; bounded work however many rows there are."""

@@ -14,6 +14,7 @@ from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.inbox import Inbox
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.outbox import Outbox
+from spoolproof.ports.services import Services
 from spoolproof.ports.state import State
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.ports.wakeup import WakeUp
@@ -59,6 +60,8 @@ class Store(Protocol):
     # properties, so that an adapter may say which class of its own each part is
     @property
     def outbox(self) -> Outbox: ...  # noqa: D102
+    @property
+    def services(self) -> Services: ...  # noqa: D102
     @property
     def inbox(self) -> Inbox: ...  # noqa: D102
     @property

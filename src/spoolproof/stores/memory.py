@@ -35,11 +35,14 @@ from spoolproof.ports.dead_letters import (
     DeadLetterRecord,
     DeadLetterState,
 )
-from spoolproof.ports.leases import Fence, LeaseStatus, Process
+from spoolproof.ports.leases import Fence, Process
 from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.services import Block
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.transaction import Row, StoreTransaction
 from spoolproof.stores.memory_facts import MemoryFacts
+from spoolproof.stores.memory_leases import Lease, MemoryLeases, is_held
+from spoolproof.stores.memory_services import MemoryServices
 from spoolproof.stores.memory_wakeup import MemoryWakeUp
 
 _SYSTEM_ACTOR = "spoolproof"
@@ -59,15 +62,8 @@ class _Row:
         return (self.outgoing.destination, self.outgoing.message.key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Lease:
-    owner: UUID | None = None
-    epoch: int = 0
-    until: datetime | None = None
-
-
 @dataclass(slots=True)
-class _State:
+class MemoryState:
     """Everything the store keeps. Values are immutable, so a copy of the dicts is a copy of the state."""
 
     last_id: int = 0
@@ -75,13 +71,14 @@ class _State:
     inbox: dict[tuple[str, str], datetime] = field(default_factory=dict)
     dead_letters: dict[str, DeadLetterRecord] = field(default_factory=dict)
     audit: dict[str, tuple[AuditEntry, ...]] = field(default_factory=dict)
-    leases: dict[tuple[str, str], _Lease] = field(default_factory=dict)
+    leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
     processes: dict[UUID, tuple[Process, datetime]] = field(default_factory=dict)
     facts: dict[tuple[str, str], StateRecord] = field(default_factory=dict)
+    services: dict[str, Block] = field(default_factory=dict)
     business: dict[Any, Any] = field(default_factory=dict)
 
-    def copied(self) -> _State:
-        return _State(
+    def copied(self) -> MemoryState:
+        return MemoryState(
             self.last_id,
             dict(self.outbox),
             dict(self.inbox),
@@ -90,6 +87,7 @@ class _State:
             dict(self.leases),
             dict(self.processes),
             dict(self.facts),
+            dict(self.services),
             copy.deepcopy(self.business),  # the user's values may be mutable
         )
 
@@ -97,13 +95,13 @@ class _State:
 class MemoryTransaction:
     """One open transaction; `raw` is the dict for business rows."""
 
-    def __init__(self, store: MemoryStore, state: _State) -> None:
+    def __init__(self, store: MemoryStore, state: MemoryState) -> None:
         self.store = store
         self.is_open = True
         self._state = state
 
     @property
-    def state(self) -> _State:
+    def state(self) -> MemoryState:
         if not self.is_open:
             raise NotInTransaction("this transaction of the memory store has ended; open a new one")
         return self._state
@@ -133,6 +131,7 @@ class MemoryStore:
         self.clock = clock
         self.outbox_rows_max = outbox_rows_max
         self.name = f"memory://{ids.uuid7()}"  # tells two stores of one process apart in messages
+        self.services = MemoryServices(self)
         self.outbox = MemoryOutbox(self)
         self.inbox = MemoryInbox(self)
         self.dead_letters = MemoryDeadLetters(self)
@@ -141,7 +140,7 @@ class MemoryStore:
         self.state = MemoryFacts(self)
         self.migrations = MemoryMigrations()
         self.wakeup = MemoryWakeUp()
-        self._state = _State()
+        self._state = MemoryState()
         self._writer = asyncio.Lock()
         self._is_started = False
 
@@ -154,7 +153,7 @@ class MemoryStore:
     async def ping(self) -> None:
         self.committed()
 
-    def committed(self) -> _State:
+    def committed(self) -> MemoryState:
         """Return what readers see."""
         if not self._is_started:
             raise StoreUnavailable(f"{self.name} is not started")
@@ -179,7 +178,7 @@ class MemoryStore:
         return handle
 
 
-def state_of(store: MemoryStore, tx: StoreTransaction) -> _State:
+def state_of(store: MemoryStore, tx: StoreTransaction) -> MemoryState:
     """Return the state an open transaction of `store` works on."""
     if not isinstance(tx, MemoryTransaction):
         raise UnsupportedTransaction(tx, ["spoolproof.stores.memory.MemoryTransaction"])
@@ -188,14 +187,7 @@ def state_of(store: MemoryStore, tx: StoreTransaction) -> _State:
     return tx.state
 
 
-def _has(state: _State, fence: Fence) -> bool:
-    lease = state.leases.get((fence.kind, fence.name))
-    return lease is not None and (lease.owner, lease.epoch) == (fence.owner, fence.epoch)
-
-
 class MemoryOutbox:
-    shards = limits.SHARDS_POSTGRES  #: as many as PostgreSQL has: the harder case for whoever is tested on it
-
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
@@ -206,13 +198,14 @@ class MemoryOutbox:
         else:
             self.add(state_of(self._store, tx), records)
 
-    def add(self, state: _State, records: Sequence[Outgoing]) -> None:
+    def add(self, state: MemoryState, records: Sequence[Outgoing], block: Block | None = None) -> None:
         maximum = self._store.outbox_rows_max
         if records and len(state.outbox) + len(records) > maximum:
             raise OutboxFull(len(state.outbox), maximum)
+        shards = (block or self._store.services.own).shards
         for outgoing in records:
             state.last_id += 1
-            ref = RowRef(shard_of(outgoing.message, self.shards), state.last_id)
+            ref = RowRef(shards[shard_of(outgoing.message, len(shards))], state.last_id)
             state.outbox[ref.id] = _Row(ref, outgoing, self._store.clock.now())
 
     async def fetch(
@@ -244,7 +237,7 @@ class MemoryOutbox:
     async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
         async with self._store.transaction() as tx:
             row = tx.state.outbox.get(ref.id)
-            if row is None or not _has(tx.state, fence):
+            if row is None or not is_held(tx.state, fence):
                 return False
             available_at = self._store.clock.now() + timedelta(seconds=seconds)
             tx.state.outbox[ref.id] = replace(row, attempts=row.attempts + 1, available_at=available_at)
@@ -263,14 +256,15 @@ class MemoryOutbox:
 
     async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
         async with self._store.transaction() as tx:
-            if ref.id not in tx.state.outbox or not _has(tx.state, fence):
+            if ref.id not in tx.state.outbox or not is_held(tx.state, fence):
                 return False
             del tx.state.outbox[ref.id]
             self._store.dead_letters.upsert(tx.state, dead_letter)
             return True
 
-    async def backlog(self) -> Backlog:
-        rows = list(self._store.committed().outbox.values())
+    async def backlog(self, shards: range | None = None) -> Backlog:
+        outbox = self._store.committed().outbox
+        rows = [row for row in outbox.values() if shards is None or row.ref.shard in shards]
         return Backlog(
             rows=min(len(rows), limits.ROWS_COUNTED_MAX),
             deferred=min(sum(row.available_at is not None for row in rows), limits.ROWS_COUNTED_MAX),
@@ -304,7 +298,8 @@ class MemoryDeadLetters:
             self.upsert(tx.state, record)
             return True
 
-    def upsert(self, state: _State, record: DeadLetterRecord) -> None:
+    def upsert(self, state: MemoryState, record: DeadLetterRecord) -> None:
+        record = replace(record, service=self._store.services.own_name)
         known = _find(state, record.consumer, record.message.id)
         if known is not None:
             record = replace(
@@ -347,7 +342,7 @@ class MemoryDeadLetters:
             headers = {**record.message.headers, REPLAY_OF: id, REPLAY_NO: replays}
             message = msgspec.structs.replace(record.message, headers=headers)
             outgoing = Outgoing(message=message, destination=record.destination, routing_key=record.routing_key)
-            self._store.outbox.add(tx.state, [outgoing])
+            self._store.outbox.add(tx.state, [outgoing], self._store.services.block_of(tx.state, record.service))
             replaying = replace(record, state=DeadLetterState.REPLAYING, replays=replays)
             self._put(tx.state, replaying, "replayed", actor, reason)
             return True
@@ -368,87 +363,22 @@ class MemoryDeadLetters:
         self._close(state, record, DeadLetterState.RESOLVED, _SYSTEM_ACTOR, "")
         return True
 
-    def _close(self, state: _State, record: DeadLetterRecord, end: DeadLetterState, actor: str, detail: str) -> None:
+    def _close(
+        self, state: MemoryState, record: DeadLetterRecord, end: DeadLetterState, actor: str, detail: str
+    ) -> None:
         self._put(state, replace(record, state=end, closed_at=self._store.clock.now()), end.value, actor, detail)
 
-    def _put(self, state: _State, record: DeadLetterRecord, verb: str, actor: str, detail: str) -> None:
+    def _put(self, state: MemoryState, record: DeadLetterRecord, verb: str, actor: str, detail: str) -> None:
         entry = AuditEntry(self._store.clock.now(), actor, verb, detail)
         state.dead_letters[record.id] = record
         state.audit[record.id] = (*state.audit.get(record.id, ()), entry)
 
 
-def _find(state: _State, consumer: str, message_id: str) -> DeadLetterRecord | None:
+def _find(state: MemoryState, consumer: str, message_id: str) -> DeadLetterRecord | None:
     for record in state.dead_letters.values():
         if (record.consumer, record.message.id) == (consumer, message_id):
             return record
     return None
-
-
-class MemoryLeases:
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def _is_free(self, lease: _Lease) -> bool:
-        return lease.owner is None or lease.until is None or lease.until <= self._store.clock.now()
-
-    def _until(self, seconds: float) -> datetime:
-        return self._store.clock.now() + timedelta(seconds=seconds)
-
-    async def ensure(self, kind: str, names: Sequence[str]) -> None:
-        async with self._store.transaction() as tx:
-            for name in names:
-                tx.state.leases.setdefault((kind, name), _Lease())
-
-    async def acquire(self, kind: str, owner: UUID, limit: int, lease_seconds: float) -> Sequence[Fence]:
-        async with self._store.transaction() as tx:
-            free = [
-                (name, lease) for (of, name), lease in tx.state.leases.items() if of == kind and self._is_free(lease)
-            ]
-            taken = []
-            for name, lease in free[:limit]:
-                fence = Fence(kind=kind, name=name, owner=owner, epoch=lease.epoch + 1)
-                tx.state.leases[kind, name] = _Lease(owner, fence.epoch, self._until(lease_seconds))
-                taken.append(fence)
-            return taken
-
-    async def renew(self, fences: Sequence[Fence], lease_seconds: float) -> Sequence[Fence]:
-        async with self._store.transaction() as tx:
-            held = [fence for fence in fences if _has(tx.state, fence)]
-            for fence in held:
-                tx.state.leases[fence.kind, fence.name] = _Lease(fence.owner, fence.epoch, self._until(lease_seconds))
-            return held
-
-    async def release(self, fences: Sequence[Fence]) -> None:
-        async with self._store.transaction() as tx:
-            for fence in fences:
-                if _has(tx.state, fence):
-                    tx.state.leases[fence.kind, fence.name] = _Lease(epoch=fence.epoch)
-
-    async def beat(self, process: Process, expires_seconds: float) -> bool:
-        async with self._store.transaction() as tx:
-            known = tx.state.processes.get(process.id)
-            if known is not None and known[1] <= self._store.clock.now():
-                return False
-            tx.state.processes[process.id] = (process, self._until(expires_seconds))
-            return True
-
-    async def processes(self) -> Sequence[Process]:
-        now = self._store.clock.now()
-        return [process for process, until in self._store.committed().processes.values() if until > now]
-
-    async def status(self, kind: str) -> Sequence[LeaseStatus]:
-        return [
-            LeaseStatus(
-                kind=kind,
-                name=name,
-                owner=lease.owner,
-                epoch=lease.epoch,
-                is_expired=self._is_free(lease),
-                expires_at=lease.until,
-            )
-            for (lease_kind, name), lease in sorted(self._store.committed().leases.items(), key=lambda item: item[0])
-            if lease_kind == kind
-        ]
 
 
 class MemoryRetention:

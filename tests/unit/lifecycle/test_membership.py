@@ -9,13 +9,14 @@ import pytest
 
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.membership import Holding, Membership
-from spoolproof.outbox.shards import KIND, shard_names
 from spoolproof.ports.leases import Process
+from spoolproof.ports.services import Block
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
 
 LEASE_SECONDS = 15.0
-NAMES = shard_names(16)
+BLOCK = Block(0, 16)
+NAMES = BLOCK.lease_names
 
 
 class Member:
@@ -23,8 +24,8 @@ class Member:
 
     def __init__(self, store: MemoryStore, clock: ManualClock, number: int) -> None:
         ids = Ids(clock, random_bytes=Random(number).randbytes)
-        self.shards = Holding(KIND, NAMES, clock, LEASE_SECONDS * 2 / 3)
-        process = Process(id=ids.uuid7(), service="shop", host="h", pid=number, roles=(KIND,))
+        self.shards = Holding(BLOCK.lease_kind, NAMES, clock, LEASE_SECONDS * 2 / 3)
+        process = Process(id=ids.uuid7(), service="shop", host="h", pid=number, roles=(BLOCK.lease_kind,))
         self.membership = Membership(
             process,
             store.leases,

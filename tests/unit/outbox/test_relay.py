@@ -16,12 +16,13 @@ from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.relay import Relay
-from spoolproof.outbox.shards import KIND, shard_names
 from spoolproof.ports.broker import Delivery, QueueSpec, Topology
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.leases import Process
+from spoolproof.ports.services import Block
 from spoolproof.stores.memory import MemoryStore
 
+BLOCK = Block(0, 16)
 TOPOLOGY = Topology(
     service="t",
     exchange="x",
@@ -40,7 +41,7 @@ class Rig:
         self.store = MemoryStore(clock=self.clock, ids=self.ids, outbox_rows_max=100_000)
         self.server = MemoryBrokerServer()
         self.broker = MemoryBroker(service="t", clock=self.clock, spawn=self.supervisor.spawn, server=self.server)
-        self.shards = Holding(KIND, shard_names(self.store.outbox.shards), self.clock, 10.0)
+        self.shards = Holding(BLOCK.lease_kind, BLOCK.lease_names, self.clock, 10.0)
         self.relay = Relay(self.store, self.broker, self.shards, clock=self.clock, ids=self.ids)
         self.arrived: list[Message] = []
 
@@ -48,7 +49,7 @@ class Rig:
         await self.store.start()
         await self.broker.start(TOPOLOGY)
         await self.broker.subscribe("t.q", 1000, self._note)
-        process = Process(id=self.ids.uuid7(), service="t", host="h", pid=1, roles=(KIND,))
+        process = Process(id=self.ids.uuid7(), service="t", host="h", pid=1, roles=(BLOCK.lease_kind,))
         membership = Membership(
             process,
             self.store.leases,

@@ -13,7 +13,9 @@ import pytest
 from spoolproof.clock import SystemClock
 from spoolproof.errors import OutboxFull
 from spoolproof.ids import Ids
-from spoolproof.message import Message, Outgoing
+from spoolproof.message import Message, Outgoing, pack_meta
+from spoolproof.ports.dead_letters import DeadLetterFilter
+from spoolproof.ports.services import Block
 from spoolproof.ports.store import Migration
 from spoolproof.sqlite import Database
 from spoolproof.stores.migrations import load
@@ -193,3 +195,52 @@ async def test_the_schema_can_be_made_from_its_text(path: Path, tmp_path: Path) 
         assert one.execute(schema).fetchall() == two.execute(schema).fetchall()
     async with opened(other) as store:
         assert needed == await store.migrations.found()
+
+
+async def test_what_the_earlier_release_left_goes_to_the_service_that_wrote_it(path: Path) -> None:
+    """Its rows had no owner; they are known by their source, dead letters by their queue or their source."""
+    async with _at_version(path, 2):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for started_at, name in enumerate(("shop", "bank")):
+                meta = pack_meta(event().message).replace('"source":"s"', f'"source":"{name}"')
+                connection.execute(
+                    "insert into spoolproof_process (id, service, host, pid, roles, started_at, expires_at)"
+                    " values (?1, ?1, 'h', 1, '[]', ?2, ?2)",
+                    (name, float(started_at)),
+                )
+                connection.execute(
+                    "insert into spoolproof_outbox (shard, message_id, destination, type, headers, body)"
+                    " values (0, ?1, 'events', 't', ?2, x'')",
+                    (name, meta),
+                )
+                for consumer in (f"{name}.orders", f"relay:{name}"):
+                    connection.execute(
+                        "insert into spoolproof_dead_letter (id, consumer, message_id, destination, type, headers,"
+                        " body, reason, fingerprint, error_class, error, stack, attempts, first_failed_at,"
+                        " last_failed_at)"
+                        " values (?1, ?1, 'm', 'events', 't', ?2, x'', 'r', 'f', 'c', 'e', '', '[]', 1.0, 1.0)",
+                        (consumer, meta),
+                    )
+
+    async with opened(path) as store:
+        services = dict(await store.services.all())
+        rows = await store.outbox.fetch({0: 0, 1: 0}, (), 10)
+        letters = await store.dead_letters.search(DeadLetterFilter())
+
+    assert {"shop": Block(0, 1), "bank": Block(1, 1)} == services
+    assert [("shop", 0), ("bank", 1)] == [(row.outgoing.message.source, row.ref.shard) for row in rows]
+    assert {"shop.orders": "", "relay:shop": "", "bank.orders": "bank", "relay:bank": "bank"} == {
+        letter.consumer: letter.service for letter in letters
+    }
+
+
+@asynccontextmanager
+async def _at_version(path: Path, version: int) -> AsyncIterator[None]:
+    database = Database(path, clock=CLOCK)
+    await database.start()
+    try:
+        steps = load("spoolproof.stores.sqlite")[:version]
+        await SqliteMigrations(database, clock=CLOCK, ids=IDS, steps=steps).apply()
+    finally:
+        await database.stop()
+    yield

@@ -151,6 +151,7 @@ def _summary(record: DeadLetterRecord) -> dict[str, Any]:
         "id": record.id,
         "state": record.state,
         "consumer": record.consumer,
+        "service": record.service,
         "message_id": record.message.id,
         "type": record.message.type,
         "reason": record.reason,

@@ -21,7 +21,7 @@ from spoolproof.ports.dead_letters import (
 )
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.postgres.connections import Pool
-from spoolproof.stores.postgres.identity import Identity
+from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.postgres.statements import statements
 
 _SQL = statements("dead_letters.sql")
@@ -29,9 +29,9 @@ _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
 
 
 class PostgresDeadLetters:
-    def __init__(self, upkeep: Pool, identity: Identity) -> None:
+    def __init__(self, upkeep: Pool, services: PostgresServices) -> None:
         self._upkeep = upkeep
-        self._identity = identity
+        self._services = services
 
     async def add(self, record: DeadLetterRecord) -> bool:
         message = record.message
@@ -47,6 +47,7 @@ class PostgresDeadLetters:
             pack_meta(message),
             message.body,
             *failure_values(record),
+            self._services.own_name,
         )
         return kept is not None
 
@@ -81,7 +82,8 @@ class PostgresDeadLetters:
         rows = await self._upkeep.fetch(_SQL["get"], UUID(id))
         if not rows:
             return False
-        shard = shard_of(_record(rows[0]).message, self._identity.shards)  # id and key, which never change
+        # by id and key, which never change; the statement adds where the block of its service begins
+        shard = shard_of(_record(rows[0]).message, self._services.own.size)
         moved = await self._upkeep.fetch_value(
             _SQL["replay"], UUID(id), shard, actor, storable(reason), REPLAY_OF, REPLAY_NO
         )
@@ -144,4 +146,5 @@ def _record(row: Mapping[str, Any]) -> DeadLetterRecord:
         replays=row["replays"],
         note=row["note"],
         closed_at=row["closed_at"],
+        service=row["service"],
     )

@@ -3,13 +3,13 @@
 with kept as (
   insert into spoolproof.dead_letter as d (
     id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
-  select $1, $2::text, $3::text, $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
+  select $1, $2::text, $3::text, $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17, $18
   where not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id = $3)
   on conflict (consumer, message_id) do update
   set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
     error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
-    last_failed_at = excluded.last_failed_at, note = null
+    last_failed_at = excluded.last_failed_at, note = null, service = excluded.service
   returning d.id),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
@@ -38,14 +38,14 @@ select s.state, (select count(*) from (
 from unnest($1::text[]) s(state);
 
 -- name: replay
--- Guarantees: open → replaying and the copy in the outbox, both or neither; of two at once, one moves it.
+-- Guarantees: open → replaying and the copy in the outbox of its service, both or neither; of two at once, one moves it.
 with moved as (
   update spoolproof.dead_letter set state = 'replaying', replays = replays + 1
   where id = $1 and state = 'open'
   returning *),
 copy as (
   insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-  select $2, message_id, destination, type, routing_key, ordering_key,
+  select $2 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0), message_id, destination, type, routing_key, ordering_key,
     jsonb_set(headers, '{headers}', coalesce(headers->'headers', '{}')
       || jsonb_build_object($5::text, id::text, $6::text, replays)), body
   from moved),

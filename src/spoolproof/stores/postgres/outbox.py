@@ -24,7 +24,7 @@ from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.dead_letters import failure_values, storable
-from spoolproof.stores.postgres.identity import Identity
+from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.postgres.statements import statements
 from spoolproof.stores.postgres.transaction import PostgresTransaction
 
@@ -44,23 +44,19 @@ class PostgresOutbox:
     """work: for appends without transaction; relay: with RELAY_SETTINGS; upkeep: for everything else."""
 
     def __init__(
-        self, work: Pool, relay: Pool, upkeep: Pool, identity: Identity, *, rows_max: int, clock: Clock
+        self, work: Pool, relay: Pool, upkeep: Pool, services: PostgresServices, *, rows_max: int, clock: Clock
     ) -> None:
         self._work = work
         self._relay = relay
         self._upkeep = upkeep
-        self._identity = identity
-        self._room = _Room(upkeep, rows_max, clock)
-
-    @property
-    def shards(self) -> int:
-        return self._identity.shards
+        self._services = services
+        self._room = _Room(upkeep, services, rows_max, clock)
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
         if not records:
             return
         await self._room.take(len(records))
-        shards = self._identity.shards
+        shards = self._services.own.shards
         rows = [_columns(outgoing, shards) for outgoing in records]
         if tx is None:
             sql, values = _insert(rows)
@@ -127,11 +123,13 @@ class PostgresOutbox:
             dead_letter.destination,
             dead_letter.routing_key,
             *failure_values(dead_letter),
+            self._services.own_name,
         )
         return kept is not None
 
-    async def backlog(self) -> Backlog:
-        (row,) = await self._upkeep.fetch(SQL["backlog"], limits.ROWS_COUNTED_MAX, self._identity.shards)
+    async def backlog(self, shards: range | None = None) -> Backlog:
+        wanted = shards or range(await self._services.shards_used())
+        (row,) = await self._upkeep.fetch(SQL["backlog"], limits.ROWS_COUNTED_MAX, wanted.start, wanted.stop - 1)
         oldest_at: datetime | None = row["oldest_at"]
         return Backlog(rows=row["rows"], deferred=row["deferred"], oldest_at=oldest_at)
 
@@ -142,8 +140,9 @@ class _Room:
     Rows that were rolled back count until the next look: the limit errs on the careful side.
     """
 
-    def __init__(self, upkeep: Pool, rows_max: int, clock: Clock) -> None:
+    def __init__(self, upkeep: Pool, services: PostgresServices, rows_max: int, clock: Clock) -> None:
         self._upkeep = upkeep
+        self._services = services
         self._rows_max = rows_max
         self._clock = clock
         self._rows = 0
@@ -166,16 +165,17 @@ class _Room:
 
     async def _look(self) -> None:
         exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)
+        own = self._services.own.shards
         try:
-            self._rows = await self._upkeep.fetch_value(SQL["estimate"], exact)
+            self._rows = await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1)
         except StoreUnavailable:
             return  # the append itself will say so, or go through a connection that works
 
 
-def _columns(outgoing: Outgoing, shards: int) -> _Columns:
+def _columns(outgoing: Outgoing, shards: range) -> _Columns:
     message = outgoing.message
     return (
-        shard_of(message, shards),
+        shards[shard_of(message, len(shards))],
         message.id,
         outgoing.destination,
         message.type,

@@ -70,14 +70,14 @@ given_up as (
 kept as (
   insert into spoolproof.dead_letter as d (
     id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
   select $7, $8, message_id, $9, $10, ordering_key, type, headers, body,
-    $11, $12, $13, $14, $15, $16::jsonb, $17, $18
+    $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19
   from given_up
   on conflict (consumer, message_id) do update
   set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
     error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
-    last_failed_at = excluded.last_failed_at, note = null
+    last_failed_at = excluded.last_failed_at, note = null, service = excluded.service
   returning d.id),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
@@ -85,16 +85,19 @@ audit as (
 select id from kept;
 
 -- name: backlog
--- Guarantees: bounded work; each count stops at $1. The oldest row of a shard is the one with its lowest id.
+-- Guarantees: shards $2 to $3; each count stops at $1. The oldest row of a shard is the one with its lowest id.
 select
-  (select count(*) from (select 1 from spoolproof.outbox limit $1) r) as rows,
-  (select count(*) from (select 1 from spoolproof.outbox where state = 1 limit $1) d) as deferred,
-  (select min(f.created_at) from generate_series(0, $2::int - 1) s(shard)
+  (select count(*) from (select 1 from spoolproof.outbox where shard between $2 and $3 limit $1) r) as rows,
+  (select count(*) from (
+    select 1 from spoolproof.outbox where state = 1 and shard between $2 and $3 limit $1) d) as deferred,
+  (select min(f.created_at) from generate_series($2::int, $3::int) s(shard)
    cross join lateral (
      select o.created_at from spoolproof.outbox o where o.shard = s.shard order by o.id limit 1) f) as oldest_at;
 
 -- name: estimate
--- Guarantees: exact up to $1 rows; above, the statistics' figure, which autovacuum and every commit keep near.
+-- Guarantees: exact up to $1 rows of shards $2 to $3; above, the statistics' figure for all services, which autovacuum
+-- and every commit keep near.
 select case when counted.rows < $1 then counted.rows
   else greatest(counted.rows, pg_stat_get_live_tuples('spoolproof.outbox'::regclass)) end
-from (select count(*) as rows from (select 1 from spoolproof.outbox limit $1) r) counted;
+from (select count(*) as rows from (
+  select 1 from spoolproof.outbox where shard between $2 and $3 limit $1) r) counted;

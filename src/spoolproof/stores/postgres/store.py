@@ -34,6 +34,7 @@ from spoolproof.stores.postgres.leases import PostgresLeases
 from spoolproof.stores.postgres.migrations import PostgresMigrations
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, PostgresOutbox
 from spoolproof.stores.postgres.retention import PostgresRetention
+from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.postgres.state import PostgresState
 from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
@@ -53,11 +54,12 @@ class PostgresStore:
         self._pools = (self._work, self._relay, self._upkeep)
         self._identity = Identity(self._upkeep)
         self._own_database: WeakSet[Connection] = WeakSet()  # users' connections known to lead to it
+        self.services = PostgresServices(self._upkeep, self._identity)
         self.outbox = PostgresOutbox(
-            self._work, self._relay, self._upkeep, self._identity, rows_max=outbox_rows_max, clock=clock
+            self._work, self._relay, self._upkeep, self.services, rows_max=outbox_rows_max, clock=clock
         )
         self.inbox = PostgresInbox(self._upkeep)
-        self.dead_letters = PostgresDeadLetters(self._upkeep, self._identity)
+        self.dead_letters = PostgresDeadLetters(self._upkeep, self.services)
         self.leases = PostgresLeases(self._upkeep)
         self.retention = PostgresRetention(self._upkeep)
         self.state = PostgresState(self._upkeep)

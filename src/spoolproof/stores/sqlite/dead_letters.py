@@ -21,6 +21,7 @@ from spoolproof.ports.dead_letters import (
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
 from spoolproof.stores.sqlite.inbox import has_handled
+from spoolproof.stores.sqlite.services import SqliteServices, shard_of_service
 from spoolproof.stores.sqlite.times import instant_of, seconds_of
 
 _SQL = load_statements(__package__, "dead_letters.sql")
@@ -29,17 +30,23 @@ _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
 
 
 class SqliteDeadLetters:
-    """copy_out: adds a replay's copy to the outbox, in the open transaction of a connection."""
+    """copy_out: adds a replay's copy to a shard of the outbox, in the open transaction of a connection."""
 
-    def __init__(self, database: Database, copy_out: Callable[[sqlite3.Connection, Outgoing], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        services: SqliteServices,
+        copy_out: Callable[[sqlite3.Connection, Outgoing, int], None],
+    ) -> None:
         self._database = database
+        self._services = services
         self._copy_out = copy_out
 
     async def add(self, record: DeadLetterRecord) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
             if has_handled(connection, record.consumer, record.message.id):
                 return False
-            keep(connection, record)
+            keep(connection, record, self._services.own_name)
             return True
 
         return await self._database.write(work)
@@ -76,7 +83,7 @@ class SqliteDeadLetters:
                 return False
             record = _find(connection, id)
             assert record is not None  # it was just changed
-            self._copy_out(connection, _copy_of(record))
+            self._copy_out(connection, _copy_of(record), shard_of_service(connection, record.service))
             _note(connection, id, actor, "replayed", reason)
             return True
 
@@ -97,7 +104,7 @@ class SqliteDeadLetters:
         return await tx.execute(_SQL["resolve"], consumer, message_id) == 1
 
 
-def keep(connection: sqlite3.Connection, record: DeadLetterRecord) -> None:
+def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str) -> None:
     """Write a dead letter, or update the one of its message, in the open transaction of a connection."""
     message = record.message
     values = (
@@ -118,6 +125,7 @@ def keep(connection: sqlite3.Connection, record: DeadLetterRecord) -> None:
         _attempts_text(record.attempts),
         seconds_of(record.first_failed_at),
         seconds_of(record.last_failed_at),
+        service,
     )
     ((id,),) = connection.execute(_SQL["keep"], values).fetchall()
     _note(connection, id, _SYSTEM_ACTOR, "recorded", record.reason)
@@ -154,7 +162,7 @@ def _find(connection: sqlite3.Connection, id: str) -> DeadLetterRecord | None:
 def _record(row: tuple[Any, ...]) -> DeadLetterRecord:
     id, consumer, message_id, destination, routing_key, key, type, meta, body, *rest = row
     reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, *rest = rest
-    state, replays, note, closed_at = rest
+    state, replays, note, closed_at, service = rest
     return DeadLetterRecord(
         id=id,
         consumer=consumer,
@@ -173,4 +181,5 @@ def _record(row: tuple[Any, ...]) -> DeadLetterRecord:
         replays=replays,
         note=note,
         closed_at=None if closed_at is None else instant_of(closed_at),
+        service=service,
     )

@@ -2,12 +2,12 @@
 -- Guarantees: one row per (consumer, message id), open afterwards.
 insert into spoolproof_dead_letter (
   id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at)
-values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
 on conflict (consumer, message_id) do update
 set state = 'open', closed_at = null, note = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
   error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
-  last_failed_at = excluded.last_failed_at
+  last_failed_at = excluded.last_failed_at, service = excluded.service
 returning id;
 
 -- name: note
@@ -18,7 +18,7 @@ insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb, detail) v
 -- Guarantees: every column of the record.
 select id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
   reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at,
-  state, replays, note, closed_at
+  state, replays, note, closed_at, service
 from spoolproof_dead_letter
 
 -- name: audit_of

@@ -1,4 +1,4 @@
-"""The outbox on SQLite: one shard, because there is one writer."""
+"""The outbox on SQLite: one shard for each service, because there is one writer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import msgspec
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import OutboxFull, StoreUnavailable
-from spoolproof.message import Outgoing, pack_meta, shard_of, unpack_outgoing
+from spoolproof.message import Outgoing, pack_meta, unpack_outgoing
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
 from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
 from spoolproof.stores.sqlite.dead_letters import keep, storable
+from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.times import instant_of
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
 
@@ -32,17 +33,17 @@ _EXACT_FROM = 0.9  #: how full the outbox may look before its rows are counted
 
 
 class SqliteOutbox:
-    shards = limits.SHARDS_SQLITE
-
-    def __init__(self, database: Database, *, rows_max: int, clock: Clock) -> None:
+    def __init__(self, database: Database, services: SqliteServices, *, rows_max: int, clock: Clock) -> None:
         self._database = database
-        self._room = _Room(database, rows_max, clock)
+        self._services = services
+        self._room = _Room(database, services, rows_max, clock)
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
         if not records:
             return
         await self._room.take(len(records))
-        rows = [columns_of(outgoing) for outgoing in records]
+        shard = self._services.own.first
+        rows = [columns_of(outgoing, shard) for outgoing in records]
         if tx is None:
             body_bytes = sum(len(outgoing.message.body) for outgoing in records)
             await self._database.write(lambda connection: insert(connection, rows), body_bytes=body_bytes)
@@ -93,14 +94,15 @@ class SqliteOutbox:
         def work(connection: sqlite3.Connection) -> bool:
             if not connection.execute(_SQL["take_out"], (ref.shard, ref.id, *_fence_values(fence))).rowcount:
                 return False
-            keep(connection, dead_letter)
+            keep(connection, dead_letter, self._services.own_name)
             return True
 
         return await self._database.write(work)
 
-    async def backlog(self) -> Backlog:
+    async def backlog(self, shards: range | None = None) -> Backlog:
         most = limits.ROWS_COUNTED_MAX
-        ready, deferred, oldest = await self._database.read(lambda db: db.execute(_SQL["backlog"], (most,)).fetchone())
+        values = (most, *_bounds(shards))
+        ready, deferred, oldest = await self._database.read(lambda db: db.execute(_SQL["backlog"], values).fetchone())
         return Backlog(
             rows=min(ready + deferred, most),
             deferred=deferred,
@@ -114,8 +116,9 @@ class _Room:
     Rows that were rolled back count until the next look: the limit errs on the careful side.
     """
 
-    def __init__(self, database: Database, rows_max: int, clock: Clock) -> None:
+    def __init__(self, database: Database, services: SqliteServices, rows_max: int, clock: Clock) -> None:
         self._database = database
+        self._services = services
         self._rows_max = rows_max
         self._clock = clock
         self._rows = 0
@@ -147,15 +150,16 @@ class _Room:
         if span <= _EXACT_FROM * self._rows_max:
             return int(span)
         # one old row that waits makes the span long; only a count tells whether the outbox is full
-        ready, deferred, _ = connection.execute(_SQL["backlog"], (self._rows_max + 1,)).fetchone()
+        values = (self._rows_max + 1, *_bounds(self._services.own.shards))
+        ready, deferred, _ = connection.execute(_SQL["backlog"], values).fetchone()
         return int(ready + deferred)
 
 
-def columns_of(outgoing: Outgoing) -> tuple[object, ...]:
+def columns_of(outgoing: Outgoing, shard: int) -> tuple[object, ...]:
     """Return the values of `_COLUMNS` for one message."""
     message = outgoing.message
     return (
-        shard_of(message, limits.SHARDS_SQLITE),
+        shard,
         message.id,
         outgoing.destination,
         message.type,
@@ -194,6 +198,10 @@ def _outbox_row(shard: int, row: tuple[Any, ...]) -> OutboxRow:
         routing_key=routing_key,
     )
     return OutboxRow(RowRef(shard, id), outgoing, attempts)
+
+
+def _bounds(shards: range | None) -> tuple[int, int]:
+    return (0, 2**31) if shards is None else (shards.start, shards.stop - 1)
 
 
 def _fence_values(fence: Fence) -> tuple[str, str, str, int]:

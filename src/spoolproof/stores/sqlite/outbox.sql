@@ -47,13 +47,15 @@ where shard = ?1 and id = ?2
   and exists (select 1 from spoolproof_lease where kind = ?3 and name = ?4 and owner = ?5 and epoch = ?6);
 
 -- name: backlog
--- Guarantees: reads indexes only, and at most ?1 entries of each.
+-- Guarantees: reads indexes only, and at most ?1 entries of each; shards ?2 to ?3.
 select
   (select count(*) from (
-    select 1 from spoolproof_outbox indexed by spoolproof_outbox_ready where state = 0 limit ?1)),
+    select 1 from spoolproof_outbox indexed by spoolproof_outbox_ready
+    where state = 0 and shard between ?2 and ?3 limit ?1)),
   (select count(*) from (
-    select 1 from spoolproof_outbox indexed by spoolproof_outbox_deferred where state = 1 limit ?1)),
-  (select created_at from spoolproof_outbox order by id limit 1);
+    select 1 from spoolproof_outbox indexed by spoolproof_outbox_deferred
+    where state = 1 and shard between ?2 and ?3 limit ?1)),
+  (select created_at from spoolproof_outbox where shard between ?2 and ?3 order by id limit 1);
 
 -- name: span
 -- Guarantees: no fewer than there are rows, at the cost of two look-ups.

@@ -19,6 +19,7 @@ from spoolproof.stores.sqlite.leases import SqliteLeases
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
 from spoolproof.stores.sqlite.outbox import SqliteOutbox, columns_of, insert
 from spoolproof.stores.sqlite.retention import SqliteRetention
+from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.state import SqliteState
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
@@ -31,9 +32,10 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._database = database = Database(path, clock=clock)
-        self.outbox = SqliteOutbox(database, rows_max=outbox_rows_max, clock=clock)
+        self.services = SqliteServices(database)
+        self.outbox = SqliteOutbox(database, self.services, rows_max=outbox_rows_max, clock=clock)
         self.inbox = SqliteInbox(database)
-        self.dead_letters = SqliteDeadLetters(database, _copy_out)
+        self.dead_letters = SqliteDeadLetters(database, self.services, _copy_out)
         self.leases = SqliteLeases(database)
         self.retention = SqliteRetention(database)
         self.state = SqliteState(database)
@@ -63,5 +65,5 @@ class SqliteStore:
         return await handles.adopt(handle, self._path, self._clock)
 
 
-def _copy_out(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
-    insert(connection, [columns_of(outgoing)])
+def _copy_out(connection: sqlite3.Connection, outgoing: Outgoing, shard: int) -> None:
+    insert(connection, [columns_of(outgoing, shard)])

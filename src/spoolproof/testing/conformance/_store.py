@@ -55,8 +55,9 @@ async def rolled_back(store: Store, error: type[BaseException] = Undo) -> AsyncI
 async def fence_for(store: Store, shard: int, lease_seconds: float = LEASE_SECONDS) -> Fence:
     """Take the lease of a shard that is free, under a new owner."""
     name = f"{shard:02d}"
-    await store.leases.ensure("outbox", [f"{number:02d}" for number in range(store.outbox.shards)])
-    taken = await store.leases.acquire("outbox", IDS.uuid7(), store.outbox.shards, lease_seconds)
+    own = store.services.own
+    await store.leases.ensure(own.lease_kind, own.lease_names)
+    taken = await store.leases.acquire(own.lease_kind, IDS.uuid7(), own.size, lease_seconds)
     fence = next(fence for fence in taken if fence.name == name)
     await store.leases.release([other for other in taken if other is not fence])
     return fence
@@ -72,7 +73,7 @@ async def stale_fence_for(store: Store, shard: int) -> Fence:
 
 async def ready_rows(store: Store, paused: Collection[str] = (), limit: int = 1000) -> Sequence[OutboxRow]:
     """Return every ready row of every shard, read from the start."""
-    return await store.outbox.fetch(dict.fromkeys(range(store.outbox.shards), 0), paused, limit)
+    return await store.outbox.fetch(dict.fromkeys(store.services.own.shards, 0), paused, limit)
 
 
 async def ready_ids(store: Store, paused: Collection[str] = ()) -> list[str]:

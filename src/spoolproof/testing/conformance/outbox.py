@@ -111,7 +111,7 @@ class OutboxConformance(StoreSuite):
         rows = await ready_rows(store)
 
         assert 40 == len(rows)
-        assert all(row.ref.shard == shard_of(row.outgoing.message, store.outbox.shards) for row in rows)
+        assert all(row.ref.shard == shard_of(row.outgoing.message, store.services.own.size) for row in rows)
 
     async def test_fetch_returns_rows_above_the_cursor_in_id_order_up_to_the_limit(self, store: Store) -> None:
         """A relay reads on from where it was."""
@@ -126,7 +126,7 @@ class OutboxConformance(StoreSuite):
     async def test_the_limit_counts_per_shard_and_other_shards_are_left_out(self, store: Store) -> None:
         """A busy shard must not starve the others, and a relay sees only what it holds."""
         await store.outbox.append([make_outgoing(key=f"k{n}") for n in range(200)], None)
-        cursors = dict.fromkeys(range(store.outbox.shards), 0)
+        cursors = dict.fromkeys(store.services.own.shards, 0)
 
         limited = await store.outbox.fetch(cursors, (), 2)
         only_first = await store.outbox.fetch({0: 0}, (), 1000)
@@ -200,7 +200,7 @@ class OutboxConformance(StoreSuite):
         head, behind = make_outgoing(key="k"), make_outgoing(key="k")
         await store.outbox.append([head, behind], None)
         ref = await _ref_of(store, head)
-        every_shard = range(store.outbox.shards)
+        every_shard = store.services.own.shards
         await store.outbox.defer(ref, 0.3, "returned", await fence_for(store, ref.shard))
 
         too_early = await store.outbox.promote_due(every_shard)
@@ -225,7 +225,7 @@ class OutboxConformance(StoreSuite):
         ref = await _ref_of(store, outgoing)
         await store.outbox.defer(ref, 0.0, "returned", await fence_for(store, ref.shard))
 
-        others = [shard for shard in range(store.outbox.shards) if shard != ref.shard]
+        others = [shard for shard in store.services.own.shards if shard != ref.shard]
 
         assert [] == list(await store.outbox.promote_due(others))
         await eventually(lambda: _promotes(store, ref))
