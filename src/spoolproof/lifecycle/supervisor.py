@@ -1,22 +1,24 @@
 """The owner of every task of a service.
 
 Nothing else makes tasks: adapters and features get `spawn`. A turn that fails is logged and tried again with full
-jitter up to 1 s; an outage (`Unavailable`) is logged once per change, not once per turn. A task that ends with
-anything but an `Exception` (a failpoint in mode raise) is fatal: `fatal` is set and the service ends without draining,
-as a crash would.
+jitter up to 1 s; what is logged of it is news: an outage (`Unavailable`) at its beginning and its end, anything else
+at the first failure of a kind and then once a minute. A task that ends with anything but an `Exception` (a failpoint in
+mode raise) is fatal: `fatal` is set and the service ends without draining, as a crash would.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from spoolproof.backoff import RandomSource, full_jitter_seconds
 from spoolproof.clock import Clock
-from spoolproof.errors import Unavailable
+from spoolproof.errors import InvariantViolated, SpoolproofError, Unavailable
+from spoolproof.folding import FoldedLog
 from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.outages import Outages
 
 logger = logging.getLogger("spoolproof.lifecycle")
 
@@ -27,9 +29,14 @@ _RETRY_MAX_SECONDS = 1.0  #: a database that is back is used again within 5 s, s
 class Supervisor:
     """Runs loops and background tasks until told to end."""
 
-    def __init__(self, clock: Clock, random: RandomSource) -> None:
+    def __init__(
+        self, clock: Clock, random: RandomSource, *, is_away: Callable[[Unavailable], bool] = lambda error: False
+    ) -> None:
+        """is_away: see `Outages`."""
         self._clock = clock
         self._random = random
+        self._outages = Outages(clock, is_away)
+        self._log = FoldedLog(logger, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: dict[Loop, asyncio.Task[None]] = {}
         self._quiet: set[Loop] = set()
@@ -101,29 +108,48 @@ class Supervisor:
 
     async def _turn(self, loop: Loop) -> None:
         failures = 0
-        is_away = False
+        causes: set[str] = set()
         while loop not in self._quiet:
             self._ticks[loop] = self._clock.monotonic()
             try:
                 await loop.run_once()
             except Unavailable as error:
                 failures += 1
-                if not is_away:
-                    logger.warning("loop.waiting name=%s error=%s", loop.name, error)
-                is_away = True
-            except Exception:
+                self._outages.met(loop.name, error)
+            except Exception as error:
                 failures += 1
-                logger.exception("loop.failed name=%s failures=%d", loop.name, failures)
+                causes.add(type(error).__name__)
+                self._tell_failure(loop, error, failures)
             else:
-                if is_away:
-                    logger.info("loop.resumed name=%s", loop.name)
-                failures, is_away = 0, False
+                if causes:
+                    self._tell_recovery(loop, causes, failures)
+                self._outages.passed()
+                failures = 0
                 continue
             await self._clock.sleep(
                 full_jitter_seconds(
                     failures, base_seconds=_RETRY_FIRST_SECONDS, cap_seconds=_RETRY_MAX_SECONDS, source=self._random
                 )
             )
+
+    def _tell_failure(self, loop: Loop, error: Exception, failures: int) -> None:
+        kind = type(error).__name__
+        is_bug = not isinstance(error, SpoolproofError) or isinstance(error, InvariantViolated)
+        self._log.error(
+            (loop.name, kind),
+            "loop.failed name=%s failures=%d error=%s: %s; its turn is tried again",
+            loop.name,
+            failures,
+            kind,
+            error,
+            exc_info=error if is_bug else None,
+        )
+
+    def _tell_recovery(self, loop: Loop, causes: set[str], failures: int) -> None:
+        logger.warning("loop.recovered name=%s failures=%d", loop.name, failures)
+        for kind in causes:
+            self._log.over((loop.name, kind))
+        causes.clear()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

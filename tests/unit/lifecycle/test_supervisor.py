@@ -9,7 +9,7 @@ import pytest
 
 from spoolproof.backoff import system_random
 from spoolproof.clock import SystemClock
-from spoolproof.errors import StoreUnavailable
+from spoolproof.errors import StoreBusy, StoreUnavailable
 from spoolproof.failpoints import InjectedFault
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.testing.clock import ManualClock
@@ -138,3 +138,40 @@ async def test_a_turn_over_its_limit_is_reported_by_name() -> None:
 
     assert ["relay"] == supervisor.stalled()
     await supervisor.stop()
+
+
+async def test_a_bug_in_a_loop_is_logged_with_its_traceback_once_and_its_end_too(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five tracebacks a second bury what matters; none hides the bug."""
+
+    def fail_five_times(turn: int) -> None:
+        if turn <= 5:
+            raise RuntimeError("a bug")
+
+    loop = Probe(fail_five_times, name="relay")
+    await supervisor.run(loop)
+    await until(lambda: loop.turns > 6)
+
+    assert [
+        ("ERROR", "loop.failed name=relay failures=1 error=RuntimeError: a bug; its turn is tried again", True),
+        ("WARNING", "loop.recovered name=relay failures=5", False),
+    ] == [(one.levelname, one.getMessage(), bool(one.exc_info)) for one in caplog.records]
+
+
+async def test_an_outage_or_a_limit_met_by_a_loop_has_no_traceback(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody was surprised: where our code stood when the database went says nothing."""
+    errors = {1: StoreUnavailable("planted"), 2: StoreBusy(1, 1)}
+
+    def fail(turn: int) -> None:
+        if turn in errors:
+            raise errors[turn]
+
+    loop = Probe(fail)
+    await supervisor.run(loop)
+    await until(lambda: loop.turns > 3)
+
+    assert {"outage.began", "loop.failed", "loop.recovered"} == {one.getMessage().split()[0] for one in caplog.records}
+    assert not [one for one in caplog.records if one.exc_info]
