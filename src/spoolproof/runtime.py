@@ -116,11 +116,12 @@ class Runtime:
         self._loops: list[Loop] = []
         self.is_started = False
         self.is_draining = False
+        self._plan: failpoints.Plan | None = None
 
     async def start(self) -> None:
         """Bring everything up. Raises StoreUnavailable after 60 s, SchemaOutdated, or BrokerUnavailable if required."""
         if self.settings.failpoints or self.settings.failpoint_log:
-            plan = failpoints.parse_plan(self.settings.failpoints, self.settings.failpoint_log)
+            plan = self._plan = failpoints.parse_plan(self.settings.failpoints, self.settings.failpoint_log)
             failpoints.arm(plan)
             logger.warning("failpoints.armed %s", " ".join(plan.armed) or "none")
         self._policies.resume()  # a service that ran before in this process may have drained them
@@ -170,12 +171,18 @@ class Runtime:
         self.is_started = False
         async with AsyncExitStack() as closing:  # last in, first out
             closing.callback(self._policies.resume)
+            closing.callback(self._disarm)
             if self._health is not None:
                 closing.push_async_callback(self._health.stop)
             closing.push_async_callback(self.supervisor.stop)
             closing.push_async_callback(self.store.stop)
             closing.push_async_callback(self.broker.stop)
             closing.push_async_callback(self.supervisor.stop_loops)
+
+    def _disarm(self) -> None:
+        # the next start in this process goes by its own settings
+        if self._plan is not None and failpoints.armed_plan() is self._plan:
+            failpoints.arm(None)
 
     def _local(self) -> Local:
         plan = failpoints.armed_plan()

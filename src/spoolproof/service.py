@@ -31,6 +31,7 @@ from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import ROLES, Runtime
 from spoolproof.settings import Settings, load_settings
+from spoolproof.wiring import file_faults
 
 F = TypeVar("F", bound=HandlerFunction)
 
@@ -42,9 +43,9 @@ class NotStarted(SpoolproofError):
 class Service:
     """A service: its handlers, and once started its store and broker.
 
-    name: 1 to 100 letters, digits, `-`, `_` or `.`; names its queues. settings: read from the environment at start if
-    None. policies: the registry whose breakers are kept in the store across restarts and whose settings are checked at
-    start; default: the process's. clock, random: the machine's unless a test passes its own.
+    name: 1 to 100 letters, digits, `-`, `_` or `.`; names its queues. settings: the environment, read anew at each
+    start, if None. policies: the registry whose breakers are kept in the store across restarts and whose settings are
+    checked at start; default: the process's. clock, random: the machine's unless a test passes its own.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Service:
         if not name or len(name) > 100 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RegistrationError(f"Service({name!r}): use 1 to 100 letters, digits, '-', '_' or '.'")
         self.name = name
-        self._settings = settings
+        self._given_settings = settings
         self._policies = policies or default_registry()
         self._clock = clock or SystemClock()
         self._random = random or system_random()
@@ -189,14 +190,18 @@ class Service:
 
     @property
     def settings(self) -> Settings:
-        """The settings, read from the environment on first use. Raises SettingsError with every fault, those of
-        policies included."""
-        if self._settings is None:
-            try:
-                self._settings = load_settings()
-            except SettingsError as error:
-                raise SettingsError([*error.faults, *self._policies.check()]) from None
-        return self._settings
+        """The settings it was made with or runs with; without either, what the environment says now.
+
+        Raises SettingsError with every fault, those of policies included.
+        """
+        if self._given_settings is not None:
+            return self._given_settings
+        if self._runtime is not None:
+            return self._runtime.settings
+        try:
+            return load_settings()
+        except SettingsError as error:
+            raise SettingsError([*error.faults, *self._policies.check()]) from None
 
     @property
     def runtime(self) -> Runtime:
@@ -228,13 +233,13 @@ class Service:
         unknown = set(only) - set(ROLES)
         if unknown:
             raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
-        self._check_settings()
-        self._check()
-        if health is None and self.settings.health_port is not None:
-            health = Address(self.settings.health_host, self.settings.health_port)
+        settings = self._checked_settings()
+        self._check(settings)
+        if health is None and settings.health_port is not None:
+            health = Address(settings.health_host, settings.health_port)
         self._runtime = Runtime(
             self.name,
-            self.settings,
+            settings,
             self._router,
             self._registry,
             self._policies,
@@ -275,21 +280,21 @@ class Service:
             return self._runtime.monitor.snapshot()
         return Snapshot(at=self._clock.now(), service=self.name, version=spoolproof.__version__)
 
-    def _check_settings(self) -> None:
-        """Raise SettingsError with every fault of settings and policies together."""
-        _ = self.settings
-        faults = self._policies.check()
-        if faults:
+    def _checked_settings(self) -> Settings:
+        """Return the settings for a start. Raises SettingsError with every fault of settings and policies together."""
+        settings = self.settings
+        if faults := [*file_faults(settings), *self._policies.check()]:
             raise SettingsError(faults)
+        return settings
 
-    def _check(self) -> None:
+    def _check(self, settings: Settings) -> None:
         faults = self._registry.check()
         for queue in self._router.queues:
             try:
                 check_short_text("queue", queue)
             except InvalidMessage as error:
                 faults.append(str(error))
-        limit = self.settings.consumer_timeout_seconds * 2 / 3
+        limit = settings.consumer_timeout_seconds * 2 / 3
         for queue in self._router.queues:
             for handler in self._router.handlers(queue):
                 if handler.timeout_seconds > limit:

@@ -1,87 +1,126 @@
 """Settings of a service: frozen, with unit, default and legal range, read from the environment and `.env`.
 
-All faults are reported at once, in one SettingsError that names the variable, the value and what to write instead.
-URLs are shown without their password and query, everywhere.
+All faults are reported at once, in one SettingsError that names the variable, the value and what to write instead. A
+variable that begins like ours and is none of ours, or is empty, is a fault too: a service that starts on SQLite because
+of a slip of the pen accepts events nobody will look for there.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from spoolproof import limits
 from spoolproof.errors import SettingsError
+from spoolproof.urls import BROKER_SCHEMES, STORE_SCHEMES, several_fault, url_fault
 
-STORE_SCHEMES = ("sqlite", "postgresql", "postgres", "memory")
-BROKER_SCHEMES = ("embedded", "amqp", "amqps", "memory")
+PREFIX = "SPOOLPROOF_"
+_POLICY = f"{PREFIX}POLICY_"  #: `policies.config` knows what follows, and which policies there are
+_READ_ELSEWHERE = frozenset(
+    f"{PREFIX}{name}"
+    for name in (
+        "POLICIES_FILE",  # policies.registry
+        "CHAOS",  # policies.chaos
+        "DOSE",  # how much this project's own tests do
+        "WAL_SECONDS",
+    )
+)
+_SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT(_\w+)?)|.*_PORT_\d+_(TCP|UDP|SCTP)\w*")
 
 
-def _alias(name: str, *others: str) -> AliasChoices:
-    return AliasChoices(name.lower(), f"SPOOLPROOF_{name}", *others)
+def _also(name: str, *others: str) -> AliasChoices:
+    return AliasChoices(f"{PREFIX}{name}", *others)
 
 
 class Settings(BaseSettings):
     """What can be set, with its default and the environment variable it is read from.
 
-    Construct it with keyword arguments in tests; `load_settings` reads the environment and reports every fault.
+    The variable is the field's name in capitals after `SPOOLPROOF_`, unless it says otherwise. Keyword arguments win
+    over the environment, the environment over `.env`. Raises SettingsError with every fault.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,  # an empty variable is a fault already
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
 
-    data_dir: Path = Field(Path(".spoolproof"), validation_alias=_alias("DATA_DIR"))
+    def __init__(self, **values: Any) -> None:
+        faults = _keyword_faults(values)
+        try:
+            dotenv = _read_dotenv(values.get("_env_file", self.model_config.get("env_file")))
+        except (OSError, ValueError) as error:
+            raise SettingsError([*faults, f".env cannot be read: {error}"]) from None
+        faults += _variable_faults(os.environ, dotenv)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults += [_sentence(fault) for fault in error.errors(include_url=False)]
+        except ValueError as error:  # pydantic-settings: a value that is not the JSON its field needs
+            faults.append(str(error))
+        if faults:
+            raise SettingsError(faults)
+
+    data_dir: Path = Path(".spoolproof")
     """Where SQLite files live: local disk, not a network file system."""
-    store: SecretStr = Field(SecretStr(""), validation_alias=_alias("STORE"))
+    store: SecretStr = SecretStr("")
     """`sqlite:///PATH`, `postgresql://…` or `memory://`. Default: `store.db` in the data directory."""
-    broker: SecretStr = Field(SecretStr(""), validation_alias=_alias("BROKER", "RABBITMQ_URL"))
+    broker: SecretStr = Field(SecretStr(""), validation_alias=_also("BROKER", "RABBITMQ_URL"))
     """`embedded:///PATH`, `amqp(s)://a,amqp(s)://b` or `memory://`. Default: `broker.db` in the data directory."""
-    exchange: str = Field("spoolproof.events", min_length=1, max_length=200, validation_alias=_alias("EXCHANGE"))
+    exchange: str = Field("spoolproof.events", min_length=1, max_length=200)
     """The topic exchange events go to; the routing key is the type."""
-    listen: Literal["auto", "off"] = Field("auto", validation_alias=_alias("LISTEN"))
+    listen: Literal["auto", "off"] = "auto"
     """`off` behind PgBouncer, which does not carry LISTEN; polling is always there."""
-    migrate: Literal["auto", "refuse"] | None = Field(None, validation_alias=_alias("MIGRATE"))
+    migrate: Literal["auto", "refuse"] | None = None
     """Whether a start brings the schema up to date. Default: SQLite yes, PostgreSQL refuses and prints the command."""
-    broker_required: bool = Field(False, validation_alias=_alias("BROKER_REQUIRED", "RABBITMQ_REQUIRED"))
+    broker_required: bool = Field(False, validation_alias=_also("BROKER_REQUIRED", "RABBITMQ_REQUIRED"))
     """True: the start waits for the broker and fails after `broker_rounds_max` rounds."""
     broker_rounds_max: int = Field(
-        10, ge=1, le=1000, validation_alias=_alias("BROKER_MAX_RETRIES", "RABBITMQ_MAX_RETRIES")
+        10, ge=1, le=1000, validation_alias=_also("BROKER_MAX_RETRIES", "RABBITMQ_MAX_RETRIES")
     )
     """Rounds of connection attempts before a required broker fails the start: 10 is about 4 minutes."""
     broker_retry_seconds: float = Field(
-        1.0, gt=0, le=300, validation_alias=_alias("BROKER_RETRY_DELAY", "RABBITMQ_RETRY_DELAY")
+        1.0, gt=0, le=300, validation_alias=_also("BROKER_RETRY_DELAY", "RABBITMQ_RETRY_DELAY")
     )
     """The first wait between connection rounds; doubles up to 60 s."""
     outbox_rows_max: int = Field(
-        10_000_000, ge=1, validation_alias=_alias("OUTBOX_ROWS_MAX", "RABBITMQ_MAX_PENDING_EVENTS")
+        10_000_000, ge=1, validation_alias=_also("OUTBOX_ROWS_MAX", "RABBITMQ_MAX_PENDING_EVENTS")
     )
     """Rows the outbox may hold; then publish raises OutboxFull. Nothing accepted is dropped."""
     consumer_timeout_seconds: float = Field(
         limits.CONSUMER_TIMEOUT_SECONDS,
         gt=0,
-        validation_alias=_alias("CONSUMER_TIMEOUT_SECONDS", "RABBITMQ_CONSUMER_TIMEOUT_SECONDS"),
+        validation_alias=_also("CONSUMER_TIMEOUT_SECONDS", "RABBITMQ_CONSUMER_TIMEOUT_SECONDS"),
     )
     """The broker's own limit on an unacked delivery; handlers may use two thirds of it."""
-    drain_seconds: float = Field(limits.DRAIN_SECONDS, ge=0, le=3600, validation_alias=_alias("DRAIN_SECONDS"))
+    drain_seconds: float = Field(limits.DRAIN_SECONDS, ge=0, le=3600)
     """How long running handlers may go on after SIGTERM."""
-    lease_seconds: float = Field(limits.LEASE_SECONDS, ge=1, le=300, validation_alias=_alias("LEASE_SECONDS"))
+    lease_seconds: float = Field(limits.LEASE_SECONDS, ge=1, le=300)
     """How long a shard stays with a process that no longer answers; renewed every third of it, self-fenced at two
     thirds. Short leases take over faster and mind a slow database more."""
-    inbox_retention_seconds: float = Field(
-        limits.INBOX_RETENTION_SECONDS, gt=0, validation_alias=_alias("INBOX_RETENTION_SECONDS")
-    )
+    inbox_retention_seconds: float = Field(limits.INBOX_RETENTION_SECONDS, gt=0)
     """How long a handled message is remembered. At least the longest retry tier and a day."""
-    health_host: str = Field("127.0.0.1", validation_alias=_alias("HEALTH_HOST"))
-    health_port: int | None = Field(None, ge=0, le=65535, validation_alias=_alias("HEALTH_PORT"))
+    health_host: str = "127.0.0.1"
+    health_port: int | None = Field(None, ge=0, le=65535)
     """Where `spoolproof run` answers probes: 9464 unless set; 0 picks a free port. In an ASGI app only when set."""
-    health_detail: Literal["loopback", "always", "never"] = Field("loopback", validation_alias=_alias("HEALTH_DETAIL"))
+    health_detail: Literal["loopback", "always", "never"] = "loopback"
     """Who sees URLs, counts and errors in the health body."""
-    ready_needs: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=_alias("READY_NEEDS"))
+    ready_needs: Annotated[tuple[str, ...], NoDecode] = ()
     """Dependencies without which this service is useless (`db`, `rabbitmq`): away for 30 s they fail readiness."""
-    failpoints: str = Field("", validation_alias=_alias("FAILPOINTS"))
-    failpoint_log: str | None = Field(None, validation_alias=_alias("FAILPOINT_LOG"))
+    failpoints: str = ""
+    failpoint_log: str | None = None
 
     @field_validator("ready_needs", mode="before")
     @classmethod
@@ -99,15 +138,24 @@ class Settings(BaseSettings):
             raise ValueError(f"{number:g} is over 300 seconds; were milliseconds meant? Write {number / 1000:g}")
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _no_tilde(cls, value: Path) -> Path:
+        if str(value).startswith("~"):
+            raise ValueError("nothing expands ~; write the whole path")
+        return value
+
     @field_validator("store")
     @classmethod
-    def _store_scheme(cls, value: SecretStr) -> SecretStr:
-        return _check_urls(value, STORE_SCHEMES, several=False)
+    def _right_store(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        return _checked(value, text and url_fault(text, STORE_SCHEMES))
 
     @field_validator("broker")
     @classmethod
-    def _broker_scheme(cls, value: SecretStr) -> SecretStr:
-        return _check_urls(value, BROKER_SCHEMES, several=True)
+    def _right_broker(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        return _checked(value, text and several_fault(_split_urls(text), BROKER_SCHEMES))
 
     @field_validator("inbox_retention_seconds")
     @classmethod
@@ -125,64 +173,100 @@ class Settings(BaseSettings):
     @property
     def broker_urls(self) -> tuple[str, ...]:
         """The broker's URLs, with passwords; one or more."""
-        text = self.broker.get_secret_value() or f"embedded:///{self.data_dir / 'broker.db'}"
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        given = self.broker.get_secret_value()
+        return tuple(_split_urls(given)) if given else (f"embedded:///{self.data_dir / 'broker.db'}",)
 
 
 def load_settings(**values: Any) -> Settings:
-    """Read the settings from the environment; keyword arguments win. Raises SettingsError with every fault."""
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError([_sentence(fault) for fault in error.errors(include_url=False)]) from None
-    except ValueError as error:  # pydantic-settings: an environment value that is not the JSON its field needs
-        raise SettingsError([str(error)]) from None
+    """Read the settings from the environment and `.env` as they are now; keyword arguments win.
+
+    Raises SettingsError with every fault.
+    """
+    return Settings(**values)
 
 
-def redact_url(url: str) -> str:
-    """Return a URL with `***` for its password and without its query; `***` if it does not parse."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if ":" in host:
-            host = f"[{host}]"
-        port = f":{parts.port}" if parts.port is not None else ""
-    except ValueError:
-        return "***"
-    if not parts.scheme:
-        return "***"
-    user = f"{parts.username}:***@" if parts.password is not None else (f"{parts.username}@" if parts.username else "")
-    return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+def _split_urls(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
-def path_of(url: str) -> Path:
-    """Return the file of a `sqlite:///PATH` or `embedded:///PATH` URL; `///./x` is relative, `////x` absolute."""
-    return Path(urlsplit(url).path.removeprefix("/"))
-
-
-def _check_urls(value: SecretStr, schemes: tuple[str, ...], *, several: bool) -> SecretStr:
-    text = value.get_secret_value()
-    urls = [part.strip() for part in text.split(",")] if several else [text]
-    known = ", ".join(f"{scheme}://" for scheme in schemes)
-    for url in urls if text else []:
-        scheme, separator, _ = url.partition("://")
-        if not separator or scheme not in schemes:
-            raise ValueError(f"{redact_url(url)!r} is not a URL of one of {known}")
-    kinds = {url.partition("://")[0].removesuffix("s") for url in urls if text}
-    if len(kinds) > 1:
-        raise ValueError(f"several URLs must be of one kind, not {', '.join(sorted(kinds))}")
-    if len(urls) > 1 and kinds != {"amqp"}:
-        raise ValueError(f"only amqp:// takes several URLs, not {', '.join(sorted(kinds))}://")
+def _checked(value: SecretStr, fault: str | None) -> SecretStr:
+    if fault:
+        raise ValueError(fault)
     return value
 
 
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _variables_of(field: str) -> list[str]:
+    """Return the environment variables a field is read from, ours first."""
+    alias = Settings.model_fields[field].validation_alias
+    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [f"{PREFIX}{field.upper()}"]
+
+
+def _known_variables() -> set[str]:
+    return {name for field in Settings.model_fields for name in _variables_of(field)}
+
+
+def _variable_faults(environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> list[str]:
+    """Return what is wrong with the names of variables, and which are empty. Values may be secret: none is shown."""
+    faults = []
+    known = _known_variables()
+    for name, value in {**dotenv, **environ}.items():
+        if name.upper() in known or name in _READ_ELSEWHERE:
+            if not value or value.isspace():
+                faults.append(f"{name} is empty: give it a value, or unset it for the default")
+        elif name.upper().startswith(PREFIX) and not name.startswith(_POLICY) and not _is_service_link(name, value):
+            faults.append(f"{name}: no setting has this name; the nearest is {_nearest(name.upper(), known)}")
+        if (name in _READ_ELSEWHERE or name.startswith(_POLICY)) and name not in environ:
+            faults.append(f"{name} in .env is not seen: policies read the environment alone; export it")
+    return faults
+
+
+def _is_service_link(name: str, value: str | None) -> bool:
+    """Tell whether Kubernetes set it, as it does in every container for a service of its own called `spoolproof-…`."""
+    return _SERVICE_LINK.fullmatch(name) is not None or (name.endswith("_PORT") and "://" in (value or ""))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    word, _, rest = name.removeprefix(PREFIX).partition("_")
+    candidates = {*known, *_READ_ELSEWHERE}
+    if rest and get_close_matches(word, ["POLICY", "POLICIES"]):
+        candidates.add(f"{_POLICY}{rest}")
+    plain = [one.removeprefix(PREFIX) for one in candidates if one.startswith(PREFIX)]
+    return PREFIX + get_close_matches(name.removeprefix(PREFIX), sorted(plain), 1, cutoff=0)[0]
+
+
+def _keyword_faults(values: Iterable[str]) -> list[str]:
+    known = _known_variables()
+    unknown = [
+        name
+        for name in values
+        if name not in Settings.model_fields and name.upper() not in known and not name.startswith("_")
+    ]
+    fields = list(Settings.model_fields)
+    return [
+        f"{name}=: no setting has this name; the nearest is {get_close_matches(name, fields, 1, cutoff=0)[0]}"
+        for name in unknown
+    ]
+
+
+def _read_dotenv(file: Any) -> dict[str, str | None]:
+    """Return what the file or files of variables hold; a missing one holds nothing. Raises OSError, ValueError."""
+    found: dict[str, str | None] = {}
+    for one in () if file is None else (file,) if isinstance(file, str | os.PathLike) else file:
+        path = Path(one).expanduser()
+        if path.is_file():
+            found |= dotenv_values(path, encoding="utf-8")
+    return found
+
+
 def _sentence(fault: Any) -> str:
-    field = str(fault["loc"][0]) if fault["loc"] else "settings"
-    names = field
-    for info in Settings.model_fields.values():
-        alias = info.validation_alias
-        if isinstance(alias, AliasChoices) and field.lower() in [str(choice).lower() for choice in alias.choices]:
-            names = " or ".join(str(choice) for choice in alias.choices[1:])
-    # a wrong URL may hold a password; the message of its validator shows it redacted
-    shown = "" if field.lower().endswith(("store", "broker", "url")) else f"={fault['input']!r}"
+    place = str(fault["loc"][0]) if fault["loc"] else "settings"
+    names, shown = place, f"={fault['input']!r}"
+    for field in Settings.model_fields:
+        if place == field or place.upper() in _variables_of(field):
+            names = " or ".join(_variables_of(field))
+            if Settings.model_fields[field].annotation is SecretStr:
+                shown = ""  # a wrong URL may hold a password; the message of its validator shows it redacted
     return f"{names}{shown}: {fault['msg'].removeprefix('Value error, ')}"

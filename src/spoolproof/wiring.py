@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from pathlib import Path
+
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.store import Store
-from spoolproof.settings import Settings, path_of, redact_url
+from spoolproof.settings import Settings
+from spoolproof.urls import path_of, redact_url
+
+
+def file_faults(settings: Settings) -> list[str]:
+    """Return what keeps the files that the settings name from being opened. Makes and opens nothing."""
+    named = [("SPOOLPROOF_STORE", settings.store_url), ("SPOOLPROOF_BROKER", settings.broker_urls[0])]
+    files = [(variable, path_of(url)) for variable, url in named if url.startswith(("sqlite://", "embedded://"))]
+    faults = [f"{variable}: {fault}" for variable, path in files if (fault := _file_fault(path))]
+    if not faults and len({path.resolve() for _, path in files}) < len(files):
+        faults.append(f"SPOOLPROOF_STORE and SPOOLPROOF_BROKER are both {files[0][1]}: give each a file of its own")
+    return faults
+
+
+def _file_fault(path: Path) -> str | None:
+    folder = path.absolute().parent
+    try:
+        while not os.path.lexists(folder):  # what is missing is made at start
+            folder = folder.parent
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if not folder.is_dir():
+        return f"{folder} is not a directory, so {path} cannot be in it"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"{folder} cannot be written to by this user; chown it, or set SPOOLPROOF_DATA_DIR"
+    if stat.S_ISDIR(mode):
+        return f"{path} is a directory; name a file in it, as in {path / 'store.db'}"
+    if not stat.S_ISREG(mode):
+        return f"{path} is not a regular file"
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return f"{path} cannot be read and written by this user; chown it"
+    return None
 
 
 def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> Store:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from spoolproof import NotStarted, RegistrationError, Service, StoreUnavailable
+from spoolproof import NotStarted, RegistrationError, Service, StoreUnavailable, failpoints
+from spoolproof.policies import Registry
 from spoolproof.settings import Settings
 
 
@@ -57,3 +60,33 @@ async def test_a_second_start_and_an_unknown_role_are_refused() -> None:
             await service.start()
     finally:
         await service.stop()
+
+
+async def test_each_start_reads_the_settings_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service at module level got the store of the first test that started it."""
+    service = Service("shop", policies=Registry(environ={}))
+    found = []
+
+    for name in ("one", "two"):
+        monkeypatch.setenv("SPOOLPROOF_DATA_DIR", str(tmp_path / name))
+        before = service.settings.data_dir
+        await service.start()
+        monkeypatch.setenv("SPOOLPROOF_DATA_DIR", str(tmp_path / "later"))
+        found.append((before, service.settings.data_dir, service.runtime.store.name))
+        await service.stop()
+
+    assert [
+        (tmp_path / name, tmp_path / name, f"sqlite:///{tmp_path}/{name}/store.db") for name in ("one", "two")
+    ] == found
+
+
+async def test_the_failpoints_of_one_start_end_with_it() -> None:
+    """The next start in the process goes by its own settings."""
+    settings = Settings(store="memory://", broker="memory://", failpoints="relay.after_fetch=raise@9")
+    service = Service("shop", settings=settings)
+
+    await service.start()
+    during = failpoints.armed_plan()
+    await service.stop()
+
+    assert (True, None) == (during is not None, failpoints.armed_plan())

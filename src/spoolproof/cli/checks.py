@@ -22,7 +22,8 @@ from spoolproof.errors import SettingsError, SpoolproofError
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
-from spoolproof.settings import Settings, load_settings, path_of, redact_url
+from spoolproof.settings import Settings, load_settings
+from spoolproof.urls import path_of, redact_url
 from spoolproof.wiring import sqlite_release, visit_broker
 
 NETWORK_FILE_SYSTEMS = frozenset(

@@ -18,7 +18,8 @@ from spoolproof.errors import SchemaOutdated, StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.store import Store
-from spoolproof.settings import Settings, load_settings, path_of
+from spoolproof.settings import Settings, load_settings
+from spoolproof.urls import path_of
 from spoolproof.wiring import build_store
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import pika
 
 from spoolproof import limits
 from spoolproof.errors import SettingsError
-from spoolproof.settings import redact_url
+from spoolproof.urls import redact_url
 
 QUERY = ("heartbeat", "cafile", "certfile", "keyfile", "server_hostname")
 _PORTS = {"amqp": 5672, "amqps": 5671}

@@ -23,7 +23,6 @@ from spoolproof.errors import NotInTransaction, StoreUnavailable, UnsupportedTra
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.transaction import StoreTransaction
-from spoolproof.settings import redact_url
 from spoolproof.stores import sqlalchemy_handles
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
@@ -38,6 +37,7 @@ from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.postgres.state import PostgresState
 from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
+from spoolproof.urls import redact_url
 
 _SUPPORTED = ("asyncpg.Connection", *sqlalchemy_handles.SUPPORTED)
 
