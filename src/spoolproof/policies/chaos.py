@@ -82,6 +82,7 @@ class Chaos(Part):
                 faults.append(f"{name}={function!r}: a function")
         super().__init__({}, faults)
         self.way = chosen[0]
+        self.declared = (rate, seed, when, fault, latency_seconds, result, behaviour)
         self._rate = rate
         self._seed = seed
         self._random = seeded_random(seed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -19,7 +21,7 @@ from spoolproof.policies.classifier import Classifier
 from spoolproof.policies.compiled import Shared
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.machines import Machines
-from spoolproof.policies.part import Part
+from spoolproof.policies.part import Part, alike
 from spoolproof.policies.pipeline import Judge
 from spoolproof.policies.ranges import name_faults
 from spoolproof.policies.retry import Retry, RetrySettings
@@ -73,6 +75,7 @@ class Definition:
         self.clock = clock
         self.random = random
         self.registry = registry
+        self.made_at = _place()
         self.chaos: Any = next((part for part in parts if part.kind == "chaos"), None)
         self.is_gating = False
         self._lock = threading.RLock()
@@ -170,13 +173,17 @@ class Definition:
         """Return the policy as text."""
         return lint.explain(self.name, self.parts, self.resolved, self.findings)
 
-    def signature(self) -> tuple[object, ...]:
-        """Return what makes two declarations the same."""
-        parts = tuple(
-            (repr(part), [(name, _text(value)) for name, value in vars(part).items() if name[0] != "_"])
-            for part in self.parts
+    def is_same_as(self, other: Definition) -> bool:
+        """Whether another declaration means the same, so that both may be one policy."""
+        return all(
+            alike(one, two)
+            for one, two in (
+                (self.parts, other.parts),
+                (self.classify.rules, other.classify.rules),
+                ((self.idempotent, self.preset, self.sync), (other.idempotent, other.preset, other.sync)),
+                (self.clock, other.clock),
+            )
         )
-        return (parts, _text(self.classify.rules), self.idempotent, self.preset, self.sync)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -249,19 +256,18 @@ class Definition:
             return {**self._children, **pinned}
 
 
-def _text(value: object) -> str:
-    """Return a value as text that is the same whenever the same code is run again."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_text, value))})"
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value).__qualname__ + _text(tuple(getattr(value, one.name) for one in fields(value)))
-    if callable(value):
-        code = getattr(value, "__code__", None)
-        value = value if hasattr(value, "__qualname__") else type(value)
-        line = f":{code.co_firstlineno}" if value.__qualname__.endswith("<lambda>") and code is not None else ""
-        return f"{value.__module__}.{value.__qualname__}{line}"
-    kind = type(value)
-    return kind.__qualname__ if kind.__repr__ is object.__repr__ else repr(value)
+def _place() -> str:
+    """Return where the policy is made: the line, and who called the function it is in, if that is a factory."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("spoolproof.policies"):
+        frame = frame.f_back
+    if frame is None:
+        return "?"
+    place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    caller = frame.f_back
+    if frame.f_code.co_name == "<module>" or caller is None:
+        return place
+    return f"{place} (called from {caller.f_code.co_filename}:{caller.f_lineno})"
 
 
 def _retry_settings(parts: Sequence[Part], values: Mapping[str, Any]) -> RetrySettings | None:

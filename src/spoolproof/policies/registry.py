@@ -1,9 +1,11 @@
 """The policies of a process by name, and their settings: read once, changed together.
 
 A name registers once: it is the key under which breaker state is kept, and two policies that count apart under one name
-would each see half an outage. Faults in code are raised where the policy is made. Faults in the environment or a file
-are kept for `check`, which a service asks at its start: they are reported together, and until then the policy works as
-declared."""
+would each see half an outage. The same declaration again is the same policy; two that only look the same, because what
+their functions hold differs, are refused: one would answer with the other's fallback.
+
+Faults in code are raised where the policy is made. Faults in the environment or a file are kept for `check`, which a
+service asks at its start: they are reported together, and until then the policy works as declared."""
 
 from __future__ import annotations
 
@@ -51,10 +53,14 @@ class Registry:
         with self._lock:
             known = self._definitions.get(definition.name)
             if known is not None:
-                if known.signature() == definition.signature():
+                if known.is_same_as(definition):
                     return known
                 raise PolicyConfigError(
-                    [f"name={definition.name!r}: taken by another policy, {known.parts!r}; give each its own name"],
+                    [
+                        f"name={definition.name!r}: taken by another policy, {known.parts!r}, made at {known.made_at}; "
+                        f"this one is made at {definition.made_at} and means something else, if only in what its "
+                        "functions hold. Give each its own name, or make one and use policy.for_key(…)"
+                    ],
                     policy=definition.name,
                 )
             declared, faults = definition.resolve(config.NOTHING)

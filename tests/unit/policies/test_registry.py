@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from spoolproof.policies import (
     Breaker,
     BreakerOpen,
     Bulkhead,
+    Chaos,
+    Classifier,
     Consecutive,
     Fallback,
+    Hedge,
+    Kind,
     Policy,
     Rate,
     RateLimit,
@@ -47,6 +52,78 @@ def test_a_name_registers_once(registry: Registry) -> None:
         Policy("psp", Retry(4), Breaker(), registry=registry)
 
     assert first.machines is again.machines is registry.get("psp").machines
+
+
+class _Local:
+    """What functions are bound to; no two are equal."""
+
+    def rung(self, error: Exception) -> object:
+        return self
+
+    def judge(self, value: object) -> Kind | None:
+        return Kind.TRANSIENT if value is self else None
+
+
+def _rung_of(tenant: object) -> Callable[[Exception], object]:
+    return lambda error: tenant
+
+
+def _class_of(tenant: object) -> type[Exception]:
+    class Busy(Exception):
+        held = tenant
+
+    return Busy
+
+
+_FACTORIES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "closure": lambda held: {"parts": [Fallback(_rung_of(held))]},
+    "closure in a closure": lambda held: {"parts": [Fallback(_rung_of(_rung_of(held)))]},
+    "default": lambda held: {"parts": [Fallback(lambda error, held=held: held)]},
+    "partial": lambda held: {"parts": [Fallback(partial(_class_of, held))]},
+    "bound method": lambda held: {"parts": [Fallback(held.rung)]},
+    "constant": lambda held: {"parts": [Fallback.constant(held)]},
+    "key": lambda held: {"parts": [Fallback.last_good(age_seconds_max=5, key=held.rung)]},
+    "hedge": lambda held: {"parts": [Hedge(on_discard=held.rung)], "idempotent": True},
+    "chaos": lambda held: {"parts": [Retry(2), Chaos(1, behaviour=held.rung)]},
+    "chaos result": lambda held: {"parts": [Retry(2), Chaos(1, result=held)]},
+    "rule": lambda held: {"parts": [Retry(2)], "classify": Classifier().transient(held.rung)},
+    "class of a function": lambda held: {"parts": [Retry(2)], "classify": Classifier().transient(_class_of(held))},
+    "result rule": lambda held: {"parts": [Retry(2)], "classify": Classifier().result(held.judge)},
+    "clock": lambda held: {"parts": [Retry(2)], "clock": held},
+}
+
+
+@pytest.mark.parametrize("build", _FACTORIES.values(), ids=_FACTORIES)
+def test_two_policies_whose_functions_hold_different_things_do_not_share_a_name(
+    registry: Registry, build: Callable[[Any], dict[str, Any]]
+) -> None:
+    """Made by one factory they look the same, and tenant B would get tenant A's answer."""
+    first, second = (ManualClock(), ManualClock()) if build is _FACTORIES["clock"] else (_Local(), _Local())
+
+    def client(held: object) -> Policy:
+        given = build(held)
+        return Policy("billing", *given.pop("parts"), registry=registry, lint_ignore={"W4"}, **given)
+
+    policy = client(first)
+    with pytest.raises(PolicyConfigError) as raised:
+        client(second)
+
+    text = raised.value.faults[0]
+    line = client.__code__.co_firstlineno + 2
+    assert 2 == text.count(f"{__file__}:{line} (called from {__file__}:")
+    assert policy.machines is registry.get("billing").machines
+    if build is not _FACTORIES["class of a function"]:
+        assert policy.machines is client(first).machines  # the same again is the same
+
+
+def test_a_function_that_holds_itself_is_compared_and_the_same(registry: Registry) -> None:
+    def client() -> Policy:
+        def rung(error: object) -> object:
+            return rung if error is None else error
+
+        return Policy("billing", Fallback(rung), registry=registry)
+
+    assert client().machines is client().machines
 
 
 def test_a_wrong_environment_is_reported_and_does_not_stop_the_import() -> None:
