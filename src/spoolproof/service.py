@@ -170,9 +170,9 @@ class Service:
         )
         joined = current.get() if transaction is None else None
         if isinstance(transaction, Transaction):
-            return transaction.collect(outgoing)
+            return await transaction.collect(outgoing)
         if joined is not None:
-            return joined.collect(outgoing)
+            return await joined.collect(outgoing)
         if transaction is not None:
             await publisher.append_through(transaction, [outgoing])
             return Receipt(outgoing.message.id, Place.TRANSACTION)

@@ -1,13 +1,14 @@
 """The unit of work a handler or `service.transaction()` gets: the database transaction and what is published in it.
 
 Messages are collected and written with one multi-row INSERT just before COMMIT, so a handler that publishes a hundred
-pays one round trip, and its row locks live no longer for it.
+pays one round trip, and its row locks live no longer for it. Before the first savepoint the collected ones are written,
+and from then on each at once: what a rollback undoes, the database decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 
@@ -17,17 +18,20 @@ from spoolproof.failpoints import failpoint
 from spoolproof.message import HeaderValue, Outgoing
 from spoolproof.outbox.publish import Place, Publisher, Receipt
 from spoolproof.ports.store import Store
-from spoolproof.ports.transaction import Row, StoreTransaction
+from spoolproof.ports.transaction import OwnTransaction, Row
 
 
 class Transaction:
     """One open transaction of the service's store. Use it only inside its block, from one task at a time."""
 
-    def __init__(self, inner: StoreTransaction, publisher: Publisher) -> None:
+    def __init__(self, inner: OwnTransaction, publisher: Publisher) -> None:
         self.inner = inner
         self._publisher = publisher
         self._outgoing: list[Outgoing] = []
+        self._has_written = False
+        self._has_savepoints = False
         self._is_open = True
+        inner.before_savepoint(self._before_savepoint)
 
     @property
     def raw(self) -> object:
@@ -48,6 +52,12 @@ class Transaction:
         """Run one query; returns its first row or None."""
         rows = await self.fetch(sql, *args)
         return rows[0] if rows else None
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint: `async with tx.savepoint(): …`. When the block raises, what it did and published is undone
+        and the error passes; the transaction goes on. Savepoints may be nested."""
+        self._check_open()
+        return self.inner.savepoint()
 
     async def publish(
         self,
@@ -79,22 +89,37 @@ class Transaction:
             correlation_id=correlation_id,
             subject=subject,
         )
-        return self.collect(outgoing)
+        return await self.collect(outgoing)
 
-    def collect(self, outgoing: Outgoing) -> Receipt:
+    async def collect(self, outgoing: Outgoing) -> Receipt:
         """Add a message that was built and checked before."""
+        self.keep(outgoing)
+        if self._has_savepoints:
+            await self._write()
+        return Receipt(outgoing.message.id, Place.TRANSACTION)
+
+    def keep(self, outgoing: Outgoing) -> None:
+        """Add a message that belongs to no savepoint."""
         self._check_open()
         _check_count(self._outgoing)
         self._outgoing.append(outgoing)
-        return Receipt(outgoing.message.id, Place.TRANSACTION)
 
     async def flush(self) -> bool:
         """Write what was collected and take no more; True if there was anything."""
         self._check_open()
         self._is_open = False
-        if self._outgoing:
-            await self._publisher.append(self._outgoing, self.inner)
-        return bool(self._outgoing)
+        await self._write()
+        return self._has_written
+
+    async def _before_savepoint(self) -> None:
+        self._has_savepoints = True
+        await self._write()
+
+    async def _write(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing:
+            self._has_written = True
+            await self._publisher.append(outgoing, self.inner)
 
     def close(self) -> None:
         """Refuse further use."""
@@ -111,7 +136,7 @@ class PendingPublishes:
     def __init__(self) -> None:
         self._outgoing: list[Outgoing] = []
 
-    def collect(self, outgoing: Outgoing) -> Receipt:
+    async def collect(self, outgoing: Outgoing) -> Receipt:
         """Add a message. Raises InvalidMessage beyond 10 000."""
         _check_count(self._outgoing)
         self._outgoing.append(outgoing)
@@ -120,7 +145,7 @@ class PendingPublishes:
     def move_to(self, tx: Transaction) -> None:
         """Hand everything to an open transaction."""
         for outgoing in self._outgoing:
-            tx.collect(outgoing)
+            tx.keep(outgoing)
 
 
 def _check_count(outgoing: Sequence[Outgoing]) -> None:

@@ -16,7 +16,7 @@ from spoolproof.ports.leases import Leases
 from spoolproof.ports.outbox import Outbox
 from spoolproof.ports.services import Services
 from spoolproof.ports.state import State
-from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.ports.wakeup import WakeUp
 
 
@@ -90,7 +90,7 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return if the database answers now. Raises StoreUnavailable."""
 
-    def transaction(self) -> AbstractAsyncContextManager[StoreTransaction]:
+    def transaction(self) -> AbstractAsyncContextManager[OwnTransaction]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
         Raises StoreUnavailable when it cannot be opened or committed; then the outcome of the COMMIT is unknown.

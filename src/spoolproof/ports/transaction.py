@@ -6,7 +6,8 @@ transaction ends it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
@@ -24,3 +25,17 @@ class StoreTransaction(Protocol):
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         """Run one query; returns its rows as mappings from column name to value, perhaps none."""
+
+
+class OwnTransaction(StoreTransaction, Protocol):
+    """A transaction that the store opened and will end.
+
+    What its user keeps in memory until the COMMIT must be written before a savepoint is set: from then on only the
+    database knows what is undone.
+    """
+
+    def before_savepoint(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Have `write` awaited before any statement that sets a savepoint, whichever way it is sent."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint: kept when the block ends, rolled back when it raises. They may be nested."""

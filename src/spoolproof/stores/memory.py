@@ -25,7 +25,7 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import NotInTransaction, OutboxFull, StoreUnavailable, UnsupportedTransaction, WrongDatabase
+from spoolproof.errors import OutboxFull, StoreUnavailable, UnsupportedTransaction, WrongDatabase
 from spoolproof.ids import Ids
 from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, shard_of
 from spoolproof.ports.dead_letters import (
@@ -39,10 +39,11 @@ from spoolproof.ports.leases import Fence, Process
 from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
 from spoolproof.ports.services import Block
 from spoolproof.ports.state import StateRecord
-from spoolproof.ports.transaction import Row, StoreTransaction
+from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.memory_facts import MemoryFacts
 from spoolproof.stores.memory_leases import Lease, MemoryLeases, is_held
 from spoolproof.stores.memory_services import MemoryServices
+from spoolproof.stores.memory_transaction import MemoryTransaction
 from spoolproof.stores.memory_wakeup import MemoryWakeUp
 
 _SYSTEM_ACTOR = "spoolproof"
@@ -90,38 +91,6 @@ class MemoryState:
             dict(self.services),
             copy.deepcopy(self.business),  # the user's values may be mutable
         )
-
-
-class MemoryTransaction:
-    """One open transaction; `raw` is the dict for business rows."""
-
-    def __init__(self, store: MemoryStore, state: MemoryState) -> None:
-        self.store = store
-        self.is_open = True
-        self._state = state
-
-    @property
-    def state(self) -> MemoryState:
-        if not self.is_open:
-            raise NotInTransaction("this transaction of the memory store has ended; open a new one")
-        return self._state
-
-    @property
-    def raw(self) -> dict[Any, Any]:
-        return self.state.business
-
-    async def execute(self, sql: str, *args: object) -> int:
-        raise _no_sql(sql)
-
-    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
-        raise _no_sql(sql)
-
-
-def _no_sql(sql: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"the memory store has no SQL, so it cannot run {sql[:80]!r}; keep business rows in tx.raw (a dict), "
-        "or test with SPOOLPROOF_STORE=sqlite:///PATH"
-    )
 
 
 class MemoryStore:

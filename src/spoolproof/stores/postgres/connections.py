@@ -12,7 +12,7 @@ Must never happen: a connection lent again while its last statement may still ru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -22,8 +22,10 @@ import asyncpg
 from spoolproof import limits
 from spoolproof.errors import StoreUnavailable
 from spoolproof.stores.postgres.faults import is_own_trouble, is_table_missing, outbox_missing, unavailable
+from spoolproof.stores.savepoints import sets_savepoint
 
 Connection = Any  #: asyncpg.Connection; asyncpg ships no types
+BeforeSavepoint = Callable[[], Awaitable[None]]
 
 _SETTINGS: Mapping[str, str] = {
     "application_name": "spoolproof",
@@ -32,11 +34,34 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
+class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # no types
+    """A connection of ours. A user may set a savepoint on it by several ways; all of them pass here."""
+
+    __slots__ = ("before_savepoint",)
+
+    before_savepoint: BeforeSavepoint | None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before_savepoint = None
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        if self.before_savepoint is not None and sets_savepoint(query):
+            await self.before_savepoint()
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
+
+    async def _execute(self, query: str, *args: Any, **options: Any) -> Any:  # fetch and its kin
+        if self.before_savepoint is not None and sets_savepoint(query):
+            await self.before_savepoint()
+        return await super()._execute(query, *args, **options)
+
+
 async def connect(url: str, name: str, settings: Mapping[str, str]) -> Connection:
     """Open a connection. Raises StoreUnavailable, also when the server refuses the log-in."""
     try:
         async with asyncio.timeout(limits.POSTGRES_CONNECT_SECONDS):
-            return await asyncpg.connect(url, server_settings={**_SETTINGS, **settings})
+            return await asyncpg.connect(url, connection_class=OwnConnection, server_settings={**_SETTINGS, **settings})
     except (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise unavailable(name, error) from error
 

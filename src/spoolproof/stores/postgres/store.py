@@ -22,7 +22,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import NotInTransaction, StoreUnavailable, UnsupportedTransaction, WrongDatabase
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Spawn
-from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.stores import sqlalchemy_handles
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
@@ -85,7 +85,7 @@ class PostgresStore:
         await self._upkeep.fetch_value("select 1")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+    async def transaction(self) -> AsyncIterator[OwnTransaction]:
         async with self._work.connection() as connection:
             transaction = connection.transaction()
             with self._work.answers(connection):
@@ -110,6 +110,7 @@ class PostgresStore:
                         await transaction.commit()
             finally:
                 watch.stop()
+                connection.before_savepoint = None
             if tx.is_exposed:
                 await _reset(connection)
 

@@ -7,15 +7,17 @@ was being handled is not to blame.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from spoolproof import limits
 from spoolproof.ports.transaction import Row
-from spoolproof.stores.postgres.connections import Connection, changed_rows
+from spoolproof.stores.postgres.connections import BeforeSavepoint, Connection, changed_rows
 from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, outbox_missing, unavailable
+from spoolproof.stores.savepoints import savepoint
 
 
 class PostgresTransaction:
-    """Implements `StoreTransaction`."""
+    """Implements `StoreTransaction`, and on a connection of ours `OwnTransaction`."""
 
     __slots__ = ("_connection", "_name", "has_failed", "is_exposed")
 
@@ -59,6 +61,12 @@ class PostgresTransaction:
             if is_table_missing(error):
                 raise outbox_missing(self._name) from error
             raise
+
+    def before_savepoint(self, write: BeforeSavepoint) -> None:
+        self._connection.before_savepoint = write
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        return savepoint(self)
 
     def _failed(self, error: BaseException) -> None:
         self.has_failed = True

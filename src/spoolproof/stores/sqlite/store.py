@@ -10,7 +10,7 @@ from pathlib import Path
 from spoolproof.clock import Clock
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
-from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
 from spoolproof.stores.sqlite import handles
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
@@ -21,7 +21,7 @@ from spoolproof.stores.sqlite.outbox import SqliteOutbox, columns_of, insert
 from spoolproof.stores.sqlite.retention import SqliteRetention
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.state import SqliteState
-from spoolproof.stores.sqlite.transaction import SqliteTransaction
+from spoolproof.stores.sqlite.transaction import OwnSqliteTransaction
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
 
 
@@ -57,9 +57,9 @@ class SqliteStore:
         await self._database.read(lambda connection: connection.execute("select 1 from sqlite_schema").fetchone())
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+    async def transaction(self) -> AsyncIterator[OwnTransaction]:
         async with self._database.transaction() as tx:
-            yield SqliteTransaction(tx.run, tx)
+            yield OwnSqliteTransaction(tx)
 
     async def adopt(self, handle: object) -> StoreTransaction:
         return await handles.adopt(handle, self._path, self._clock)

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from spoolproof.ports.transaction import Row
+from spoolproof.sqlite import Transaction
+from spoolproof.stores.savepoints import savepoint, sets_savepoint
 
 T = TypeVar("T")
 
@@ -31,8 +34,6 @@ class SqliteTransaction:
 
     @property
     def raw(self) -> object:
-        """Of our own transaction, a `spoolproof.sqlite.Transaction`: `await tx.raw.run(lambda connection: …)`; of the
-        user's, what they handed in."""
         return self._raw
 
     async def execute(self, sql: str, *args: object) -> int:
@@ -40,6 +41,54 @@ class SqliteTransaction:
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         return await self.run(lambda connection: _rows(_execute(connection, sql, args)))
+
+
+class OwnSqliteTransaction(SqliteTransaction):
+    """Implements `OwnTransaction`."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, tx: Transaction) -> None:
+        super().__init__(tx.run, None)
+        self._write: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def raw(self) -> object:
+        """The connection, on its own thread: `await tx.raw.run(lambda connection: …)`."""
+        return _Raw(self)
+
+    async def execute(self, sql: str, *args: object) -> int:
+        if sets_savepoint(sql):
+            await self.write_before()
+        return await super().execute(sql, *args)
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        if sets_savepoint(sql):
+            await self.write_before()
+        return await super().fetch(sql, *args)
+
+    def before_savepoint(self, write: Callable[[], Awaitable[None]]) -> None:
+        self._write = write
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        return savepoint(self)
+
+    async def write_before(self) -> None:
+        """Write what must not be in a savepoint."""
+        if self._write is not None:
+            await self._write()
+
+
+class _Raw:
+    """What `raw` is: the work may set savepoints that nobody else sees."""
+
+    def __init__(self, tx: OwnSqliteTransaction) -> None:
+        self._tx = tx
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of `work`, run on the writer's thread. It must not begin, commit or roll back."""
+        await self._tx.write_before()
+        return await self._tx.run(work)
 
 
 def _execute(connection: sqlite3.Connection, sql: str, args: Sequence[object]) -> sqlite3.Cursor:
