@@ -27,6 +27,7 @@ from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.policy_gate import PolicyGate
+from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.worker import Worker
 from spoolproof.errors import SchemaOutdated, StoreUnavailable
@@ -97,6 +98,7 @@ class Runtime:
         self.breakers = Breakers(service, policies, self.store, clock=clock)
         self.facts = FactExchange(service, policies, self.store, clock=clock)
         self.gate = Gate(self.store, clock=clock, spawn=self.supervisor.spawn)
+        self.room = Room(self.store.outbox, self.gate, clock=clock)
         self.monitor = Monitor(
             self.store,
             self.broker,
@@ -191,6 +193,7 @@ class Runtime:
             is_draining=self.is_draining,
             is_fenced=self.shards is not None and self.shards.is_fenced,
             is_gate_shut=self.gate.shut_reason is not None,
+            without_room=self.room.waiting,
             unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
             stalled=tuple(self.supervisor.stalled()),
             failpoints=() if plan is None else plan.armed,
@@ -273,6 +276,7 @@ class Runtime:
             publisher=self.publisher,
             copies=Copies(self.broker, clock=self._clock),
             gate=self.gate,
+            room=self.room,
             clock=self._clock,
             ids=self._ids,
             random=self._random,

@@ -38,6 +38,7 @@ class Attempts:
 
         When only the recording failed, `work.has_run` says so, and a further call does no more than record.
         """
+        work.messages = 0
         takes_transaction = admitted.handler.wants_transaction
         if not takes_transaction:
             await self._run_outside(work, admitted)
@@ -50,6 +51,7 @@ class Attempts:
                 else:
                     work.pending.move_to(tx)
             await self._resolve(work, tx)
+            work.messages = tx.messages
             failpoint("consumer.before_commit")
         failpoint("consumer.after_commit")
 

@@ -15,7 +15,7 @@ from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
-from spoolproof.errors import Unavailable
+from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
@@ -44,6 +44,7 @@ class Bridge(Loop):
         self._clock = clock
         self._ids = ids
         self._subscriptions: list[Subscription] = []
+        self._held: BrokerDelivery | None = None
         self._waiting: asyncio.Queue[BrokerDelivery] = asyncio.Queue(maxsize=_PREFETCH * len(self._sources))
 
     async def start(self) -> None:
@@ -52,26 +53,31 @@ class Bridge(Loop):
             self._subscriptions.append(await self._broker.subscribe(source, _PREFETCH, self._on_delivery))
 
     async def run_once(self) -> int:
-        """Record one message, or wait a few seconds for one."""
+        """Record one message, or wait a few seconds for one, or for the store."""
         try:
             async with asyncio.timeout(_IDLE_SECONDS):
-                delivery = await self._waiting.get()
+                self._held = self._held or await self._waiting.get()
         except TimeoutError:
             return 0
         try:
-            await self._gate.wait()
-            await self._record(delivery)
+            # not longer: a turn that lasts for an outage would look like a loop that hangs
+            if not await self._gate.wait(until=self._clock.monotonic() + _IDLE_SECONDS):
+                return 0
+            await self._record(self._held)
         except GateClosing:
-            delivery.nack()
-        except Unavailable as error:
+            self._held.nack()
+        except (Unavailable, LimitReached) as error:
             self._gate.shut(error)
-            delivery.nack()
+            return 0  # and keep it: to send it back would bring it here again at once
+        self._held = None
         return 1
 
     async def drain(self) -> None:
         """Take nothing new and hand back what waits."""
         for subscription in self._subscriptions:
             await subscription.cancel()
+        if self._held is not None:
+            self._held.nack()
         while not self._waiting.empty():
             self._waiting.get_nowait().nack()
 

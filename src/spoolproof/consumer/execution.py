@@ -23,11 +23,20 @@ from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, de
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.policy_gate import state_of
+from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
-from spoolproof.errors import EncodeError, LimitReached, Unavailable
+from spoolproof.errors import (
+    EncodeError,
+    LimitReached,
+    OutboxFull,
+    StoreBusy,
+    TransactionTooLong,
+    Unavailable,
+    WindowFull,
+)
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.outbox.publish import Publisher
@@ -52,6 +61,7 @@ class Execution:
         publisher: Publisher,
         copies: Copies,
         gate: Gate,
+        room: Room,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
@@ -63,6 +73,7 @@ class Execution:
         self._attempts = Attempts(store, publisher, clock=clock)
         self._copies = copies
         self._gate = gate
+        self._room = room
         self._clock = clock
         self._ids = ids
         self._random = random
@@ -118,30 +129,45 @@ class Execution:
         """Run attempts until the message is done, or lives on as a copy or a dead letter."""
         held_until = self._clock.monotonic() + limits.GATE_HOLD_SECONDS_MAX
         while True:
-            if not await self._gate.wait(until=held_until):
-                # before the broker takes it away, and counts that; one that cannot be sent again waits on
-                if work.delivery.is_stale or await self._send_copy(work, SendCopy(_HELD_TIER_SECONDS, counts=False)):
+            if not await self._may_run(work, until=held_until):
+                if await self._let_go(work):
                     return
                 held_until = math.inf
                 continue
             try:
                 await self._attempts.make(work, admitted)
-                return
-            except (Unavailable, LimitReached) as error:
-                self._gate.shut(error)
-                continue
             except Exception as error:
-                failure = error
-            failpoint("consumer.after_failure")
-            decision = self._decide(work, admitted.handler, failure)
-            if isinstance(decision, RunAgain):
-                await self._clock.sleep(spread_seconds(decision.seconds, ratio=0.2, source=self._random))
-            elif isinstance(decision, SendCopy) and await self._send_copy(work, decision):
-                return
+                if not self._is_held(work, error) and await self._fail(work, admitted.handler, error):
+                    return
             else:
-                given_up = decision if isinstance(decision, GiveUp) else GiveUp("encode")
-                await self._bury(work, given_up.reason, failure, given_up.detail)
+                self._room.passed(work.queue)
                 return
+
+    async def _may_run(self, work: Work, *, until: float) -> bool:
+        return await self._gate.wait(until=until) and await self._room.wait(work.queue, until=until)
+
+    def _is_held(self, work: Work, error: Exception) -> bool:
+        """Whether the same attempt is made again, uncounted, when what it met is over."""
+        match error:
+            case OutboxFull() if work.messages <= error.maximum:
+                self._room.refused(work.queue, error, work.messages)
+            case Unavailable() | StoreBusy() | WindowFull():
+                self._room.stays(work.queue)
+                self._gate.shut(error)
+            case TransactionTooLong() if work.has_run:  # this process stood still while it recorded the success
+                self._room.stays(work.queue)
+            case _:
+                self._room.passed(work.queue)
+                return False
+        return True
+
+    async def _let_go(self, work: Work) -> bool:
+        """Put a copy in the place of a delivery held for long, before the broker takes it away, and counts that. False
+        if it stays: one that cannot be sent again, and one whose success is still to be recorded."""
+        is_away = work.delivery.is_stale or await self._send_copy(work, SendCopy(_HELD_TIER_SECONDS, counts=False))
+        if is_away and work.has_run:
+            work.delivery.ack()  # the copy comes after the record, and is a duplicate then
+        return is_away and not work.has_run
 
     # --- fail --------------------------------------------------------------------------------------------------------
 
@@ -174,6 +200,19 @@ class Execution:
             error,
         )
         return decision
+
+    async def _fail(self, work: Work, handler: Handler, error: Exception) -> bool:
+        """Do what follows a failed attempt; False if that is to run it again."""
+        failpoint("consumer.after_failure")
+        decision = self._decide(work, handler, error)
+        if isinstance(decision, RunAgain):
+            await self._clock.sleep(spread_seconds(decision.seconds, ratio=0.2, source=self._random))
+            return False
+        if isinstance(decision, SendCopy) and await self._send_copy(work, decision):
+            return True
+        given_up = decision if isinstance(decision, GiveUp) else GiveUp("encode")
+        await self._bury(work, given_up.reason, error, given_up.detail)
+        return True
 
     async def _send_copy(self, work: Work, decision: SendCopy) -> bool:
         """Put the copy into its delay queue; False if the broker's protocol cannot carry it."""

@@ -21,7 +21,8 @@ class Work:
     """A delivery and what is known of it so far.
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
-    only the recording of that may still be missing. pending: what it published until then.
+    only the recording of that may still be missing. pending: what it published until then. messages: how many the last
+    attempt was to add to the outbox.
     """
 
     delivery: BrokerDelivery
@@ -33,6 +34,7 @@ class Work:
     first_deferred_at: datetime | None = None
     has_run: bool = False
     pending: PendingPublishes = field(default_factory=PendingPublishes)
+    messages: int = 0
 
     @property
     def is_replay(self) -> bool:

@@ -55,13 +55,15 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """What the process knows of itself without asking anybody. unsubscribed: queues the connected broker does not
+    """What the process knows of itself without asking anybody. without_room: queues whose handler waits for
+    room in the outbox. unsubscribed: queues the connected broker does not
     deliver from. stalled: loops whose turn runs too long."""
 
     is_started: bool = False
     is_draining: bool = False
     is_fenced: bool = False
     is_gate_shut: bool = False
+    without_room: tuple[str, ...] = ()
     unsubscribed: tuple[str, ...] = ()
     stalled: tuple[str, ...] = ()
     failpoints: tuple[str, ...] = ()

@@ -115,6 +115,10 @@ def _outbox_issues(snapshot: Snapshot) -> list[Issue]:
         if seconds > limits.OUTBOX_OLD_SECONDS:
             text = f"outbox: {count_text(backlog.rows)} events wait, the oldest for {seconds:.0f} s"
             issues.append(Issue(text, key))
+    issues += [
+        Issue(f"queue {queue}: the outbox is full; its handler runs again when there is room", key)
+        for queue in snapshot.local.without_room
+    ]
     if ownership is not None and ownership.unowned and ownership.seconds >= limits.RELAY_MISSING_SECONDS:
         text = f"outbox: {ownership.unowned} of {ownership.shards} shards have no relay for {ownership.seconds:.0f} s"
         issues.append(Issue(text, DB))

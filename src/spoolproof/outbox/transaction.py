@@ -104,6 +104,11 @@ class Transaction:
         _check_count(self._outgoing)
         self._outgoing.append(outgoing)
 
+    @property
+    def messages(self) -> int:
+        """How many were collected."""
+        return len(self._outgoing)
+
     async def flush(self) -> bool:
         """Write what was collected and take no more; True if there was anything."""
         self._check_open()

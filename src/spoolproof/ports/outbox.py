@@ -57,6 +57,10 @@ class Outbox(Protocol):
         Raises OutboxFull before any write, StoreUnavailable, and for a user's own handle OutboxMissing.
         """
 
+    async def has_room(self, messages: int) -> bool:
+        """Tell whether an append of so many rows would be taken, as far as is known; cheap enough to ask again and
+        again."""
+
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
     ) -> Sequence[OutboxRow]:

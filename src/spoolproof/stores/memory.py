@@ -177,6 +177,9 @@ class MemoryOutbox:
             ref = RowRef(shards[shard_of(outgoing.message, len(shards))], state.last_id)
             state.outbox[ref.id] = _Row(ref, outgoing, self._store.clock.now())
 
+    async def has_room(self, messages: int) -> bool:
+        return len(self._store.committed().outbox) + messages <= self._store.outbox_rows_max
+
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
     ) -> Sequence[OutboxRow]:

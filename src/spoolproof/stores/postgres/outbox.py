@@ -67,6 +67,9 @@ class PostgresOutbox:
         else:
             await tx.execute(SQL["append_json"], _as_json(rows))
 
+    async def has_room(self, messages: int) -> bool:
+        return await self._room.has(messages)
+
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
     ) -> Sequence[OutboxRow]:
@@ -150,18 +153,26 @@ class _Room:
 
     async def take(self, count: int) -> None:
         """Count `count` rows in. Raises OutboxFull."""
-        now = self._clock.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + limits.OUTBOX_ESTIMATE_SECONDS  # first: others go on with the old figure meanwhile
-            await self._look()
+        await self._look_when_due()
         if self._rows + count > self._rows_max:
             remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
             raise OutboxFull(self._rows, self._rows_max, remedy)
         self._rows += count
 
+    async def has(self, count: int) -> bool:
+        """Tell whether `take` would take so many."""
+        await self._look_when_due()
+        return self._rows + count <= self._rows_max
+
     def give_back(self, count: int) -> None:
         """Count removed rows out."""
         self._rows = max(0, self._rows - count)
+
+    async def _look_when_due(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + limits.OUTBOX_ESTIMATE_SECONDS  # first: others go on with the old figure meanwhile
+            await self._look()
 
     async def _look(self) -> None:
         exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)

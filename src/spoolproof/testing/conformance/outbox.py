@@ -356,6 +356,8 @@ class OutboxConformance(StoreSuite):
                 return True
             return False
 
+        assert await small_store.outbox.has_room(3)
+        assert not await small_store.outbox.has_room(4)
         await eventually(is_full, seconds=15.0)
         before = (await small_store.outbox.backlog()).rows
         with pytest.raises(OutboxFull) as raised:
@@ -365,6 +367,7 @@ class OutboxConformance(StoreSuite):
                 await small_store.outbox.append([make_outgoing()], tx)
 
         assert 3 == raised.value.maximum
+        assert not await small_store.outbox.has_room(1)
         assert before == (await small_store.outbox.backlog()).rows
 
     @given(message=messages(), destination=_destinations, may_be_unrouted=st.booleans(), has_key=st.booleans())
