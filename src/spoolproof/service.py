@@ -27,9 +27,10 @@ from spoolproof.ids import Ids
 from spoolproof.message import HeaderValue, check_short_text
 from spoolproof.outbox.publish import Place, Receipt
 from spoolproof.outbox.transaction import Transaction, current, unit_of_work
+from spoolproof.parts import ROLES
 from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
-from spoolproof.runtime import ROLES, Runtime
+from spoolproof.runtime import Runtime
 from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import file_faults
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from spoolproof import Defer, Delivery, Service, event, limits
+from spoolproof.consumer.part import ConsumerPart
 from spoolproof.policies import Registry
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.settings import Settings
@@ -109,7 +110,7 @@ async def test_a_breaker_that_flaps_more_often_than_the_delivery_limit_makes_no_
     try:
         for n in range(MESSAGES):
             await service.publish(Order(n))
-        await until(lambda: sum(worker.in_flight for worker in service.runtime.workers) == 2)
+        await until(lambda: sum(worker.in_flight for worker in service.runtime.part(ConsumerPart).workers) == 2)
         for _ in range(PROBES):
             breaker.become("open")
             await asyncio.sleep(0.05)
@@ -146,7 +147,7 @@ async def test_an_open_breaker_leaves_the_queue_to_others(rabbitmq_url: str) -> 
     try:
         for n in range(MESSAGES):
             await cut.publish(Order(n))
-        await until(lambda: sum(worker.in_flight for worker in cut.runtime.workers) == 2)
+        await until(lambda: sum(worker.in_flight for worker in cut.runtime.part(ConsumerPart).workers) == 2)
         breaker.become("isolated")
         await fine.start()
         may_end.set()

@@ -32,12 +32,22 @@ class Worker:
     """Consumes one queue."""
 
     def __init__(
-        self, queue: str, execution: Execution, broker: Broker, *, concurrency: int, prefetch: int, spawn: Spawn
+        self,
+        queue: str,
+        execution: Execution,
+        broker: Broker,
+        *,
+        concurrency: int,
+        prefetch: int,
+        is_gated: bool = False,
+        spawn: Spawn,
     ) -> None:
+        """is_gated: a gate tells it how much to take in; else it begins by itself."""
         self.queue = queue
         self._execution = execution
         self._broker = broker
         self._prefetch = prefetch
+        self._is_gated = is_gated
         self._spawn = spawn
         self._waiting: asyncio.Queue[BrokerDelivery | None] = asyncio.Queue(maxsize=prefetch + concurrency)
         self._subscriptions: list[Subscription] = []
@@ -56,8 +66,9 @@ class Worker:
         return self._intake.prefetch == 0 or any(one.is_active for one in self._subscriptions)
 
     async def subscribe(self) -> None:
-        """Begin to consume, as soon as the broker is there."""
-        await self.take_in(self._intake)
+        """Begin to consume, as soon as the broker is there, unless a gate will say so. Safe to repeat."""
+        if not self._is_gated:
+            await self.take_in(self._intake)
 
     async def take_in(self, intake: Intake) -> None:
         """Take in this much from now on; running handlers go on. Raises BrokerUnavailable if the broker is stopped."""
@@ -186,6 +197,10 @@ class Lane(Loop):
     def __init__(self, worker: Worker, number: int) -> None:
         self._worker = worker
         self.name = f"consumer.{worker.queue}.{number}"
+
+    async def start(self) -> None:
+        """Let the worker subscribe; the first lane does."""
+        await self._worker.subscribe()
 
     async def run_once(self) -> int:
         """Run one delivery, or wait a few seconds for one."""

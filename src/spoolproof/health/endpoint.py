@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from spoolproof.errors import MissingExtra
 from spoolproof.health.body import Answer, document_at
 from spoolproof.health.snapshot import Snapshot
+from spoolproof.telemetry.prometheus import CONTENT_TYPE, exposition
 
 FORWARDING_HEADERS = frozenset(
     {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "x-client-ip"}
@@ -49,10 +51,21 @@ def respond(request: Request, snapshot: Snapshot) -> Response:
 def _respond(request: Request, snapshot: Snapshot) -> Response:
     if request.method not in ("GET", "HEAD"):
         return encode(Answer(405, {"status": "method_not_allowed"}), ("allow", "GET, HEAD"))
+    if request.path.rstrip("/") == "/metrics":
+        return _metrics()
     document = document_at(request.path.rstrip("/"))
     if document is None:
         return encode(Answer(404, {"status": "not_found"}))
     return encode(document(snapshot, may_see_detail(request, snapshot.detail)))
+
+
+def _metrics() -> Response:
+    try:
+        body = exposition()
+    except MissingExtra as error:
+        return encode(Answer(501, {"status": "not_implemented", "reason": str(error)}))
+    headers = (("content-type", CONTENT_TYPE), ("content-length", str(len(body))), ("cache-control", "no-store"))
+    return Response(200, headers, body)
 
 
 def may_see_detail(request: Request, policy: str) -> bool:

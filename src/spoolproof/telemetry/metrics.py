@@ -119,15 +119,14 @@ class Meter:
 
     def samples(self) -> Iterator[Sample]:
         """Yield every value, equal metrics beside each other, counters that were never added to as 0."""
-        found: dict[str, list[Sample]] = {name: [] for name in sorted(METRICS)}
+        found: dict[Metric, list[Sample]] = {METRICS[name]: [] for name in sorted(METRICS)}
         for (metric, labels), value in list(self._counts.items()):
-            found[metric.name].append(Sample(metric, labels, value))
+            found.setdefault(metric, []).append(Sample(metric, labels, value))
         for (metric, labels), spread in list(self._spreads.items()):
-            found[metric.name].append(Sample(metric, labels, spread.total, tuple(spread.counts)))
+            found.setdefault(metric, []).append(Sample(metric, labels, spread.total, tuple(spread.counts)))
         for (metric, labels), value in self._read().items():
-            found[metric.name].append(Sample(metric, labels, value))
-        for name, samples in found.items():
-            metric = METRICS[name]
+            found.setdefault(metric, []).append(Sample(metric, labels, value))
+        for metric, samples in found.items():
             if not samples and not metric.labels and metric.kind is Kind.COUNTER:
                 samples = [Sample(metric, (), 0)]
             yield from samples

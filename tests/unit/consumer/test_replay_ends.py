@@ -16,6 +16,7 @@ import pytest
 
 from spoolproof import Ack, DeadLetter, Defer, Delivery, RetryLater, Service, StoreUnavailable, Transaction, event
 from spoolproof.brokers.memory import MemoryBroker
+from spoolproof.consumer.part import ConsumerPart
 from spoolproof.dead_letters.record import consumer_dead_letter
 from spoolproof.dead_letters.replay import replay
 from spoolproof.message import Message, Outgoing
@@ -114,7 +115,7 @@ class Ends:
 
         async def is_idle() -> bool:
             server = self.broker.server
-            workers = self.service.runtime.workers
+            workers = self.service.runtime.part(ConsumerPart).workers
             return not (
                 (await self.store.outbox.backlog()).rows
                 or (QUEUE in server.queues and server.depth(QUEUE))

@@ -55,7 +55,7 @@ def test_detail_is_for_this_machine_unless_it_speaks_for_another(
         ("GET", "/liver", 404, True),
         ("HEAD", "/liver", 404, False),
         ("GET", "/", 404, True),
-        ("GET", "/metrics", 404, True),
+        ("GET", "/nothing", 404, True),
         ("POST", "/live", 405, True),
         ("DELETE", "/nowhere", 405, True),
     ],

@@ -17,7 +17,7 @@ from spoolproof.cli.target import load_service
 from spoolproof.failpoints import InjectedFault
 from spoolproof.health.thread import Address
 from spoolproof.lifecycle.shutdown import Ending, StopSignals, run_until_stopped
-from spoolproof.runtime import ROLES
+from spoolproof.parts import ROLES
 from spoolproof.service import Service
 from spoolproof.settings import Settings
 from spoolproof.telemetry.logging import log_to_stderr

@@ -1,0 +1,107 @@
+"""The consumers of one process: a worker per queue, the gates that hold them back, the bridge to the dead letters."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from spoolproof.backoff import RandomSource
+from spoolproof.clock import Clock
+from spoolproof.codec import TypeRegistry
+from spoolproof.consumer.bridge import Bridge
+from spoolproof.consumer.copies import Copies
+from spoolproof.consumer.execution import Execution
+from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.policy_gate import PolicyGate
+from spoolproof.consumer.room import Room
+from spoolproof.consumer.router import Router
+from spoolproof.consumer.worker import Worker
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.part import Part, Report
+from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.broker import Broker, QueueSpec, Spawn
+from spoolproof.ports.store import Store
+
+
+class ConsumerPart(Part):
+    """Takes deliveries of every queue that has a handler and runs them."""
+
+    def __init__(
+        self,
+        service: str,
+        store: Store,
+        broker: Broker,
+        router: Router,
+        registry: TypeRegistry,
+        publisher: Publisher,
+        *,
+        clock: Clock,
+        ids: Ids,
+        random: RandomSource,
+        spawn: Spawn,
+    ) -> None:
+        self._router = router
+        self.gate = Gate(store, clock=clock, spawn=spawn)
+        self._room = Room(store.outbox, self.gate, clock=clock)
+        execution = Execution(
+            store=store,
+            router=router,
+            registry=registry,
+            publisher=publisher,
+            copies=Copies(broker, clock=clock),
+            gate=self.gate,
+            room=self._room,
+            clock=clock,
+            ids=ids,
+            random=random,
+            host=socket.gethostname(),
+        )
+        self.workers = tuple(_worker(queue, execution, broker, router, spawn) for queue in router.queues)
+        self._bridge = Bridge(service, router.queues, store, broker, self.gate, clock=clock, ids=ids)
+
+    def queues(self) -> Sequence[QueueSpec]:
+        """Return a queue for each that has handlers."""
+        return self._router.specs()
+
+    def loops(self) -> Sequence[Loop]:
+        """Return the bridge, the gates and every lane."""
+        if not self.workers:
+            return ()
+        gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
+        return [self._bridge, *gates, *(lane for worker in self.workers for lane in worker.lanes)]
+
+    async def begin_drain(self) -> None:
+        """Take no new delivery and hand back what no lane has started."""
+        self.gate.drain()
+        for worker in self.workers:
+            await worker.begin_drain()
+
+    def report(self) -> Report:
+        """Tell whether handlers are held back, and which queues the broker does not deliver from."""
+        return Report(
+            is_gate_shut=self.gate.shut_reason is not None,
+            without_room=self._room.waiting,
+            unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
+        )
+
+    def _policy_gate(self, worker: Worker) -> PolicyGate | None:
+        handler = self._router.handlers(worker.queue)[0]
+        if not handler.gates:
+            return None
+        return PolicyGate(
+            worker.queue, handler.gates, worker, concurrency=handler.concurrency, prefetch=handler.prefetch
+        )
+
+
+def _worker(queue: str, execution: Execution, broker: Broker, router: Router, spawn: Spawn) -> Worker:
+    handler = router.handlers(queue)[0]  # those of one queue agree, the router saw to it
+    return Worker(
+        queue,
+        execution,
+        broker,
+        concurrency=handler.concurrency,
+        prefetch=handler.prefetch,
+        is_gated=bool(handler.gates),
+        spawn=spawn,
+    )

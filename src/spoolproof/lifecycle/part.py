@@ -1,0 +1,70 @@
+"""What a feature gives the runtime, and all the runtime knows of it.
+
+A part is made when the service starts, in processes that have its role. The runtime asks it once for its leases,
+queues and loops, lets it `restore` while nothing else runs, starts the loops by phase, and on drain calls
+`begin_drain` of every part before it drains the loops in reverse. `report` and `measures` are asked again and again,
+on the event loop, and never do I/O.
+
+Must never be here: the name of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.ports.broker import QueueSpec
+from spoolproof.telemetry.metrics import Labels, Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a part knows of itself. is_fenced: it may not act under its leases. is_gate_shut: the store failed it and
+    it waits. without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker does not
+    deliver from. issues: sentences for people."""
+
+    is_fenced: bool = False
+    is_gate_shut: bool = False
+    without_room: tuple[str, ...] = ()
+    unsubscribed: tuple[str, ...] = ()
+    issues: tuple[str, ...] = ()
+
+
+class Part:
+    """A feature in one process; a subclass says what it gives beyond nothing.
+
+    needs_store: whether a process that has this part must reach its store before it starts.
+    """
+
+    needs_store: bool = True
+
+    def holdings(self) -> Sequence[Holding]:
+        """Return the kinds of leases it works under; asked once, after the store was reached."""
+        return ()
+
+    def queues(self) -> Sequence[QueueSpec]:
+        """Return the queues it needs in the broker."""
+        return ()
+
+    def loops(self) -> Sequence[Loop]:
+        """Return its background work; asked once, after `holdings`."""
+        return ()
+
+    async def restore(self) -> None:
+        """Take over what an earlier process left in the store, before the broker and the loops start."""
+
+    async def begin_drain(self) -> None:
+        """Take nothing new in from now on; what runs goes on."""
+
+    def report(self) -> Report:
+        """Return what it knows of itself."""
+        return Report()
+
+    def measures(self) -> Iterable[tuple[Metric, Labels, float]]:
+        """Return the values of its gauges and of the counts its objects keep."""
+        return ()
+
+    def ended(self) -> None:
+        """Let go of what the start took; called when everything has stopped, also after a start that failed."""

@@ -1,0 +1,60 @@
+"""Housekeeping, and what policies know over the life of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spoolproof.clock import Clock
+from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.lifecycle.part import Part
+from spoolproof.maintenance.breakers import Breakers
+from spoolproof.maintenance.facts import FactExchange
+from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
+from spoolproof.policies import Registry
+from spoolproof.ports.store import Store
+
+
+class MaintenancePart(Part):
+    """Prunes, in the one process that leads."""
+
+    def __init__(self, store: Store, *, inbox_seconds: float, fence_seconds: float, clock: Clock) -> None:
+        self._store = store
+        self._leadership = Holding(LEADER, [PRUNE], clock, fence_seconds)
+        self._pruner = Pruner(store, self._leadership, inbox_seconds=inbox_seconds, clock=clock)
+
+    def holdings(self) -> Sequence[Holding]:
+        """Return the lead."""
+        return (self._leadership,)
+
+    def loops(self) -> Sequence[Loop]:
+        """Return the pruner."""
+        return (self._pruner,)
+
+
+class PoliciesPart(Part):
+    """Keeps what breakers know in the store, and tells the other processes of the service."""
+
+    needs_store = False
+
+    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+        self._policies = policies
+        self._breakers = Breakers(service, policies, store, clock=clock)
+        self._facts = FactExchange(service, policies, store, clock=clock)
+        policies.resume()  # a service that ran before in this process may have drained them
+
+    def loops(self) -> Sequence[Loop]:
+        """Return what saves and what tells."""
+        return (self._breakers, self._facts)
+
+    async def restore(self) -> None:
+        """Let breakers that were open be open again."""
+        await self._breakers.restore()
+
+    async def begin_drain(self) -> None:
+        """Let no call wait in a back-off: its message is better deferred."""
+        self._policies.drain()
+
+    def ended(self) -> None:
+        """Let the policies serve whoever uses them next."""
+        self._policies.resume()

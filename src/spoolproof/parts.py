@@ -1,0 +1,101 @@
+"""The parts of a service: the one list of features that a process is built from.
+
+A new feature is its own folder and one line here. A line says for which role a part is made (None: in every process)
+and how, from what every feature may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spoolproof.backoff import RandomSource
+from spoolproof.clock import Clock
+from spoolproof.codec import TypeRegistry
+from spoolproof.consumer.part import ConsumerPart
+from spoolproof.consumer.router import Router
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.part import Part
+from spoolproof.maintenance.part import MaintenancePart, PoliciesPart
+from spoolproof.outbox.part import RelayPart
+from spoolproof.outbox.publish import Publisher
+from spoolproof.policies import Registry
+from spoolproof.ports.broker import Broker, Spawn
+from spoolproof.ports.store import Store
+from spoolproof.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What parts are made from."""
+
+    service: str
+    settings: Settings
+    store: Store
+    broker: Broker
+    router: Router
+    registry: TypeRegistry
+    policies: Registry
+    publisher: Publisher
+    clock: Clock
+    ids: Ids
+    random: RandomSource
+    spawn: Spawn
+
+    @property
+    def fence_seconds(self) -> float:
+        """How long a lease is trusted after the renewal that was answered was sent: two thirds of it."""
+        return self.settings.lease_seconds * 2 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the list."""
+
+    role: str | None
+    make: Callable[[Context], Part]
+
+
+RELAY = "relay"
+CONSUMER = "consumer"
+MAINTENANCE = "maintenance"
+
+ENTRIES = (
+    Entry(None, lambda of: PoliciesPart(of.service, of.policies, of.store, clock=of.clock)),
+    Entry(
+        RELAY,
+        lambda of: RelayPart(of.store, of.broker, fence_seconds=of.fence_seconds, clock=of.clock, ids=of.ids),
+    ),
+    Entry(
+        CONSUMER,
+        lambda of: ConsumerPart(
+            of.service,
+            of.store,
+            of.broker,
+            of.router,
+            of.registry,
+            of.publisher,
+            clock=of.clock,
+            ids=of.ids,
+            random=of.random,
+            spawn=of.spawn,
+        ),
+    ),
+    Entry(
+        MAINTENANCE,
+        lambda of: MaintenancePart(
+            of.store,
+            inbox_seconds=of.settings.inbox_retention_seconds,
+            fence_seconds=of.fence_seconds,
+            clock=of.clock,
+        ),
+    ),
+)
+
+ROLES = tuple(dict.fromkeys(entry.role for entry in ENTRIES if entry.role is not None))
+"""What a process can do; all of it unless `--only` names some."""
+
+
+def make_parts(context: Context, roles: Sequence[str]) -> list[Part]:
+    """Return the parts of a process that has these roles."""
+    return [entry.make(context) for entry in ENTRIES if entry.role is None or entry.role in roles]
