@@ -11,6 +11,7 @@ not change what is on the wire.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -43,6 +44,8 @@ def event(name: str, *, version: int = 1, may_be_unrouted: bool = False) -> Call
     may_be_unrouted: True if a message that no queue is bound for counts as delivered.
     Raises RegistrationError for a bad name or version, or a class that is no Struct, dataclass or pydantic model.
     """
+    if isinstance(name, type):
+        raise RegistrationError(f"@event on {name.__qualname__} has no wire name; write @event('your.event.name')")
     if not isinstance(name, str) or not _WIRE_NAME.fullmatch(name):
         raise RegistrationError(f"event name {name!r}: use letters, digits and _ . : / - (at most 255), no spaces")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -54,7 +57,11 @@ def event(name: str, *, version: int = 1, may_be_unrouted: bool = False) -> Call
                 f"@event({name!r}) on {model!r}: the class must be a msgspec.Struct, a dataclass or a pydantic model; "
                 "put @event above @dataclass"
             )
-        setattr(model, _MARK, EventType(name, version, may_be_unrouted))
+        identity = EventType(name, version, may_be_unrouted)
+        known = model.__dict__.get(_MARK, identity)
+        if known != identity:
+            raise RegistrationError(f"@event({name!r}) on {model.__qualname__}: it is @event({known.name!r}) already")
+        setattr(model, _MARK, identity)
         return model
 
     return mark
@@ -111,17 +118,32 @@ class TypeRegistry:
         return identity
 
     def add_upcast(self, name: str, from_version: int, function: Upcast) -> None:
-        """Register the step from `from_version` to the next version. Raises RegistrationError for a second one."""
+        """Register the step from `from_version` to the next version.
+
+        Raises RegistrationError for a second one, and for what can never be one.
+        """
+        if not isinstance(name, str):
+            raise RegistrationError(f"upcast of {name!r}: give the wire name, as in service.upcast('order.placed', …)")
+        if not isinstance(from_version, int) or isinstance(from_version, bool) or from_version < 1:
+            raise RegistrationError(f"upcast of {name!r}: from_version={from_version!r} must be a whole number from 1")
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise RegistrationError(f"upcast of {name!r}: {function!r} must be a plain function from dict to dict")
         if (name, from_version) in self._upcasts:
             raise RegistrationError(f"{name!r} already has an upcast from version {from_version}")
         self._upcasts[name, from_version] = function
 
     def check(self) -> list[str]:
-        """Return every gap in the chains of upcasts, as sentences; an empty list when all is well."""
+        """Return every gap in the chains of upcasts and every upcast that no message can reach, as sentences."""
         faults = []
         for name, from_version in self._upcasts:
             known = self._models.get(name)
-            newest = known[0].version if known else 0
+            if known is None or known[1] is dict:
+                reason = "a dict is taken as it comes" if known else "no handler takes this type"
+                faults.append(f"{name!r}: the upcast from version {from_version} is never used: {reason}")
+                continue
+            newest = known[0].version
+            if from_version >= newest:
+                faults.append(f"{name!r}: the upcast from version {from_version} is never used: the newest is {newest}")
             for version in range(from_version, newest):
                 if (name, version) not in self._upcasts:
                     faults.append(f"{name!r}: there is an upcast from version {from_version} but none from {version}")

@@ -58,8 +58,11 @@ class Service:
         clock: Clock | None = None,
         random: RandomSource | None = None,
     ) -> None:
-        if not name or len(name) > 100 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        plain = isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "")
+        if not plain or not plain.isalnum() or len(name) > 100:
             raise RegistrationError(f"Service({name!r}): use 1 to 100 letters, digits, '-', '_' or '.'")
+        if settings is not None and not isinstance(settings, Settings):
+            raise RegistrationError(f"Service(settings={type(settings).__name__}): pass Settings(…) or nothing")
         self.name = name
         self._given_settings = settings
         self._policies = policies or default_registry()
@@ -67,6 +70,7 @@ class Service:
         self._random = random or system_random()
         self._ids = Ids(self._clock)
         self._router = Router()
+        self._unused: list[str] = []  #: decorators made and not yet put on a function
         self._registry = TypeRegistry()
         self._runtime: Runtime | None = None
         self._health = Health(self._snapshot)
@@ -96,8 +100,16 @@ class Service:
         queue needs, or several; while its breaker is open the queue is left alone, uncounted.
         Raises RegistrationError with every fault of the registration.
         """
+        for one in events:
+            if not isinstance(one, type | str) and callable(one):
+                name = getattr(one, "__name__", "the handler")
+                raise RegistrationError(f"@service.on has no event; write @service.on(OrderPlaced) above {name}")
+        unused = "service.on(" + ", ".join(getattr(one, "__name__", repr(one)) for one in events) + ")"
+        self._unused.append(unused)
 
         def register(function: F) -> F:
+            if unused in self._unused:
+                self._unused.remove(unused)
             if self._runtime is not None:
                 raise RegistrationError(f"{function!r}: handlers are registered before the service starts")
             handler = make_handler(
@@ -121,7 +133,10 @@ class Service:
         return register
 
     def upcast(self, type: str, *, from_version: int) -> Callable[[Upcast], Upcast]:
-        """Register a function (dict to dict) that turns a payload of `from_version` into the next version's."""
+        """Register a function (dict to dict) that turns a payload of `from_version` into the next version's.
+
+        Raises RegistrationError for a second one, and for what can never be one.
+        """
 
         def register(function: Upcast) -> Upcast:
             self._registry.add_upcast(type, from_version, function)
@@ -290,6 +305,7 @@ class Service:
 
     def _check(self, settings: Settings) -> None:
         faults = self._registry.check()
+        faults += [f"{one} is on no function: nothing is registered by it; write @{one}" for one in self._unused]
         for queue in self._router.queues:
             try:
                 check_short_text("queue", queue)

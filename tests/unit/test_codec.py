@@ -114,6 +114,53 @@ def test_a_gap_between_upcasts_is_found_before_any_message() -> None:
     assert ["'order.placed': there is an upcast from version 1 but none from 2"] == registry.check()
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "from_version", "reason"),
+    [
+        (NewestOrder, "order.placed", 3, "'order.placed': the upcast from version 3 is never used: the newest is 3"),
+        (
+            NewestOrder,
+            "ordre.placed",
+            2,
+            "'ordre.placed': the upcast from version 2 is never used: no handler takes this",
+        ),
+        ("order.placed", "order.placed", 1, "from version 1 is never used: a dict is taken as it comes"),
+    ],
+)
+def test_an_upcast_no_message_can_reach_is_found_before_any_message(
+    model: Any, name: str, from_version: int, reason: str
+) -> None:
+    """A misspelt name is an upcast that silently does not happen."""
+    registry = TypeRegistry()
+    registry.add(model)
+    registry.add_upcast(name, from_version, dict)
+
+    (fault,) = registry.check()
+
+    assert reason in fault
+
+
+async def not_plain(old: dict[str, Any]) -> dict[str, Any]:
+    return old
+
+
+@pytest.mark.parametrize(
+    ("name", "from_version", "function", "reason"),
+    [
+        (NewestOrder, 1, dict, "give the wire name"),
+        ("a", 0, dict, "from_version=0 must be a whole number from 1"),
+        ("a", "1", dict, "from_version='1'"),
+        ("a", True, dict, "from_version=True"),
+        ("a", 1, 7, "7 must be a plain function"),
+        ("a", 1, not_plain, "must be a plain function"),
+    ],
+)
+def test_what_can_never_be_an_upcast_is_refused(name: Any, from_version: Any, function: Any, reason: str) -> None:
+    """It would be met by the first old message, as a dead letter."""
+    with pytest.raises(RegistrationError, match=reason):
+        TypeRegistry().add_upcast(name, from_version, function)
+
+
 def test_two_models_for_one_wire_name_are_refused() -> None:
     """Which of the two would decode a message must never depend on the order of imports."""
     registry = TypeRegistry()
@@ -141,6 +188,20 @@ def test_a_class_that_is_no_model_is_refused() -> None:
     """msgspec would encode it as an empty object, silently."""
     with pytest.raises(RegistrationError, match="Struct, a dataclass or a pydantic model"):
         event("a")(object)
+
+
+def test_a_bare_event_decorator_is_refused_with_what_to_write() -> None:
+    """The class itself would be taken for the name."""
+    with pytest.raises(RegistrationError, match=r"StructOrder has no wire name; write @event\('your\.event\.name'\)"):
+        event(StructOrder)  # type: ignore[arg-type]
+
+
+def test_a_second_name_for_one_class_is_refused() -> None:
+    """The first would silently be forgotten; the same again is harmless."""
+    event("order.placed")(StructOrder)
+
+    with pytest.raises(RegistrationError, match=r"StructOrder: it is @event\('order\.placed'\) already"):
+        event("order.cancelled")(StructOrder)
 
 
 def test_a_subclass_does_not_inherit_its_parents_name() -> None:

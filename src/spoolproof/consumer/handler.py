@@ -18,7 +18,8 @@ from spoolproof import limits
 from spoolproof.codec import event_type_of
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.policy_gate import GatingPolicy
-from spoolproof.errors import RegistrationError, UnknownType
+from spoolproof.errors import InvalidMessage, RegistrationError, UnknownType
+from spoolproof.message import check_short_text
 from spoolproof.outbox.transaction import Transaction
 
 HandlerFunction = Callable[..., Coroutine[Any, Any, object]]
@@ -93,6 +94,8 @@ def make_handler(
 ) -> Handler:
     """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
     name = getattr(function, "__qualname__", repr(function))
+    if queue is None and not hasattr(function, "__name__"):
+        raise RegistrationError(f"{name} has no name to call its queue by; write a function, or give it queue=")
     faults = _option_faults(
         timeout=timeout,
         timeout_max_seconds=timeout_max_seconds,
@@ -151,11 +154,11 @@ def _option_faults(
     ):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
             faults.append(f"{name}={value!r}: a whole number from 1 to {most}")
-    if not delays or any(not _is_number(delay) or not 0 <= delay <= limits.TIERS_SECONDS[-1] for delay in delays):
+    if not isinstance(delays, list | tuple) or not delays or not all(_is_delay(delay) for delay in delays):
         faults.append(f"delays={delays!r}: one or more numbers of seconds from 0 to {limits.TIERS_SECONDS[-1]}")
     if dedupe not in list(Dedupe):
         faults.append(f"dedupe={dedupe!r}: 'inbox' or 'none'")
-    if queue is not None and (not queue or len(queue.encode()) > 200 or " " in queue):
+    if queue is not None and not _is_name(queue, 200):
         faults.append(f"queue={queue!r}: 1 to 200 bytes without spaces")
     return faults
 
@@ -169,8 +172,21 @@ def _gates(gate: object, faults: list[str]) -> tuple[GatingPolicy, ...]:
     return tuple(given)
 
 
+def _is_delay(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= limits.TIERS_SECONDS[-1]
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_name(value: object, bytes_max: int) -> bool:
+    try:
+        check_short_text("name", value)
+    except InvalidMessage:
+        return False
+    text = str(value)
+    return 0 < len(text.encode()) <= bytes_max and text.isprintable() and " " not in text
 
 
 def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
@@ -180,6 +196,8 @@ def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
     for model in models:
         if isinstance(model, str):
             names.append(model)
+            if not _is_name(model, limits.SHORT_TEXT_BYTES_MAX) or set(model.split(".")) & {"*", "#"}:
+                faults.append(f"{model!r} is no wire name: 1 to 255 bytes, no spaces, and no * or # as patterns have")
         elif isinstance(model, type):
             try:
                 names.append(event_type_of(model).name)

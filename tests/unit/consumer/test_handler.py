@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,14 @@ def not_async(order: OrderPlaced) -> None: ...
         (only_payload, [Nameless], "Nameless has no wire name"),
         (only_payload, [7], "7 is neither an event class nor a wire name"),
         (only_payload, [], "name at least one event"),
+        (takes_dict, [""], "'' is no wire name"),
+        (takes_dict, ["has space"], "'has space' is no wire name"),
+        (takes_dict, ["order.*"], r"'order\.\*' is no wire name: .* no \* or # as patterns have"),
+        (takes_dict, ["#"], "'#' is no wire name"),
+        (takes_dict, ["x" * 256], "is no wire name: 1 to 255 bytes"),
+        (OrderPlaced, [OrderPlaced], "not `async def`"),
+        (7, [OrderPlaced], "has no name to call its queue by"),
+        (functools.partial(only_payload), [OrderPlaced], "has no name to call its queue by"),
     ],
 )
 def test_a_signature_that_cannot_be_served_is_refused_with_the_reason(
@@ -118,6 +127,14 @@ def test_a_signature_that_cannot_be_served_is_refused_with_the_reason(
         ({"delays": ()}, r"delays=\(\)"),
         ({"delays": (-1,)}, "delays="),
         ({"delays": (21601,)}, "delays="),
+        ({"delays": 5}, "delays=5"),
+        ({"delays": "15"}, "delays='15'"),
+        ({"delays": (float("nan"),)}, "delays="),
+        ({"timeout": float("nan")}, "timeout=nan"),
+        ({"queue": 7}, "queue=7"),
+        ({"queue": "a\0b"}, "queue="),
+        ({"queue": "a\nb"}, "queue="),
+        ({"queue": "\ud800"}, "queue="),
         ({"dedupe": "maybe"}, "dedupe='maybe'"),
         ({"queue": "has space"}, "queue='has space'"),
         ({"queue": "q" * 201}, "queue="),
@@ -152,8 +169,42 @@ def test_two_handlers_for_one_type_on_one_queue_are_refused() -> None:
         shop.on(OrderPlaced, queue="orders")(everything)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "x" * 101, "a/b"])
-def test_a_service_name_that_cannot_name_a_queue_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "a b", "x" * 101, "a/b", "..", 7])
+def test_a_service_name_that_cannot_name_a_queue_is_refused(name: Any) -> None:
     """It becomes the prefix of queues and exchanges."""
     with pytest.raises(RegistrationError, match="Service"):
         Service(name)
+
+
+def test_a_bare_decorator_is_refused_with_what_to_write() -> None:
+    """It registered nothing: the handler never ran and no line said so."""
+    shop = service()
+
+    with pytest.raises(RegistrationError, match=r"write @service\.on\(OrderPlaced\) above only_payload"):
+        shop.on(only_payload)  # type: ignore[arg-type]
+
+
+async def test_a_decorator_that_is_on_no_function_is_refused_at_start() -> None:
+    """`service.on(OrderPlaced)` without the @ registers nothing either."""
+    shop = Service("shop", settings=Settings(store="memory://", broker="memory://"))
+    shop.on(OrderPlaced)
+    shop.on(OrderCancelled, OrderPlaced, queue="both")(takes_both)
+
+    with pytest.raises(RegistrationError, match=r"service\.on\(OrderPlaced\) is on no function: .* write @service\.on"):
+        await shop.start()
+
+
+def test_the_same_function_twice_on_one_queue_is_refused() -> None:
+    """The second decorator would split one subscription into two that look alike."""
+    shop = service()
+    shop.on(OrderPlaced)(only_payload)
+
+    with pytest.raises(RegistrationError, match=r"'shop\.only_payload' already has a handler for order\.placed"):
+        shop.on(OrderPlaced)(only_payload)
+
+
+@pytest.mark.parametrize("settings", [{}, "sqlite:///store.db", Settings])
+def test_settings_of_another_kind_are_refused(settings: Any) -> None:
+    """It would fail at start, far from the line that is wrong."""
+    with pytest.raises(RegistrationError, match=r"pass Settings\(…\) or nothing"):
+        Service("shop", settings=settings)
