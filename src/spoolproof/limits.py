@@ -178,15 +178,22 @@ LOG_REPEAT_SECONDS = 60.0
 LOG_CAUSES_MAX = 1000
 
 # --- health ------------------------------------------------------------------------------------------------------
-HEALTH_CHECK_SECONDS = 10.0
-"""How often the store is asked, ± 10 %: a probe answers from this, and a dashboard's count is at most this old."""
-HEALTH_CHECK_SECONDS_MAX = 1.0
-"""How long a check may take: above it a database is no use to a request either."""
-HEALTH_FAILURES = 3
-HEALTH_SUCCESSES = 2
-"""Checks in a row that turn a status: one lost packet takes no process out, one answer brings none back."""
+HEALTH_PING_SECONDS = 1.0
+"""How often the store is asked whether it answers; with the next two, an outage is seen within 4 s."""
+HEALTH_DOUBT_SECONDS = 0.5
+"""How soon it is asked again after an answer that contradicts what is believed, and while it is away."""
+HEALTH_ANSWERS = 2
+"""In a row that turn a status: one lost packet takes no process out, one answer brings none back."""
+HEALTH_ANSWER_SECONDS_MAX = 1.0
+"""How long an answer may take: above it a database is no use to a request either."""
+HEALTH_SAMPLE_SECONDS = 10.0
+"""How often waiting rows and dead letters are counted, ± 10 %: a dashboard's number is at most this old."""
+HEALTH_SAMPLE_SOON_SECONDS = 2.0
+"""The same while rows wait that nobody ships: a take-over is under way."""
+HEALTH_GATE_SECONDS = 5.0
+"""A gate that is still shut this long after the store answers again has another reason: it takes no writes."""
 HEALTH_STALE_SECONDS = 30.0
-"""A result older than three checks says nothing."""
+"""What is older than three samples says nothing."""
 READY_NEEDS_SECONDS = 30.0
 """Outlasts a reconnect, so that a restarted broker does not make every process unready."""
 OUTBOX_OLD_SECONDS = 60.0

@@ -24,7 +24,7 @@ from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.router import Router
-from spoolproof.errors import NotFound, SchemaOutdated, StoreUnavailable
+from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.snapshot import Local
@@ -37,7 +37,7 @@ from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.outbox.publish import Publisher
 from spoolproof.parts import Context, make_parts
 from spoolproof.policies import Registry
-from spoolproof.ports.broker import Topology
+from spoolproof.ports.broker import ConnectionState, Topology
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
 from spoolproof.protected import ProtectedBroker
@@ -76,7 +76,7 @@ class Runtime:
         self._clock = clock
         self._ids = ids
         self._random = random
-        self.supervisor = Supervisor(clock, random)
+        self.supervisor = Supervisor(clock, random, is_away=self._is_away)
         spawn = self.supervisor.spawn
         self.store = build_store(settings, clock=clock, ids=ids, spawn=spawn)
         broker = build_broker(settings, service, clock=clock, ids=ids, random=random, spawn=spawn)
@@ -189,6 +189,11 @@ class Runtime:
         # the next start in this process goes by its own settings
         if self._plan is not None and failpoints.armed_plan() is self._plan:
             failpoints.arm(None)
+
+    def _is_away(self, error: Unavailable) -> bool:
+        if isinstance(error, BrokerUnavailable):
+            return self.broker.status().state is not ConnectionState.CONNECTED
+        return self.monitor.is_store_away
 
     def _local(self) -> Local:
         plan = failpoints.armed_plan()

@@ -1,87 +1,35 @@
 """The loop that asks in the background what probes answer from memory.
 
-Every 10 s (± 10 %) the store is pinged and the outbox and its leases are sampled, each within a second. Three failures
-in a row turn the store unhealthy, two successes turn it back. The broker's status and the gate are read live, without
-I/O, whenever a snapshot is made: what they know counts at once.
+The store is pinged every second, and after an answer that contradicts what is believed every half second: two such
+answers in a row turn its status, either way. So an outage is seen within 4 s also where nothing answers and nothing
+closes, and its end within 2 s. Its beginning is when the first ping that failed was sent, its error that ping's.
+
+Every 10 s (± 10 %) the outbox and its leases are sampled. The broker's status is read live, without I/O, whenever a
+snapshot is made: what it knows counts at once.
 
 Everything runs on the event loop. The health thread gets snapshots, never this object.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Collection
-from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
-from spoolproof.errors import SettingsError
-from spoolproof.health.snapshot import DB, Dependency, Local, Need, Ownership, Snapshot, Status
+from spoolproof.errors import SettingsError, StoreUnavailable
+from spoolproof.health.check import Check, Condition
+from spoolproof.health.sampler import Sampler
+from spoolproof.health.snapshot import DB, Dependency, Local, Need, Snapshot, Status
+from spoolproof.health.verdict import unready_reason
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
-from spoolproof.ports.outbox import Backlog
 from spoolproof.ports.store import Store
 
 logger = logging.getLogger("spoolproof.health")
 
 BROKER_NAMES = ("rabbitmq", "embedded", "memory")
-
-
-class Condition:
-    """Something that is or is not so, and since when."""
-
-    def __init__(self, clock: Clock, *, holds: bool) -> None:
-        self._clock = clock
-        self.holds = holds
-        self.since = clock.now()
-        self._changed_at = clock.monotonic()
-
-    def note(self, holds: bool, since: datetime | None = None) -> None:
-        """Note how it is now. since: when it became so, if that is known better than "just now"."""
-        if holds is not self.holds:
-            self.holds = holds
-            self.since = since or self._clock.now()
-            self._changed_at = self._clock.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """For how long it has been so; 0 when it is not."""
-        return self._clock.monotonic() - self._changed_at if self.holds else 0.0
-
-
-class Check:
-    """A verdict that several answers in a row must agree on to change. Starts as failing: nothing was reached yet."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._against = 0  # answers in a row that contradict the verdict
-        self._checked_at = clock.monotonic()
-        self.is_passing = False
-        self.error: str | None = None
-
-    def passed(self, *, at_once: bool = False) -> None:
-        """Note a success. at_once: it is proof enough by itself."""
-        self.error = None
-        self._note(True, limits.HEALTH_SUCCESSES, at_once)
-
-    def failed(self, error: BaseException) -> None:
-        """Note a failure. Keeps the error's class only: its text may name what must stay secret."""
-        self.error = type(error).__name__
-        self._note(False, limits.HEALTH_FAILURES, False)
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago the last answer came."""
-        return self._clock.monotonic() - self._checked_at
-
-    def _note(self, is_passing: bool, needed: int, at_once: bool) -> None:
-        self._checked_at = self._clock.monotonic()
-        self._against = 0 if is_passing is self.is_passing else self._against + 1
-        if self._against >= needed or at_once:
-            self.is_passing = is_passing
-            self._against = 0
 
 
 class Monitor(Loop):
@@ -120,35 +68,37 @@ class Monitor(Loop):
         self._clock = clock
         self._random = random
         self._store_check = Check(clock)
-        self._store_away = Condition(clock, holds=True)
+        self._shut_for_nothing = Condition(clock, holds=False)
         self._broker_away = Condition(clock, holds=True)
-        self._unowned = Condition(clock, holds=False)
-        self._sampled_at = clock.monotonic()
-        self._backlog: Backlog | None = None
-        self._shards: tuple[int, int] | None = None
+        self._unready = Condition(clock, holds=False)
+        self._sampler = Sampler(store, clock, random)
 
     async def start(self) -> None:
         """Take the store for healthy: the start has just reached it."""
-        self._store_check.passed(at_once=True)
+        self._store_check.believe(None)
 
     async def run_once(self) -> int:
-        """Check and sample once, then rest."""
-        await self._check_store()
-        if self._store_check.error is None:
-            await self._sample()
-        self.snapshot()  # notes what changed, also when nobody probes
-        await self._clock.sleep(spread_seconds(limits.HEALTH_CHECK_SECONDS, ratio=0.1, source=self._random))
+        """Ask once, count if it is time to, then rest."""
+        await self._store_check.ask(self._store.ping)
+        is_well = not self._store_check.is_in_doubt and await self._sampler.sample_if_due()
+        self._tell(self.snapshot())  # also notes what changed when nobody probes
+        seconds = limits.HEALTH_PING_SECONDS if is_well else limits.HEALTH_DOUBT_SECONDS
+        await self._clock.sleep(spread_seconds(seconds, ratio=0.1, source=self._random))
         return 1
 
     def store_failed(self, error: BaseException) -> None:
         """Note why the store could not be reached while the service starts."""
-        self._store_check.failed(error)
+        self._store_check.believe(error)
+
+    @property
+    def is_store_away(self) -> bool:
+        """Whether the store is away, or its last answer says that it may be."""
+        return self._store_check.is_in_doubt
 
     def snapshot(self) -> Snapshot:
         """Return what is known now. On the event loop only."""
         local = self._local()
         status = self._broker.status()
-        is_fresh = self._clock.monotonic() - self._sampled_at <= limits.HEALTH_STALE_SECONDS
         return Snapshot(
             at=self._clock.now(),
             service=self._service,
@@ -158,39 +108,29 @@ class Monitor(Loop):
             db=self._db(local),
             broker=self._broker_dependency(status),
             broker_issues=status.issues,
-            backlog=self._backlog if is_fresh else None,
-            ownership=self._ownership() if is_fresh else None,
+            backlog=self._sampler.backlog,
+            ownership=self._sampler.ownership,
             needs=self._needs | {status.kind} if self._is_broker_required else self._needs,
         )
 
-    async def _check_store(self) -> None:
-        try:
-            async with asyncio.timeout(limits.HEALTH_CHECK_SECONDS_MAX):
-                await self._store.ping()
-        except Exception as error:  # a check that raises anything has failed
-            self._store_check.failed(error)
-        else:
-            self._store_check.passed()
-
-    async def _sample(self) -> None:
-        try:
-            async with asyncio.timeout(limits.HEALTH_CHECK_SECONDS_MAX):
-                own = self._store.services.own
-                backlog = await self._store.outbox.backlog(own.shards)
-            async with asyncio.timeout(limits.HEALTH_CHECK_SECONDS_MAX):
-                leases = await self._store.leases.status(own.lease_kind)
-        except Exception as error:  # too slow or away: the ping says which, and an old sample expires by itself
-            logger.debug("health.sample_failed error=%s", type(error).__name__)
+    def _tell(self, snapshot: Snapshot) -> None:
+        """Log a change of readiness: work stops coming, and somebody will ask why."""
+        if not snapshot.local.is_started or snapshot.local.is_draining:
             return
-        self._backlog = backlog
-        self._shards = (len(leases), sum(1 for lease in leases if lease.owner is None or lease.is_expired))
-        self._unowned.note(self._shards[1] > 0)
-        self._sampled_at = self._clock.monotonic()
+        reason = unready_reason(snapshot)
+        was_unready, seconds = self._unready.holds, self._unready.seconds
+        self._unready.note(reason is not None)
+        if reason is not None and not was_unready:
+            logger.warning("health.unready reason=%s: probes are told to send no work here", reason)
+        elif reason is None and was_unready:
+            logger.warning("health.ready seconds=%.1f: work may come again", seconds)
 
     def _db(self, local: Local) -> Dependency:
         check = self._store_check
-        self._store_away.note(not check.is_passing or local.is_gate_shut)
-        if self._store_away.holds:
+        # a gate opens moments after the store answers; one that does not says that the store takes no writes
+        self._shut_for_nothing.note(local.is_gate_shut and not check.is_in_doubt)
+        is_useless = self._shut_for_nothing.seconds >= limits.HEALTH_GATE_SECONDS
+        if not check.is_passing or is_useless:
             status = Status.UNHEALTHY
         elif local.is_started and check.age_seconds > limits.HEALTH_STALE_SECONDS:
             status = Status.UNKNOWN
@@ -200,11 +140,11 @@ class Monitor(Loop):
             key=DB,
             need=Need.CRITICAL,  # without a second durable place nothing can be accepted
             status=status,
-            state=ConnectionState.DISCONNECTED if self._store_away.holds else ConnectionState.CONNECTED,
+            state=ConnectionState.CONNECTED if check.is_passing else ConnectionState.DISCONNECTED,
             url=self._store.name,
-            since=self._store_away.since,
-            away_seconds=self._store_away.seconds,
-            error=check.error,
+            since=self._shut_for_nothing.since if is_useless else check.since,
+            away_seconds=self._shut_for_nothing.seconds if is_useless else check.failing_seconds,
+            error=StoreUnavailable.__name__ if is_useless else check.error,
             checked_seconds_ago=check.age_seconds,
         )
 
@@ -225,12 +165,6 @@ class Monitor(Loop):
             away_seconds=self._broker_away.seconds,
             error=_class_in(shown[0].last_error) if shown and not is_connected else None,
         )
-
-    def _ownership(self) -> Ownership | None:
-        if self._shards is None:
-            return None
-        shards, unowned = self._shards
-        return Ownership(shards=shards, unowned=unowned, seconds=self._unowned.seconds)
 
 
 def _class_in(error: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from spoolproof import limits
 from spoolproof.brokers.memory import MemoryBroker
-from spoolproof.errors import SettingsError
+from spoolproof.errors import SettingsError, StoreUnavailable
 from spoolproof.health.monitor import Monitor
-from spoolproof.health.snapshot import Local, Need, Status
+from spoolproof.health.snapshot import Dependency, Local, Need, Status
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
@@ -48,14 +49,27 @@ class Bench:
             random=self.random,
         )
 
-    async def check(self, times: int = 1) -> None:
-        """Let the monitor check so many times, 10 s apart."""
-        for _ in range(times):
-            turn = asyncio.create_task(self.monitor.run_once())
-            for _ in range(20):
-                await asyncio.sleep(0)
-            await self.clock.advance(11)
-            await turn
+    async def watch(self, seconds: float) -> None:
+        """Let the monitor turn for so long."""
+        turns = asyncio.create_task(self._turn())
+        await self.clock.advance(seconds)
+        turns.cancel()
+        await asyncio.gather(turns, return_exceptions=True)
+
+    async def seconds_until(self, condition: Callable[[], bool]) -> float:
+        """Let the monitor turn until it is so; returns after how long."""
+        turns = asyncio.create_task(self._turn())
+        began = self.clock.monotonic()
+        while not condition():
+            assert self.clock.monotonic() - began < 60
+            await self.clock.advance(0.05)
+        turns.cancel()
+        await asyncio.gather(turns, return_exceptions=True)
+        return self.clock.monotonic() - began
+
+    async def _turn(self) -> None:
+        while True:
+            await self.monitor.run_once()
 
     def outgoing(self, number: int) -> Outgoing:
         message = Message(id=str(number), type="t", source="s", time=self.clock.now(), body=b"{}")
@@ -74,10 +88,14 @@ async def bench() -> AsyncIterator[Bench]:
     await made.supervisor.stop()
 
 
-def status_of(bench: Bench) -> Status:
+def db_of(bench: Bench) -> Dependency:
     db = bench.monitor.snapshot().db
     assert db is not None
-    return db.status
+    return db
+
+
+def status_of(bench: Bench) -> Status:
+    return db_of(bench).status
 
 
 async def test_the_store_is_healthy_as_soon_as_it_was_reached(bench: Bench) -> None:
@@ -96,39 +114,98 @@ async def test_a_store_nobody_has_reached_is_not_healthy() -> None:
     assert (Status.UNHEALTHY, "OSError") == (db.status, db.error)
 
 
-async def test_three_failures_turn_the_store_and_two_successes_turn_it_back(bench: Bench) -> None:
-    """One lost packet must not take a process out, one answer must not bring it back."""
+async def test_an_outage_is_seen_within_seconds_and_so_is_its_end(bench: Bench) -> None:
+    """Half a minute of 200 while every request fails, and then of 503 while all is well, is what a probe is to end."""
+    await bench.watch(30.0)
+    gone_at = bench.clock.now()
     await bench.store.stop()
-    seen = []
-    for _ in range(3):
-        await bench.check()
-        seen.append(status_of(bench))
+    seen_seconds = await bench.seconds_until(lambda: status_of(bench) is Status.UNHEALTHY)
+    db = db_of(bench)
+    await bench.watch(60.0)
+    later = db_of(bench)
     await bench.store.start()
-    for _ in range(2):
-        await bench.check()
-        seen.append(status_of(bench))
+    back_at = bench.clock.now()
+    back_seconds = await bench.seconds_until(lambda: status_of(bench) is Status.HEALTHY)
+    back = db_of(bench)
 
-    assert [
-        Status.HEALTHY,
-        Status.HEALTHY,
-        Status.UNHEALTHY,
-        Status.UNHEALTHY,
-        Status.HEALTHY,
-    ] == seen
+    assert seen_seconds < 2.0
+    assert back_seconds < 2.0
+    assert ("StoreUnavailable", "StoreUnavailable", None) == (db.error, later.error, back.error)
+    assert gone_at <= db.since <= gone_at + timedelta(seconds=1.1)
+    assert db.since == later.since
+    assert back_at <= back.since <= back_at + timedelta(seconds=0.6)
+    assert 60.0 <= later.away_seconds < 63.0
 
 
-async def test_a_shut_gate_turns_the_store_at_once(bench: Bench) -> None:
-    """A consumer that met the outage knows 30 s before the checks do."""
+async def test_one_bad_answer_takes_no_process_out_and_one_good_one_brings_none_back(bench: Bench) -> None:
+    """A lost packet is no outage, and the first answer of a database that still recovers is no return."""
+    answers = iter([True, False, True, False, False, True, False, True, True])
+    seen = []
+
+    async def ping() -> None:
+        if not next(answers):
+            raise StoreUnavailable("planted")
+
+    bench.store.ping = ping  # type: ignore[method-assign]
+    for _ in range(9):
+        turn = asyncio.create_task(bench.monitor.run_once())
+        await bench.clock.advance(1.2)
+        await turn
+        seen.append(status_of(bench) is Status.HEALTHY)
+
+    assert [True, True, True, True, False, False, False, False, True] == seen
+
+
+async def test_a_change_of_readiness_is_logged_with_its_reason_and_its_length(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work stops coming, and somebody will ask the log why; a start is no change."""
+    bench.local = Local()
+    await bench.watch(2.0)
+    bench.local = Local(is_started=True)
+    await bench.watch(2.0)
+    assert [] == caplog.messages
+
+    await bench.store.stop()
+    await bench.watch(20.0)
+    await bench.store.start()
+    await bench.watch(20.0)
+
+    assert ["WARNING", "WARNING"] == [record.levelname for record in caplog.records]
+    assert "health.unready reason=store_unavailable: probes are told to send no work here" == caplog.messages[0]
+    assert caplog.messages[1].startswith("health.ready seconds=")
+
+
+async def test_a_gate_that_stays_shut_while_the_store_answers_is_an_outage(bench: Bench) -> None:
+    """A database that answers reads and takes no writes is of no use to a request; a gate about to open is no news."""
+    await bench.watch(5.0)
     bench.local = replace(bench.local, is_gate_shut=True)
-    shut = status_of(bench)
+    shut_at = bench.clock.now()
+    await bench.watch(limits.HEALTH_GATE_SECONDS - 0.1)
+    before = db_of(bench)
+    await bench.watch(1.5)
+    after = db_of(bench)
     bench.local = replace(bench.local, is_gate_shut=False)
 
-    assert [Status.UNHEALTHY, Status.HEALTHY] == [shut, status_of(bench)]
+    assert [Status.HEALTHY, Status.UNHEALTHY, Status.HEALTHY] == [before.status, after.status, status_of(bench)]
+    assert "StoreUnavailable" == after.error
+    assert shut_at <= after.since <= shut_at + timedelta(seconds=1.1)
+
+
+async def test_the_gate_does_not_keep_a_store_away_that_is_back(bench: Bench) -> None:
+    """It opens up to seconds later, one delivery first; requests are served meanwhile."""
+    await bench.store.stop()
+    await bench.watch(10.0)
+    bench.local = replace(bench.local, is_gate_shut=True)
+    await bench.watch(10.0)
+    await bench.store.start()
+
+    assert await bench.seconds_until(lambda: status_of(bench) is Status.HEALTHY) < 2.0
 
 
 async def test_a_result_that_is_too_old_is_unknown(bench: Bench) -> None:
     """A monitor that stopped must not leave its last good word standing."""
-    await bench.check()
+    await bench.watch(1.0)
     await bench.clock.advance(31)
 
     assert Status.UNKNOWN is status_of(bench)
@@ -137,7 +214,7 @@ async def test_a_result_that_is_too_old_is_unknown(bench: Bench) -> None:
 
 async def test_the_broker_is_read_live_and_its_outage_has_one_beginning(bench: Bench) -> None:
     """Connection events count at once; each new attempt must not make the outage look young."""
-    await bench.check(9)
+    await bench.watch(90.0)
     lost_at = bench.clock.now()
     bench.broker.lose_connection("connection reset by peer: password=hunter2")
     first = bench.monitor.snapshot().broker
@@ -160,21 +237,22 @@ async def test_the_broker_is_read_live_and_its_outage_has_one_beginning(bench: B
 async def test_the_backlog_is_sampled_in_the_background(bench: Bench) -> None:
     """`pending_events` may be 10 s old, and costs a probe nothing."""
     await bench.store.outbox.append([bench.outgoing(1), bench.outgoing(2)], None)
+    written_at = bench.clock.now()
 
     before = bench.monitor.snapshot().backlog
-    await bench.check()
+    await bench.watch(11.0)
     after = bench.monitor.snapshot().backlog
 
     assert before is None
     assert after is not None
-    assert (2, bench.clock.now() - timedelta(seconds=11)) == (after.rows, after.oldest_at)
+    assert (2, written_at) == (after.rows, after.oldest_at)
 
 
 async def test_shards_without_a_relay_are_counted_and_timed(bench: Bench) -> None:
     """Rows that nobody ships wait for ever, and nothing else would tell."""
     await bench.store.leases.ensure("outbox", ["00", "01"])
     await bench.store.leases.acquire("outbox", UUID(int=1), 1, 1000.0)
-    await bench.check(7)
+    await bench.watch(75.0)
     ownership = bench.monitor.snapshot().ownership
 
     assert ownership is not None
