@@ -48,6 +48,10 @@ class FoldedLog:
             text, args = f"{text} suppressed=%d", (*args, suppressed)
         self._logger.log(level, text, *args, exc_info=exc_info, stacklevel=3)
 
+    def __contains__(self, cause: Hashable) -> bool:
+        """Whether a line of this cause was written and its trouble has not been told to be over."""
+        return cause in self._causes
+
     def over(self, cause: Hashable) -> int:
         """Forget a cause: its trouble has ended, and its next line is news. Returns how many lines were not written."""
         return self._causes.pop(cause, (0.0, 0))[1]

@@ -114,6 +114,13 @@ LATE_CONFIRMS_MAX = 64
 """Unanswered publishes a channel may drag along before it is replaced."""
 BLOCKED_ISSUE_SECONDS = 30.0
 """A resource alarm shorter than this is nobody's business."""
+BARRED_KEPT_SECONDS = 120.0
+"""Four probes of 30 s: a kind of message that was barred and is not sent any more is no issue."""
+BARRED_ISSUES_MAX = 5
+ENDS_WINDOW_SECONDS = 60.0
+"""Two channels or connections lost over publishes within this: what was on its way goes on one by one."""
+SUSPECT_WAIT_SECONDS = 1.0
+"""How long a message that may be at fault waits for another one to go first."""
 RESUBSCRIBE_FIRST_SECONDS = 1.0
 RESUBSCRIBE_MAX_SECONDS = 30.0
 DELIVERY_LIMIT = 50
@@ -136,6 +143,9 @@ DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 TIERS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 21600)
 """Delay queues; one fixed delay per queue, so nothing waits behind a longer one."""
 IMMEDIATE_RETRY_SECONDS = 0.1
+COPY_PAUSE_FIRST_SECONDS = 0.5
+COPY_PAUSE_MAX_SECONDS = 5.0
+"""Between two tries to send one copy, doubling: its lane waits, and a refusal costs the broker a channel."""
 HANDLER_SECONDS = 30.0
 CONCURRENCY = 10
 PREFETCH_PER_CONCURRENCY = 2

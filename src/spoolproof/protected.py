@@ -2,8 +2,8 @@
 
 A broker port of its own around another, so that relay and consumers keep their one way to publish. While the breaker is
 open there is no room, so rows stay where they are, uncounted; when it probes, there is room for as many publishes as it
-may send probes. A confirm, a return and a refusal are answers, a nack says nothing of the connection, and no answer is
-a failure.
+may send probes. A confirm, a return and a refusal are answers, a nack says nothing of the connection, nor does a
+channel that the broker closed over a neighbour, and no answer is a failure.
 
 The connection knows better than a timer when the broker is back: the first look at a publish connection that was not
 there when the breaker opened makes it probe at once, so that the first confirm follows a reconnect as it always did.
@@ -149,9 +149,9 @@ class ProtectedBroker:
         now = self._clock.monotonic()
         for _, outcome in results:
             verdict = SUCCESS
-            if isinstance(outcome, Unknown):
+            if isinstance(outcome, Unknown) and outcome.is_silence:
                 verdict = verdict_of(Kind.TRANSIENT, is_unknown=True, reason=outcome.detail)
-            elif isinstance(outcome, Nacked):
+            elif isinstance(outcome, Nacked | Unknown):
                 verdict = _NOTHING
             circuit.leave(permit, _NO_CALL, _NOTHING if self._is_stopping else verdict, now)
 

@@ -13,7 +13,16 @@ import pytest
 import uvloop
 
 from spoolproof.brokers.rabbitmq import RabbitMQBroker
-from spoolproof.ports.broker import Confirmed, ConnectionState, PublishOutcome, Returned, Topology, Unknown
+from spoolproof.message import Outgoing
+from spoolproof.ports.broker import (
+    Barred,
+    Confirmed,
+    ConnectionState,
+    PublishOutcome,
+    Refused,
+    Topology,
+    Unknown,
+)
 from spoolproof.testing.conformance import eventually
 from spoolproof.testing.conformance._broker import CONNECT_SECONDS, Arrivals, Outcomes, consume, make_topology, publish
 from spoolproof.testing.conformance._messages import make_outgoing
@@ -66,32 +75,58 @@ async def test_a_header_nobody_can_decode_stops_no_consumer(rabbitmq_url: str, m
     assert since == broker.status().connections[1].since
 
 
-async def test_of_a_hundred_messages_only_the_one_at_fault_is_blamed(make_broker: Make) -> None:
-    """L25: the broker closes the channel over one message, and with it the confirms of all the others."""
-    topology = make_topology()
-    broker = make_broker()
-    await broker.start(topology)
-    await publish(broker, make_outgoing())  # opens the window
-    bad = make_outgoing(destination="exchange:nobody.made.this")
-    sent = {one.message.id: one for one in [*(make_outgoing() for _ in range(60)), bad]}
-    sent |= {one.message.id: one for one in (make_outgoing() for _ in range(39))}
-
-    verdicts: dict[object, PublishOutcome] = {}
+async def outcomes_of(broker: RabbitMQBroker, sent: list[Outgoing]) -> tuple[dict[str, PublishOutcome], int]:
+    """Send until each has an outcome that says something; return these by id, and how many rounds it took."""
+    verdicts: dict[str, PublishOutcome] = {}
     rounds = 0
-    while open_ids := [id for id in sent if id not in verdicts]:
+    while left := [one for one in sent if one.message.id not in verdicts]:
         rounds += 1
         outcomes = Outcomes()
-        for count, id in enumerate(open_ids, 1):
+        for count, one in enumerate(left, 1):
             assert await broker.wait_for_room(CONNECT_SECONDS)
-            broker.submit(sent[id], id, outcomes)
+            broker.submit(one, one.message.id, outcomes)
             if broker.room() == 0:
                 await eventually(lambda c=count, o=outcomes: len(o.pairs) >= c, CONNECT_SECONDS)
-        await eventually(lambda o=outcomes, ids=open_ids: len(o.pairs) >= len(ids), CONNECT_SECONDS)
-        verdicts |= {id: one for id, one in outcomes.by_token().items() if not isinstance(one, Unknown)}
+        await eventually(lambda o=outcomes, all=left: len(o.pairs) >= len(all), CONNECT_SECONDS)
+        verdicts |= {str(id): one for id, one in outcomes.by_token().items() if not isinstance(one, Unknown)}
+    return verdicts, rounds
 
-    assert isinstance(verdicts.pop(bad.message.id), Returned)
+
+async def test_of_a_hundred_messages_only_the_one_without_an_exchange_waits(make_broker: Make) -> None:
+    """L25: the broker closes the channel over one message, and with it the confirms of all the others."""
+    broker = make_broker()
+    await broker.start(make_topology())
+    await publish(broker, make_outgoing())  # opens the window
+    lost = make_outgoing(destination="exchange:nobody.made.this")
+    sent = [*(make_outgoing() for _ in range(60)), lost, *(make_outgoing() for _ in range(39))]
+
+    verdicts, rounds = await outcomes_of(broker, sent)
+
+    assert isinstance(verdicts.pop(lost.message.id), Barred)
+    assert ({Confirmed()}, 2) == (set(verdicts.values()), rounds)
+    assert "nobody.made.this" in broker.status().issues[0]
+
+
+async def test_of_a_hundred_messages_only_the_one_the_broker_cannot_take_is_refused(
+    rabbitmq: RabbitMQServer, make_broker: Make
+) -> None:
+    """A message over the broker's own limit closes the channel each time; its neighbours must go on without it."""
+    broker = make_broker()
+    await asyncio.to_thread(rabbitmq.rabbitmqctl, "eval", "application:set_env(rabbit, max_message_size, 1000).")
+    try:
+        await broker.start(make_topology())
+        await publish(broker, make_outgoing())  # opens the window
+        large = make_outgoing(body=b"x" * 2000)
+        sent = [*(make_outgoing() for _ in range(60)), large, *(make_outgoing() for _ in range(39))]
+
+        verdicts, _ = await outcomes_of(broker, sent)
+    finally:
+        await asyncio.to_thread(rabbitmq.rabbitmqctl, "eval", "application:unset_env(rabbit, max_message_size).")
+
+    refused = verdicts.pop(large.message.id)
+    assert isinstance(refused, Refused)
+    assert (406, True) == (refused.code, "larger than configured max size 1000" in refused.detail)
     assert {Confirmed()} == set(verdicts.values())
-    assert 2 == rounds
 
 
 async def test_a_deleted_queue_is_reported_made_again_and_consumed_again(

@@ -50,7 +50,9 @@ async def test_a_trouble_that_has_ended_is_news_when_it_comes_again(
     log.warning("db", "away")
     log.warning("db", "away")
 
+    assert "db" in log
     assert 1 == log.over("db")
+    assert "db" not in log
     assert 0 == log.over("db")
     log.warning("db", "away")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.dead_letters.record import history_of, history_text
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
+from spoolproof.folding import FoldedLog
 from spoolproof.message import (
     ATTEMPT,
     FIRST_DEFERRED_AT,
@@ -25,11 +26,9 @@ from spoolproof.message import (
     Message,
     Outgoing,
 )
-from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome
+from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Refused
 
 logger = logging.getLogger("spoolproof.consumer")
-
-_TRY_AGAIN_SECONDS = 0.5
 
 
 def retry_copy(
@@ -80,31 +79,49 @@ def _with_headers(copy: Outgoing, headers: dict[str, HeaderValue]) -> Outgoing:
     return msgspec.structs.replace(copy, message=message)
 
 
+class CopyRefused(Exception):
+    """No copy of this message can ever be sent. reason: of its dead letter, `encode` or `refused`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
 class Copies:
     """Publishes for consumers, one message at a time each."""
 
     def __init__(self, broker: Broker, *, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
+        self._folded = FoldedLog(logger, clock)
 
-    async def send(self, outgoing: Outgoing) -> None:
-        """Return when the broker has the message in its queue; waits out outages. Raises EncodeError."""
+    async def send(self, outgoing: Outgoing, *, is_moot: Callable[[], bool] = lambda: False) -> None:
+        """Return when the broker has the message in its queue, or it is moot; waits out outages. Raises CopyRefused."""
         shorter = _shorter(outgoing)
-        while True:
+        pause = limits.COPY_PAUSE_FIRST_SECONDS
+        while not is_moot():
             await self._broker.wait_for_room(limits.POLL_MAX_SECONDS)
             try:
                 outcome = await self._try(outgoing)
-            except EncodeError:
+            except EncodeError as error:
                 fits_better = next(shorter, None)
                 if fits_better is None:
-                    raise
+                    raise CopyRefused("encode", str(error)) from error
                 outgoing = fits_better
                 continue
+            destination = outgoing.destination
             if isinstance(outcome, Confirmed):
+                if destination in self._folded:
+                    self._folded.over(destination)
+                    logger.warning("retry.copies_flow destination=%s: copies are taken again", destination)
                 return
+            if isinstance(outcome, Refused):
+                raise CopyRefused("refused", f"{outcome.code} {outcome.detail}")
             if outcome is not None:
-                logger.error("retry.copy_declined id=%s outcome=%r", outgoing.message.id, outcome)
-            await self._clock.sleep(_TRY_AGAIN_SECONDS)
+                text = "retry.copy_waits destination=%s queue=%s outcome=%r: its delivery waits, unsettled"
+                self._folded.warning(destination, text, destination, outgoing.routing_key, outcome)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, limits.COPY_PAUSE_MAX_SECONDS)
 
     async def _try(self, outgoing: Outgoing) -> PublishOutcome | None:
         answer: asyncio.Future[PublishOutcome] = asyncio.get_running_loop().create_future()

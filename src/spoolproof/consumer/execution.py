@@ -18,7 +18,7 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.attempt import Attempts
-from spoolproof.consumer.copies import Copies, retry_copy
+from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
 from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Handler
@@ -29,7 +29,6 @@ from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
 from spoolproof.errors import (
-    EncodeError,
     LimitReached,
     OutboxFull,
     StoreBusy,
@@ -93,7 +92,7 @@ class Execution:
 
     async def renew(self, delivery: BrokerDelivery) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
-        if await self._send_copy(self._receive(delivery), SendCopy(_RENEWED_TIER_SECONDS, counts=False)):
+        if await self._send_copy(self._receive(delivery), SendCopy(_RENEWED_TIER_SECONDS, counts=False)) is None:
             delivery.ack()
         else:
             delivery.nack()
@@ -164,7 +163,8 @@ class Execution:
     async def _let_go(self, work: Work) -> bool:
         """Put a copy in the place of a delivery held for long, before the broker takes it away, and counts that. False
         if it stays: one that cannot be sent again, and one whose success is still to be recorded."""
-        is_away = work.delivery.is_stale or await self._send_copy(work, SendCopy(_HELD_TIER_SECONDS, counts=False))
+        held = SendCopy(_HELD_TIER_SECONDS, counts=False)
+        is_away = work.delivery.is_stale or await self._send_copy(work, held) is None
         if is_away and work.has_run:
             work.delivery.ack()  # the copy comes after the record, and is a duplicate then
         return is_away and not work.has_run
@@ -208,14 +208,17 @@ class Execution:
         if isinstance(decision, RunAgain):
             await self._clock.sleep(spread_seconds(decision.seconds, ratio=0.2, source=self._random))
             return False
-        if isinstance(decision, SendCopy) and await self._send_copy(work, decision):
+        given_up = decision if isinstance(decision, GiveUp) else await self._send_copy(work, decision)
+        if given_up is None:
             return True
-        given_up = decision if isinstance(decision, GiveUp) else GiveUp("encode")
         await self._bury(work, given_up.reason, error, given_up.detail)
         return True
 
-    async def _send_copy(self, work: Work, decision: SendCopy) -> bool:
-        """Put the copy into its delay queue; False if the broker's protocol cannot carry it."""
+    async def _send_copy(self, work: Work, decision: SendCopy) -> GiveUp | None:
+        """Put the copy into its delay queue; returns what to do instead if no copy of it can ever be sent.
+
+        A delivery that goes stale meanwhile comes again by itself, and needs no copy.
+        """
         copy = retry_copy(
             work.message,
             queue=work.queue,
@@ -227,12 +230,12 @@ class Execution:
         )
         failpoint("retry.before_copy")
         try:
-            await self._copies.send(copy)
-        except EncodeError as error:
-            logger.error("retry.copy_refused queue=%s id=%s error=%s", work.queue, work.message.id, error)
-            return False
+            await self._copies.send(copy, is_moot=lambda: work.delivery.is_stale)
+        except CopyRefused as refusal:
+            logger.error("retry.copy_refused queue=%s id=%s error=%s", work.queue, work.message.id, refusal)
+            return GiveUp(refusal.reason, f"no copy of it can be sent: {refusal}")
         failpoint("retry.after_copy")
-        return True
+        return None
 
     async def _bury(self, work: Work, reason: str, error: Exception | None, detail: str) -> None:
         """Make it a dead letter, durable on return; waits out an outage of the store."""

@@ -6,9 +6,10 @@ Only a confirm without a return removes a row. What infrastructure does to it co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from spoolproof import limits
-from spoolproof.ports.broker import Confirmed, Nacked, PublishOutcome, Refused, Returned, Unknown
+from spoolproof.ports.broker import Barred, Confirmed, Nacked, PublishOutcome, Refused, Returned, Unknown
 from spoolproof.ports.outbox import OutboxRow
 
 
@@ -19,9 +20,10 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """It stays where it is and is sent again, uncounted. pauses_destination: the broker is full, wait a while."""
+    """It stays where it is and is sent again, uncounted. rests: what waits a while before that, if anything: the whole
+    destination, which is full, or only this type of it."""
 
-    pauses_destination: bool = False
+    rests: Literal["", "destination", "type"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ def fate_of(row: OutboxRow, outcome: PublishOutcome, *, is_paused: bool) -> Fate
         case Refused(code, detail):
             return GiveUp("refused", f"{code} {detail}")
         case Nacked():
-            return Keep(pauses_destination=True)
+            return Keep("destination")
+        case Barred():
+            return Keep("type")
         case Unknown():
             return Keep()

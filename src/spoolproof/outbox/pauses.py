@@ -1,8 +1,8 @@
 """Which destinations the relay leaves alone for a while. Pure: time is passed in.
 
-Two kinds. A destination that nacked is full: it rests 1 s, doubling to 30 s, until a confirm. A (destination, type)
-with over 100 returns in 60 s has lost its queue: its rows stay, and every 30 s one of them is tried; its confirm opens
-the pair again.
+Two kinds. A destination that nacked is full, and a (destination, type) may be barred for a while: they rest 1 s,
+doubling to 30 s, until a confirm. A (destination, type) with over 100 returns in 60 s has lost its queue: its rows
+stay, and every 30 s one of them is tried; its confirm opens the pair again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ class Pauses:
     """The relay's memory of who is full and who is missing."""
 
     def __init__(self) -> None:
-        self._rests: dict[str, _Rest] = {}
+        self._rests: dict[tuple[str, str | None], _Rest] = {}
         self._returns: dict[tuple[str, str], _Returns] = {}
 
-    def nacked(self, destination: str, now: float) -> None:
-        """A publish was declined; several in one burst count once."""
-        rest = self._rests.get(destination)
+    def rest(self, destination: str, type: str | None, now: float) -> None:
+        """A publish was declined; several in one burst count once. type: None when it says so of the destination."""
+        rest = self._rests.get((destination, type))
         if rest is None:
-            self._rests[destination] = _Rest(now + limits.NACK_PAUSE_FIRST_SECONDS, limits.NACK_PAUSE_FIRST_SECONDS)
+            seconds = limits.NACK_PAUSE_FIRST_SECONDS
+            self._rests[destination, type] = _Rest(now + seconds, seconds)
         elif now >= rest.until:
             rest.seconds = min(limits.NACK_PAUSE_MAX_SECONDS, rest.seconds * 2)
             rest.until = now + rest.seconds
@@ -54,7 +55,8 @@ class Pauses:
     def confirmed(self, destination: str, type: str) -> None:
         """A publish arrived: whatever was paused for it is open again."""
         if self._rests:
-            self._rests.pop(destination, None)
+            self._rests.pop((destination, None), None)
+            self._rests.pop((destination, type), None)
         if self._returns:
             self._returns.pop((destination, type), None)
 
@@ -74,9 +76,10 @@ class Pauses:
         """Whether a row may be sent now. True for a missing pair makes this row its probe."""
         if not self._rests and not self._returns:
             return True
-        rest = self._rests.get(destination)
-        if rest is not None and now < rest.until:
-            return False
+        for resting in (None, type):
+            rest = self._rests.get((destination, resting))
+            if rest is not None and now < rest.until:
+                return False
         pair = self._returns.get((destination, type))
         if pair is None or pair.probe_at is None:
             return True
@@ -87,7 +90,11 @@ class Pauses:
 
     def paused(self, now: float) -> list[str]:
         """Return what a fetch should leave out: destinations, and `destination type` pairs."""
-        resting = [destination for destination, rest in self._rests.items() if now < rest.until]
+        resting = [
+            destination if type is None else f"{destination} {type}"
+            for (destination, type), rest in self._rests.items()
+            if now < rest.until
+        ]
         missing = [
             f"{destination} {type}"
             for (destination, type), pair in self._returns.items()

@@ -31,6 +31,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.failpoints import failpoint
+from spoolproof.folding import FoldedLog
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
@@ -62,6 +63,7 @@ class Relay(Loop):
         self._clock = clock
         self._ids = ids
         self._pauses = Pauses()
+        self._folded = FoldedLog(logger, clock)
         self._cursors: dict[int, int] = {}
         self._paused: frozenset[str] = frozenset()
         self._known: set[RowRef] = set()
@@ -290,9 +292,11 @@ class Relay(Loop):
                 await self._store.outbox.give_up(row.ref, dead_letter, fence)
                 failpoint("relay.after_give_up")
                 logger.error("relay.given_up id=%s reason=%s error=%s", outgoing.message.id, reason, error)
-            case Keep(pauses_destination=True):
-                self._pauses.nacked(destination, now)
-                logger.warning("relay.nacked destination=%s", destination)
+            case Keep(rests="destination"):
+                self._pauses.rest(destination, None, now)
+                self._folded.warning(("nacked", destination), "relay.nacked destination=%s", destination)
+            case Keep(rests="type"):
+                self._pauses.rest(destination, type_name, now)  # the broker has said why
             case _:
                 self._pauses.unanswered(destination, type_name, now)
         self._known.discard(row.ref)

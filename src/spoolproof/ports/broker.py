@@ -1,7 +1,7 @@
 """Where messages go and come from.
 
-Every publish ends in exactly one outcome: confirmed, returned, nacked, refused or unknown. Only confirmed means the
-broker has it. A delivery is settled by one ack, nack or reject; there is no cumulative ack.
+Every publish ends in exactly one outcome: confirmed, returned, nacked, barred, refused or unknown. Only confirmed means
+the broker has it. A delivery is settled by one ack, nack or reject; there is no cumulative ack.
 
 `submit` makes no task and no future per message: answers come in batches through the sink the caller gave.
 """
@@ -36,8 +36,16 @@ class Nacked:
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """The broker takes no message of this kind now: permission refused, its exchange missing, or a queue of this
+    service's own missing, which is then made again. Not the message's fault."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """The broker closed the channel over this very message (access, precondition). code: the protocol's."""
+    """The broker closes channel or connection over this very message, each time. code: the protocol's, 0 for none."""
 
     code: int
     detail: str
@@ -45,12 +53,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No answer: it may or may not have arrived."""
+    """No answer: it may or may not have arrived. is_silence: False when the broker did speak: it closed the channel."""
 
     detail: str
+    is_silence: bool = True
 
 
-PublishOutcome = Confirmed | Returned | Nacked | Refused | Unknown
+PublishOutcome = Confirmed | Returned | Nacked | Barred | Refused | Unknown
 CONFIRMED = Confirmed()
 NACKED = Nacked()
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from spoolproof.clock import SystemClock
-from spoolproof.consumer.copies import Copies, retry_copy
+from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
 from spoolproof.dead_letters.record import history_of, history_text
 from spoolproof.errors import EncodeError
-from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, HISTORY, HeaderValue, Message, Outgoing
-from spoolproof.ports.broker import CONFIRMED, PublishOutcome, Sink
+from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, HeaderValue, Message, Outgoing
+from spoolproof.ports.broker import CONFIRMED, Barred, PublishOutcome, Refused, Sink, Unknown
 from spoolproof.ports.dead_letters import Attempt
+from spoolproof.testing.clock import ManualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPTS = [Attempt(at=NOW, error_class="E", error=f"attempt {number}", host="h") for number in range(20)]
@@ -87,10 +88,44 @@ async def test_what_steers_the_message_is_never_cut() -> None:
 
 async def test_a_copy_that_fits_in_no_way_is_told_to_whoever_sends_it() -> None:
     """It becomes a dead letter then; here it would be tried for ever."""
-    broker = NarrowBroker(300)
+    broker: Any = NarrowBroker(300)
 
-    with pytest.raises(EncodeError):
+    with pytest.raises(CopyRefused, match="bytes") as refusal:
         await sent_by(broker, copy_of({"mine": "x" * 400}))
 
-    assert [] == broker.taken
-    assert HISTORY in copy_of({}).message.headers
+    assert ("encode", []) == (refusal.value.reason, broker.taken)
+
+
+async def test_a_copy_the_broker_refuses_for_good_is_told_to_whoever_sends_it() -> None:
+    """One that closes the channel each time would stop its lane, and everybody's publishes, for ever."""
+    broker: Any = NarrowBroker(outcomes=(Unknown("closed"), Refused(406, "too large")))
+
+    with pytest.raises(CopyRefused, match="406 too large") as refusal:
+        await Copies(broker, clock=SystemClock()).send(copy_of({}))
+
+    assert "refused" == refusal.value.reason
+
+
+async def test_a_copy_that_is_barred_is_tried_ever_more_slowly_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The delay queue is gone and being made again: the lane waits, and an hour of it must not fill the log."""
+    broker: Any = NarrowBroker(outcomes=tuple(Barred("404 NOT_FOUND") for _ in range(6)))
+    clock = ManualClock()
+
+    async with clock.auto_advance():
+        await Copies(broker, clock=clock).send(copy_of({}))
+
+    assert 0.5 + 1 + 2 + 4 + 5 + 5 == clock.monotonic()
+    waits, flows = [record.getMessage() for record in caplog.records]
+    assert "retry.copy_waits destination=delay:1 queue=q outcome=Barred(detail='404 NOT_FOUND')" in waits
+    assert "retry.copies_flow destination=delay:1" in flows
+
+
+async def test_a_copy_whose_delivery_comes_again_by_itself_is_not_sent() -> None:
+    """The broker took the delivery back while the copy waited: both would run, and both would fail and be copied."""
+    broker: Any = NarrowBroker(outcomes=(Barred("404 NOT_FOUND"),))
+
+    await Copies(broker, clock=SystemClock()).send(copy_of({}), is_moot=lambda: len(broker.taken) == 1)
+
+    assert 1 == len(broker.taken)

@@ -8,7 +8,7 @@ import pytest
 
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.fate import DeferRow, Fate, GiveUp, Keep, Remove, fate_of
-from spoolproof.ports.broker import CONFIRMED, NACKED, PublishOutcome, Refused, Returned, Unknown
+from spoolproof.ports.broker import CONFIRMED, NACKED, Barred, PublishOutcome, Refused, Returned, Unknown
 from spoolproof.ports.outbox import OutboxRow, RowRef
 
 RETURNED = Returned("312 NO_ROUTE")
@@ -29,8 +29,10 @@ def row(attempts: int = 0, *, may_be_unrouted: bool = False) -> OutboxRow:
         (row(5), RETURNED, False, GiveUp("unroutable", "312 NO_ROUTE")),
         (row(5), RETURNED, True, Keep()),
         (row(may_be_unrouted=True), RETURNED, False, Remove()),
-        (row(), NACKED, False, Keep(pauses_destination=True)),
-        (row(9), NACKED, False, Keep(pauses_destination=True)),
+        (row(), NACKED, False, Keep("destination")),
+        (row(9), NACKED, False, Keep("destination")),
+        (row(9), Barred("403 ACCESS_REFUSED"), False, Keep("type")),
+        (row(9, may_be_unrouted=True), Barred("our queue is missing"), False, Keep("type")),
         (row(), Unknown("connection lost"), False, Keep()),
         (row(9), Unknown("no answer"), True, Keep()),
         (row(), Refused(403, "ACCESS_REFUSED"), False, GiveUp("refused", "403 ACCESS_REFUSED")),

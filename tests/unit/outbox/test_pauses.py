@@ -17,12 +17,12 @@ def test_a_full_destination_rests_longer_each_time_and_a_burst_counts_once() -> 
     """256 nacks of one window are one full queue, not 256."""
     pauses = Pauses()
     for _ in range(256):
-        pauses.nacked("events", 0.0)
+        pauses.rest("events", None, 0.0)
 
     assert ["events"] == pauses.paused(0.9)
     assert [] == pauses.paused(1.0)
 
-    pauses.nacked("events", 1.0)
+    pauses.rest("events", None, 1.0)
     assert ["events"] == pauses.paused(2.9)
     assert [] == pauses.paused(3.0)
 
@@ -31,7 +31,7 @@ def test_a_resting_destination_never_rests_over_thirty_seconds() -> None:
     """A queue that has room again is used within 30 s."""
     pauses, now = Pauses(), 0.0
     for _ in range(20):
-        pauses.nacked("events", now)
+        pauses.rest("events", None, now)
         now += limits.NACK_PAUSE_MAX_SECONDS
 
     assert [] == pauses.paused(now)
@@ -40,10 +40,25 @@ def test_a_resting_destination_never_rests_over_thirty_seconds() -> None:
 def test_a_confirm_opens_a_resting_destination() -> None:
     """Room is room."""
     pauses = Pauses()
-    pauses.nacked("events", 0.0)
+    pauses.rest("events", None, 0.0)
 
     pauses.confirmed("events", "t")
 
+    assert pauses.admit("events", "t", 0.1)
+
+
+def test_a_barred_type_rests_alone_and_a_confirm_of_it_opens_it() -> None:
+    """One type without permission must not hold up the events beside it."""
+    pauses = Pauses()
+    pauses.rest("events", "t", 0.0)
+
+    assert ["events t"] == pauses.paused(0.9)
+    assert pauses.admit("events", "other", 0.1)
+    assert not pauses.admit("events", "t", 0.1)
+
+    pauses.confirmed("events", "other")
+    assert not pauses.admit("events", "t", 0.1)
+    pauses.confirmed("events", "t")
     assert pauses.admit("events", "t", 0.1)
 
 

@@ -78,11 +78,11 @@ class RabbitMQBroker:
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs a traceback per failed attempt; we log a line
         self._declarer = Declarer(topology)
         self._publisher = Publisher(
-            exchange=topology.exchange,
-            service=topology.service,
+            topology=topology,
             clock=self._clock,
             spawn=self._spawn,
             abort=lambda reason: publish.abort(reason),
+            missing=lambda: None,
         )
         self._consumers = Consumers(
             self._declarer,
@@ -168,6 +168,7 @@ class RabbitMQBroker:
 
     def _issues(self) -> list[str]:
         issues = [] if self._declarer is None else list(self._declarer.issues.values())
+        issues += [] if self._publisher is None else self._publisher.issues()
         issues += [] if self._consumers is None else self._consumers.issues()
         for connection in self._connections or ():
             seconds = connection.blocked_seconds

@@ -23,7 +23,7 @@ ENCODE_ERRORS = (
 WRONG_STATE_ERRORS = (exceptions.ChannelWrongStateError, exceptions.ConnectionWrongStateError)
 """The channel or its connection is gone."""
 
-_ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
+_CONNECTION_FORCED, _ACCESS_REFUSED, _NOT_ALLOWED = 320, 403, 530
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,20 @@ def failure_of(error: BaseException) -> Failure:
             return Failure("protocol_refused", text, needs_operator=True)
         case _:
             return Failure("closed", text)
+
+
+def end_code(error: BaseException) -> int | None:
+    """Return the code with which the broker ended a channel or connection, 0 if it just cut the line.
+
+    None when that says nothing of what was on its way: an operator closed it, it was silent, or it was our doing.
+    """
+    match error:
+        case exceptions.ConnectionClosedByBroker(reply_code=code) | exceptions.ChannelClosedByBroker(reply_code=code):
+            return None if code == _CONNECTION_FORCED else int(code)
+        case exceptions.StreamLostError():
+            return 0
+        case _:
+            return None
 
 
 def one_line(error: BaseException) -> str:

@@ -1,9 +1,12 @@
 """Publishes on one channel with confirms, as fast as the window allows, and answers each exactly once.
 
 A fresh channel carries one publish at a time until it has confirmed one: after a reconnect during an alarm the broker
-says "blocked" only once something was published. After the broker closed a channel over some message the publishes
-that were on their way go one at a time, so that the message at fault is alone when it closes the channel again; its
-neighbours are unknown, never blamed.
+says "blocked" only once something was published. After the broker closed a channel over some message, or lines were
+lost again and again, the publishes that were on their way go one at a time, so that the message at fault is alone when
+it does it again (`suspects.py`); its neighbours are unknown, never blamed.
+
+No permission, no exchange, or a queue of our own that is gone is not the message's fault: it is barred, and goes on
+when the broker lets it; what is missing of our own is declared again.
 
 Blocked: the window is kept and its timers stand still, because the broker confirms what it has read once it goes on.
 
@@ -23,23 +26,34 @@ from typing import Any
 from pika import spec
 
 from spoolproof import limits
+from spoolproof.brokers.rabbitmq.barred import BarredKinds
 from spoolproof.brokers.rabbitmq.encoding import publish_frames
-from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, one_line
+from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, end_code, one_line
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.properties import to_properties
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
-from spoolproof.brokers.rabbitmq.topology import route_of
+from spoolproof.brokers.rabbitmq.suspects import Suspects
+from spoolproof.brokers.rabbitmq.topology import is_expected, route_of
 from spoolproof.brokers.rabbitmq.window import Entry, Window, answer_of, by_sink
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError, WindowFull
+from spoolproof.folding import FoldedLog
 from spoolproof.message import Outgoing
-from spoolproof.ports.broker import PublishOutcome, Refused, Returned, Sink, Spawn, Unknown
+from spoolproof.ports.broker import (
+    CONFIRMED,
+    Barred,
+    PublishOutcome,
+    Refused,
+    Returned,
+    Sink,
+    Spawn,
+    Topology,
+    Unknown,
+)
 
 logger = logging.getLogger("spoolproof.broker")
 
-_NOT_FOUND = 404
-_CULPRIT_CODES = frozenset({403, _NOT_FOUND, 406})
-"""What a broker closes a channel with because of one message: access, no such exchange, precondition."""
+_ACCESS_REFUSED, _NOT_FOUND = 403, 404
 
 
 class Publisher:
@@ -48,23 +62,31 @@ class Publisher:
     def __init__(
         self,
         *,
-        exchange: str,
-        service: str,
+        topology: Topology,
         clock: Clock,
         spawn: Spawn,
         abort: Callable[[str], None],
+        missing: Callable[[], None],
     ) -> None:
-        """abort: gives up the connection."""
-        self._route = route_of(service, exchange)
+        """abort: gives up the connection. missing: told when something of the topology seems to be gone."""
+        self._route = route_of(topology.service, topology.exchange)
+        self._is_expected = is_expected(topology)
         self._clock = clock
+        self._folded = FoldedLog(logger, clock)
         self._abort = abort
+        self._missing = missing
         self._spawn = spawn
         self._connection: Connection | None = None
         self._channel: Any = None  # usable: open and confirming
         self._window = Window()
         self._waiting: dict[str, deque[Entry]] = {}  # behind an unanswered publish of the same id; bounded by room()
         self._waiting_count = 0
+        self._aside: deque[str] = deque()  # of those that wait, the suspects: they go after others
+        self._suspects = Suspects()
+        self._barred = BarredKinds(clock)
+        self._ends: deque[float] = deque(maxlen=2)  # when publishes were last cut off
         self._singly = 1  # confirms to see before the window opens
+        self._has_confirmed = False  # on this channel
         self._is_allowed = False
         self._is_blocked = False
         self._frames_seen = -1
@@ -83,9 +105,11 @@ class Publisher:
             count = len(self._window) + self._waiting_count
             raise WindowFull(count, self._limit(), "wait for room()")
         entry = Entry(outgoing, token, sink, self._clock.monotonic())
-        if entry.id in self._window:
-            self._waiting.setdefault(entry.id, deque()).append(entry)
-            self._waiting_count += 1
+        if entry.id in self._window or entry.id in self._waiting:
+            self._put_off(entry)
+        elif self._must_go_alone(entry):
+            self._put_off(entry)
+            self._aside.append(entry.id)
         else:
             self._write(entry)
 
@@ -95,7 +119,7 @@ class Publisher:
             return 0
         if self._window.size_bytes >= limits.PUBLISH_WINDOW_BYTES_MAX:
             return 0
-        return max(0, self._limit() - len(self._window) - self._waiting_count)
+        return max(0, self._limit() - len(self._window) - self._waiting_count + len(self._aside))
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after the time."""
@@ -125,7 +149,7 @@ class Publisher:
         """Answer everything on its way as unknown."""
         self._connection = None
         self._is_blocked = False
-        self._end_channel(reason)
+        self._end_channel(Unknown(reason))
 
     def blocked(self, is_blocked: bool) -> None:
         """Stop or go on; what is on its way stays."""
@@ -148,6 +172,14 @@ class Publisher:
             self._give_up(f"publishes unanswered and no frame from the broker for {limits.CONFIRM_SECONDS:g} s")
             return
         self._expire(now - limits.CONFIRM_SECONDS)
+        if self._aside and now - self._waiting[self._aside[0]][0].since >= limits.SUSPECT_WAIT_SECONDS:
+            answers: list[tuple[Entry, PublishOutcome]] = []
+            self._write_aside(answers)  # nothing else wants to go first
+            self._answer(answers)
+
+    def issues(self) -> list[str]:
+        """Return a sentence for everything that waits for the broker's leave."""
+        return self._barred.issues()
 
     # --- channels ----------------------------------------------------------------------------------------------------
 
@@ -161,6 +193,7 @@ class Publisher:
         pika.add_on_close_callback(guarded(self._on_channel_close))
         if connection is self._connection:
             self._singly = max(1, self._singly)
+            self._has_confirmed = False
             self._channel = pika
             self._changed.set()
 
@@ -171,9 +204,9 @@ class Publisher:
             if connection is self._connection:
                 self._abort(f"no new channel: {error}")
 
-    def _replace_channel(self, reason: str, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
+    def _replace_channel(self, unknown: Unknown, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
         channel, connection = self._channel, self._connection
-        self._end_channel(reason, blame)
+        self._end_channel(unknown, blame)
         if channel.is_open:
             channel.close()
         if connection is not None and connection.is_open:
@@ -182,7 +215,24 @@ class Publisher:
     # --- write -------------------------------------------------------------------------------------------------------
 
     def _limit(self) -> int:
-        return 1 if self._singly else limits.PUBLISH_WINDOW
+        has_suspect = self._aside and self._has_confirmed  # the window runs empty for it
+        return 1 if self._singly or has_suspect else limits.PUBLISH_WINDOW
+
+    def _put_off(self, entry: Entry) -> None:
+        self._waiting.setdefault(entry.id, deque()).append(entry)
+        self._waiting_count += 1
+
+    def _must_go_alone(self, entry: Entry) -> bool:
+        """Whether it may end the channel, and then others that are on their way; suspects also go after others."""
+        if self._barred.holds(entry.outgoing):
+            self._singly = max(1, self._singly)
+            return len(self._window) > 0
+        return entry.id in self._suspects and self._is_repeating()
+
+    def _is_repeating(self) -> bool:
+        """Whether publishes were cut off more than once lately."""
+        oldest = self._ends[0] if len(self._ends) == self._ends.maxlen else None
+        return oldest is not None and self._clock.monotonic() - oldest <= limits.ENDS_WINDOW_SECONDS
 
     def _write(self, entry: Entry) -> None:
         """Encode an entry, then write it: an encode error takes no tag."""
@@ -219,6 +269,12 @@ class Publisher:
             # submit() has returned long ago; unknown is safe: tried again, an encode error then reaches its caller
             answers.append((entry, Unknown(str(error))))
 
+    def _write_aside(self, answers: list[tuple[Entry, PublishOutcome]]) -> None:
+        """Send the next suspect, if it is then alone on its way."""
+        while self._aside and not len(self._window):
+            self._singly = max(1, self._singly)
+            self._write_next(self._aside.popleft(), answers)
+
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _on_confirm(self, channel: Any, frame: Any) -> None:
@@ -229,11 +285,29 @@ class Publisher:
         settled = self._window.settle(method.delivery_tag, method.multiple)
         if self._singly:
             self._singly = max(0, self._singly - len(settled))
-        answers = [(entry, answer_of(entry, is_ack)) for entry in settled if not entry.is_late]
+        self._has_confirmed = True
+        answers = [(entry, self._judged(entry, is_ack)) for entry in settled if not entry.is_late]
+        if self._suspects:
+            for entry in settled:
+                self._suspects.acquit(entry.id)
         if self._waiting:
             for entry in settled:
                 self._write_next(entry.id, answers)
+            self._write_aside(answers)
         self._answer(answers)
+
+    def _judged(self, entry: Entry, is_ack: bool) -> PublishOutcome:
+        outcome = answer_of(entry, is_ack)
+        if isinstance(outcome, Returned) and self._is_expected(entry.outgoing):
+            self._missing()
+            return self._bar(entry, f"{outcome.detail}; this service's own, it is declared again")
+        if self._barred and outcome is CONFIRMED:
+            self._barred.confirm(entry.outgoing)
+        return outcome
+
+    def _bar(self, entry: Entry, detail: str) -> Barred:
+        self._barred.bar(entry.outgoing, detail)
+        return Barred(detail)
 
     def _on_return(self, channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         if channel is not self._channel:
@@ -245,13 +319,35 @@ class Publisher:
     def _on_channel_close(self, channel: Any, reason: BaseException) -> None:
         if channel is not self._channel:
             return
-        closed = closed_by(reason)
-        unanswered = self._window.unanswered()
-        culprit = unanswered[0] if closed.code in _CULPRIT_CODES and len(unanswered) == 1 else None
+        closed, code = closed_by(reason), end_code(reason)
         if closed.code:
-            logger.warning('broker.channel.closed purpose=publish unanswered=%d error="%s"', len(unanswered), closed)
+            unanswered = len(self._window)
+            text = 'broker.channel.closed purpose=publish unanswered=%d error="%s"'
+            self._folded.warning(("closed", closed.code), text, unanswered, closed)
+        if closed.code == _NOT_FOUND:
+            self._missing()
+        blame = None if code is None else self._blame(code, closed)
+        self._replace_channel(Unknown(str(closed), is_silence=not closed.code), blame)
+
+    def _blame(self, code: int, closed: ChannelClosed) -> tuple[Entry, PublishOutcome] | None:
+        """Say what the end of a channel means for the one publish that was on its way, if it was one.
+
+        code: what the broker ended channel or connection with. closed: with a code of its own if only the channel.
+        """
+        unanswered = self._window.unanswered()
+        if not unanswered:
+            return None
+        self._ends.append(self._clock.monotonic())
+        if code or self._is_repeating():
             self._singly = max(self._singly, len(unanswered))
-        self._replace_channel(str(closed), None if culprit is None else (culprit, _blame(closed)))
+        if len(unanswered) > 1:
+            return None
+        entry = unanswered[0]
+        if closed.code in (_ACCESS_REFUSED, _NOT_FOUND):
+            return entry, self._bar(entry, str(closed))
+        if self._suspects.was_alone(entry.id, code, after_others=self._has_confirmed):
+            return entry, Refused(code, str(closed))
+        return None
 
     def _expire(self, before: float) -> None:
         detail = f"no confirm within {limits.CONFIRM_SECONDS:g} s"
@@ -262,12 +358,13 @@ class Publisher:
                 self._waiting_count -= 1
             if not waiting:
                 del self._waiting[message_id]
+        self._aside = deque(message_id for message_id in self._aside if message_id in self._waiting)
         self._answer([(entry, Unknown(detail)) for entry in expired])
         if self._window.late >= limits.LATE_CONFIRMS_MAX:
             logger.warning("broker.channel.replaced unanswered=%d", self._window.late)
-            self._replace_channel("its confirms came too late; the channel was replaced")
+            self._replace_channel(Unknown("its confirms came too late; the channel was replaced"))
 
-    def _end_channel(self, detail: str, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
+    def _end_channel(self, unknown: Unknown, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
         """Answer everything of this channel; from here submit() refuses until a new one is there."""
         self._channel = None
         unanswered = self._window.unanswered()
@@ -276,13 +373,13 @@ class Publisher:
         self._window = Window()
         self._waiting.clear()
         self._waiting_count = 0
-        unknown = Unknown(detail)
+        self._aside.clear()
         culprit, verdict = blame or (None, unknown)
         self._answer([(entry, verdict if entry is culprit else unknown) for entry in unanswered])
 
     def _give_up(self, reason: str) -> None:
         """Abort the connection. Frames already read are still handed to us: nothing may be believed from here on."""
-        self._end_channel(reason)
+        self._end_channel(Unknown(reason))
         self._abort(reason)
 
     def _answer(self, answers: Iterable[tuple[Entry, PublishOutcome]]) -> None:
@@ -292,8 +389,3 @@ class Publisher:
             except Exception:
                 logger.exception("broker.sink_failed results=%d", len(results))
         self._changed.set()
-
-
-def _blame(closed: ChannelClosed) -> PublishOutcome:
-    """Return the outcome of the one message that was on its way when the broker closed the channel."""
-    return Returned(str(closed)) if closed.code == _NOT_FOUND else Refused(closed.code, str(closed))

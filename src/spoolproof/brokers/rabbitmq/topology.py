@@ -23,6 +23,7 @@ from typing import Any
 from spoolproof import limits
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel
+from spoolproof.brokers.topics import topic_matches
 from spoolproof.message import EVENTS, Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
 
@@ -134,6 +135,21 @@ def route_of(service: str, exchange: str) -> Callable[[Outgoing], tuple[str, str
         raise ValueError(f"destination={destination!r}; use events, exchange:NAME, queue:NAME or delay:SECONDS")
 
     return route
+
+
+def is_expected(topology: Topology) -> Callable[[Outgoing], bool]:
+    """Return whether a message belongs in a queue of this topology: one that comes back says that it is incomplete."""
+    names = {plan.name for plan in plan_of(topology).queues}
+    patterns = [pattern for queue in topology.queues for pattern in queue.types]
+
+    def expected(outgoing: Outgoing) -> bool:
+        kind, _, name = outgoing.destination.partition(":")
+        if kind == EVENTS:
+            key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
+            return any(topic_matches(pattern, key) for pattern in patterns)
+        return kind == "delay" or (kind == "queue" and name in names)
+
+    return expected
 
 
 class Declarer:

@@ -9,8 +9,9 @@ from pika import spec
 
 from spoolproof import limits
 from spoolproof.brokers.rabbitmq import RabbitMQBroker
+from spoolproof.clock import SystemClock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError
-from spoolproof.ports.broker import Confirmed, Refused, Returned, Unknown
+from spoolproof.ports.broker import Barred, Confirmed, Refused, Unknown
 from spoolproof.testing.clock import ManualClock
 from spoolproof.testing.conformance import eventually
 from spoolproof.testing.conformance._broker import Outcomes, make_topology
@@ -182,20 +183,101 @@ async def test_every_new_connection_begins_with_one_publish(
     assert 1 == broker.room()
 
 
-@pytest.mark.parametrize(("code", "expected"), [(403, Refused), (406, Refused), (404, Returned), (541, Unknown)])
-async def test_the_only_publish_on_its_way_is_blamed_for_a_closed_channel(
+@pytest.mark.parametrize(("code", "expected"), [(403, Barred), (404, Barred), (406, Unknown), (541, Unknown)])
+async def test_the_only_publish_on_its_way_is_not_blamed_for_what_may_be_the_brokers_trouble(
     server: Any, broker: RabbitMQBroker, code: int, expected: type
 ) -> None:
-    """It was alone, so it was it; unless the code says that the broker itself failed."""
+    """A permission or an exchange that is missing for a while must not make dead letters of what was accepted."""
     outcomes = Outcomes()
-    broker.submit(make_outgoing(), 1, outcomes)
+    for token in range(5):
+        broker.submit(make_outgoing(), token, outcomes)
+        await eventually(lambda token=token: len(server.published) == token + 1)
+        server.close_channel(code, "because")
+        await eventually(lambda token=token: len(outcomes.pairs) == token + 1)
+        assert await broker.wait_for_room(5.0)
+
+    assert {expected} == {type(outcome) for outcome in outcomes.by_token().values()}
+
+
+async def test_a_message_that_closes_the_channel_twice_for_its_content_is_refused_and_others_go_on(
+    server: Any, broker: RabbitMQBroker, clock: ManualClock
+) -> None:
+    """It would do so for ever, and take the confirms of its neighbours along each time."""
+    bad, good = make_outgoing(), make_outgoing()
+    outcomes = Outcomes()
+    broker.submit(bad, "first", outcomes)
     await eventually(lambda: len(server.published) == 1)
-
-    server.close_channel(code, "because")
-
+    server.close_channel(406, "message size is larger than configured")
     await eventually(lambda: len(outcomes.pairs) == 1)
-    assert expected is type(outcomes.pairs[0][1])
     assert await broker.wait_for_room(5.0)
+
+    broker.submit(bad, "second", outcomes)
+    await eventually(lambda: len(server.published) == 2)
+    server.close_channel(406, "message size is larger than configured")
+    await eventually(lambda: len(outcomes.pairs) == 2)
+    assert await broker.wait_for_room(5.0)
+    broker.submit(good, "good", outcomes)
+    await eventually(lambda: len(server.published) == 3)
+    server.ack(1)
+    await eventually(lambda: len(outcomes.pairs) == 3)
+
+    text = "406 message size is larger than configured"
+    expected = {"first": Unknown(text, is_silence=False), "second": Refused(406, text), "good": Confirmed()}
+    assert expected == outcomes.by_token()
+
+
+async def test_a_message_that_cuts_the_line_again_and_again_lets_others_go_first_and_is_found(
+    server: Any, make_broker: Any
+) -> None:
+    """A line that is cut says nothing of why; that others get through on the same channel does."""
+    broker = make_broker(server.url, clock=SystemClock())
+    await broker.start(make_topology())
+    bad, outcomes, ends = make_outgoing(id="bad"), Outcomes(), 0
+
+    while not any(isinstance(outcome, Refused) for _, outcome in outcomes.pairs):
+        ends += 1
+        assert ends < 8
+        assert await broker.wait_for_room(5.0)
+        broker.submit(bad, ("bad", ends), outcomes)
+        while "bad" not in server.published:
+            if broker.room() > 0:
+                broker.submit(make_outgoing(), ("good", ends), outcomes)
+            count = len(server.published)
+            await eventually(lambda count=count: len(server.published) > count)
+            if server.published[-1] != "bad":
+                server.ack(len(server.published))
+                await eventually(lambda ends=ends: ("good", ends) in dict(outcomes.pairs))
+        server.published.clear()
+        server.drop_connections()
+        await eventually(lambda ends=ends: ("bad", ends) in dict(outcomes.pairs))
+
+    goods = {outcome for (name, _), outcome in outcomes.pairs if name == "good"}
+    assert {Confirmed()} == goods
+
+
+async def test_what_is_barred_goes_alone_until_it_is_taken(server: Any, broker: RabbitMQBroker) -> None:
+    """A probe of a destination without permission closes the channel; nothing else may be on its way then."""
+    outcomes = Outcomes()
+    legacy = [make_outgoing(destination="exchange:legacy") for _ in range(2)]
+    broker.submit(legacy[0], "refused", outcomes)
+    await eventually(lambda: len(server.published) == 1)
+    server.close_channel(403, "ACCESS_REFUSED")
+    assert await broker.wait_for_room(5.0)
+    assert "test.happened to exchange:legacy waits: 403 ACCESS_REFUSED" in broker.status().issues
+    tag = await open_window(server, broker)
+
+    broker.submit(make_outgoing(), "event", outcomes)
+    broker.submit(legacy[1], "again", outcomes)
+    await eventually(lambda: len(server.published) == 3)
+    assert legacy[1].message.id not in server.published
+    assert 0 == broker.room()
+    server.ack(tag)
+    await eventually(lambda: len(server.published) == 4)
+    server.ack(tag + 1)
+
+    await eventually(lambda: len(outcomes.pairs) == 3)
+    assert [Barred, Confirmed, Confirmed] == [type(outcome) for _, outcome in outcomes.pairs]
+    assert () == broker.status().issues
 
 
 async def test_of_several_publishes_on_their_way_none_is_blamed_and_they_go_singly(

@@ -1,0 +1,56 @@
+"""Which kinds of messages the broker takes no more, for people: log lines and issues.
+
+A kind is a destination and a type. What sends it knows from its outcome to wait; here is only what it is waiting for.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.folding import FoldedLog
+from spoolproof.message import Outgoing
+
+logger = logging.getLogger("spoolproof.broker")
+
+
+class BarredKinds:
+    """Remembers what was barred lately. Nobody may be left who sends a kind, so silence of some time lifts it too."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._folded = FoldedLog(logger, clock)
+        self._kinds: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def holds(self, outgoing: Outgoing) -> bool:
+        """Whether the last one of its kind was not taken."""
+        return bool(self._kinds) and (outgoing.destination, outgoing.message.type) in self._kinds
+
+    def bar(self, outgoing: Outgoing, detail: str) -> None:
+        """Note that one was not taken, and why."""
+        kind = (outgoing.destination, outgoing.message.type)
+        if kind not in self._kinds and len(self._kinds) >= limits.LOG_CAUSES_MAX:
+            self._kinds.pop(next(iter(self._kinds)))
+        self._kinds[kind] = (detail, self._clock.monotonic())
+        self._folded.warning(
+            kind, 'broker.barred destination=%s type=%s error="%s": they wait, uncounted', *kind, detail
+        )
+
+    def confirm(self, outgoing: Outgoing) -> None:
+        """Note that one was taken."""
+        kind = (outgoing.destination, outgoing.message.type)
+        if self._kinds.pop(kind, None) is not None:
+            self._folded.over(kind)
+            logger.warning("broker.admitted destination=%s type=%s: they flow again", *kind)
+
+    def issues(self) -> list[str]:
+        """Return a sentence for each, of the newest few."""
+        since = self._clock.monotonic() - limits.BARRED_KEPT_SECONDS
+        for kind in [kind for kind, (_, at) in self._kinds.items() if at < since]:
+            del self._kinds[kind]
+        newest = list(self._kinds.items())[-limits.BARRED_ISSUES_MAX :]
+        return [f"{type} to {destination} waits: {detail}" for (destination, type), (detail, _) in newest]
