@@ -9,7 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from spoolproof.cli.exits import Failure, Refused, failure_of
@@ -18,6 +17,7 @@ from spoolproof.cli.options import Actor, AsJson, Reason, Yes, actor_or_user
 from spoolproof.cli.output import complain, emit, plain, say, table
 from spoolproof.cli.store import with_store
 from spoolproof.dead_letters import replay as verbs
+from spoolproof.dead_letters.document import shown_body, summary, whole
 from spoolproof.errors import SpoolproofError
 from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterFilter, DeadLetterRecord, DeadLetterState
 from spoolproof.ports.store import Store
@@ -46,7 +46,7 @@ def ls(
 
     records = with_store(search)
     if as_json:
-        emit("dlq.ls", {"dead_letters": [_summary(record) for record in records]})
+        emit("dlq.ls", {"dead_letters": [summary(record) for record in records]})
     elif not records:
         say("no dead letters match")
     else:
@@ -64,7 +64,7 @@ def show(id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = Fal
 
     details = with_store(find)
     if as_json:
-        emit("dlq.show", {"dead_letter": _whole(details)})
+        emit("dlq.show", {"dead_letter": whole(details)})
     else:
         say(plain(_page(details)))
 
@@ -146,25 +146,6 @@ def _confirm(question: str, yes: bool) -> None:
         raise Refused("not confirmed; nothing was done", "answer y, or add --yes")
 
 
-def _summary(record: DeadLetterRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "state": record.state,
-        "consumer": record.consumer,
-        "service": record.service,
-        "message_id": record.message.id,
-        "type": record.message.type,
-        "reason": record.reason,
-        "error_class": record.error_class,
-        "error": record.error,
-        "fingerprint": record.fingerprint,
-        "attempts": len(record.attempts),
-        "replays": record.replays,
-        "first_failed_at": record.first_failed_at,
-        "last_failed_at": record.last_failed_at,
-    }
-
-
 def _cells(record: DeadLetterRecord) -> tuple[object, ...]:
     return (
         record.id,
@@ -178,42 +159,17 @@ def _cells(record: DeadLetterRecord) -> tuple[object, ...]:
     )
 
 
-def _whole(details: DeadLetterDetails) -> dict[str, Any]:
-    record = details.record
-    message = msgspec.to_builtins(record.message, builtin_types=(bytes,))
-    body = message.pop("body")
-    return {
-        **_summary(record),
-        "destination": record.destination,
-        "routing_key": record.routing_key,
-        "note": record.note,
-        "closed_at": record.closed_at,
-        "stack": record.stack,
-        "history": record.attempts,
-        "message": {**message, **_body(body)},
-        "audit": details.audit,
-    }
-
-
-def _body(body: bytes) -> dict[str, Any]:
-    """Return a body as text where it is UTF-8, else in base64."""
-    try:
-        return {"body": body.decode()}
-    except UnicodeDecodeError:
-        return {"body_base64": body}
-
-
 def _page(details: DeadLetterDetails) -> str:
     record = details.record
     message = record.message
-    facts = _summary(record) | {"destination": record.destination, "note": record.note, "closed_at": record.closed_at}
+    facts = summary(record) | {"destination": record.destination, "note": record.note, "closed_at": record.closed_at}
     lines = [f"{name:16} {plain(value)}" for name, value in facts.items()]
     lines += ["", "attempts"]
     lines += [f"  {plain(one.at)} {one.host} {one.error_class}: {one.error}" for one in record.attempts]
     lines += ["", "audit"]
     lines += [f"  {plain(one.at)} {one.actor} {one.verb} {one.detail}".rstrip() for one in details.audit]
     lines += ["", "headers", *(f"  {name}: {value}" for name, value in message.headers.items())]
-    shown = _body(message.body)
+    shown = shown_body(message.body)
     lines += ["", f"body ({len(message.body)} bytes)", str(shown.get("body", "not text; --json shows it in base64"))]
     if record.stack:
         lines += ["", "stack", record.stack.rstrip()]
