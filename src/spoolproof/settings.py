@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     exchange: str = Field("spoolproof.events", min_length=1, max_length=200)
     """The topic exchange events go to; the routing key is the type."""
     listen: Literal["auto", "off"] = "auto"
-    """`off` behind PgBouncer, which does not carry LISTEN; polling is always there."""
+    """`off` behind PgBouncer in transaction mode: no LISTEN, no session settings; polling is always there."""
     migrate: Literal["auto", "refuse"] | None = None
     """Whether a start brings the schema up to date. Default: SQLite yes, PostgreSQL refuses and prints the command."""
     broker_required: bool = Field(False, validation_alias=_also("BROKER_REQUIRED", "RABBITMQ_REQUIRED"))

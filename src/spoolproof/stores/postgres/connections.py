@@ -6,6 +6,15 @@ call) is dropped at once and without a word to the server; a fresh one costs a f
 dead, the idle ones are dropped with it: they led to the same server, and a restarted server is used again at the
 first call after its return.
 
+What a database or a role sets for every session is set aside where a statement of ours or the order of messages
+depends on it: see `_SETTINGS`. What is about the data or the handler's own SQL stays as it is set: `search_path`,
+`TimeZone`, `default_transaction_read_only` (a database that refuses writes is away), and the limits on a transaction
+that waits (`idle_in_transaction_session_timeout`, `transaction_timeout`).
+
+Behind a pooler in transaction mode (`is_pooled`) a session lasts for one transaction. So there every statement gets a
+transaction of its own, which begins with our settings, and nothing is kept on the server: no prepared statement, no
+setting. It costs two round trips more.
+
 Must never happen: a connection lent again while its last statement may still run; a wait without a limit.
 """
 
@@ -27,10 +36,17 @@ from spoolproof.stores.savepoints import sets_savepoint
 Connection = Any  #: asyncpg.Connection; asyncpg ships no types
 BeforeSavepoint = Callable[[], Awaitable[None]]
 
+_NAME = {"application_name": "spoolproof"}
 _SETTINGS: Mapping[str, str] = {
-    "application_name": "spoolproof",
     # what a Receipt or an ack rests on must be on disk, whatever the database's default is
     "synchronous_commit": "on",
+    # statements that wait for a lock and then look, such as taking a lease, must see what the other one committed
+    "default_transaction_isolation": "read committed",
+    # ours have limits of their own, a handler has its `timeout`; another's limit would fail messages that are innocent
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    # an idle connection of the pool, or one that listens, is not forgotten
+    "idle_session_timeout": "0",
 }
 
 
@@ -57,11 +73,16 @@ class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # no types
         return await super()._execute(query, *args, **options)
 
 
-async def connect(url: str, name: str, settings: Mapping[str, str]) -> Connection:
+async def connect(url: str, name: str, settings: Mapping[str, str], *, is_pooled: bool) -> Connection:
     """Open a connection. Raises StoreUnavailable, also when the server refuses the log-in."""
+    options: dict[str, Any] = (
+        {"server_settings": _NAME, "statement_cache_size": 0}  # a pooler takes no more, and keeps no statement
+        if is_pooled
+        else {"server_settings": {**_NAME, **settings}}
+    )
     try:
         async with asyncio.timeout(limits.POSTGRES_CONNECT_SECONDS):
-            return await asyncpg.connect(url, connection_class=OwnConnection, server_settings={**_SETTINGS, **settings})
+            return await asyncpg.connect(url, connection_class=OwnConnection, **options)
     except (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise unavailable(name, error) from error
 
@@ -69,11 +90,15 @@ async def connect(url: str, name: str, settings: Mapping[str, str]) -> Connectio
 class Pool:
     """Connections for one purpose, opened as needed and kept."""
 
-    def __init__(self, url: str, name: str, *, size_max: int, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, name: str, *, size_max: int, is_pooled: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
         self._url = url
         self.name = name
         self._size_max = size_max
-        self._settings = settings or {}
+        self._is_pooled = is_pooled
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._set_local = "; ".join(f"set local {key} = '{value}'" for key, value in self._settings.items())
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._slots = asyncio.Semaphore(size_max)
@@ -102,28 +127,49 @@ class Pool:
         finally:
             self._give_back(connection)
 
+    async def begin(self, connection: Connection) -> asyncpg.transaction.Transaction:
+        """Open a transaction on a connection lent from here."""
+        transaction = connection.transaction(isolation="read_committed")
+        await transaction.start()
+        if self._is_pooled:
+            await connection.execute(self._set_local)
+        return transaction
+
     def answers(self, connection: Connection) -> _Answers:
         """Return a block for statements of ours: their trouble is StoreUnavailable, and a doubtful connection goes."""
         return _Answers(self, connection)
 
     async def fetch(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> list[Any]:
         """Run a statement of ours in a transaction of its own; returns its rows. Raises StoreUnavailable."""
-        async with self.connection() as connection:
-            with _Answers(self, connection):
-                rows: list[Any] = await connection.fetch(sql, *args, timeout=seconds)
-                return rows
+        async with self._statement(seconds) as connection:
+            rows: list[Any] = await connection.fetch(sql, *args, timeout=seconds)
+        return rows
 
     async def fetch_value(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> Any:
         """Run a statement of ours; returns the first column of its first row, or None."""
-        async with self.connection() as connection:
-            with _Answers(self, connection):
-                return await connection.fetchval(sql, *args, timeout=seconds)
+        async with self._statement(seconds) as connection:
+            value = await connection.fetchval(sql, *args, timeout=seconds)
+        return value
 
     async def execute(self, sql: str, *args: object, seconds: float = limits.STATEMENT_SECONDS) -> int:
         """Run a statement of ours; returns how many rows it changed."""
-        async with self.connection() as connection:
+        async with self._statement(seconds) as connection:
+            changed = changed_rows(await connection.execute(sql, *args, timeout=seconds))
+        return changed
+
+    @asynccontextmanager
+    async def _statement(self, seconds: float) -> AsyncIterator[Connection]:
+        connection = await self._take()
+        try:
             with _Answers(self, connection):
-                return changed_rows(await connection.execute(sql, *args, timeout=seconds))
+                if self._is_pooled:
+                    begin = f"begin isolation level read committed; {self._set_local}"
+                    await connection.execute(begin, timeout=seconds)
+                yield connection
+                if self._is_pooled:
+                    await connection.execute("commit", timeout=seconds)
+        finally:
+            self._give_back(connection)  # one whose statement failed is still in the transaction, and goes
 
     def drop_idle(self) -> None:
         """Forget every connection that is not lent."""
@@ -148,7 +194,7 @@ class Pool:
                     return connection
                 self._open.discard(connection)
                 connection.terminate()
-            connection = await connect(self._url, self.name, self._settings)
+            connection = await connect(self._url, self.name, self._settings, is_pooled=self._is_pooled)
             if not self._is_open:
                 connection.terminate()
                 raise StoreUnavailable(f"{self.name}: the store was stopped")

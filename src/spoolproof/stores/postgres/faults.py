@@ -51,6 +51,8 @@ def is_table_missing(error: BaseException) -> bool:
 def unavailable(store: str, error: BaseException) -> StoreUnavailable:
     """Return our error for one of theirs."""
     text = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    if "unsupported startup parameter" in text:
+        text += "; behind PgBouncer set SPOOLPROOF_LISTEN=off"
     return StoreUnavailable(f"{store}: {text}")
 
 

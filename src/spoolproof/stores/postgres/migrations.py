@@ -15,7 +15,11 @@ from spoolproof.stores.migrations import applied, load, script
 from spoolproof.stores.postgres.connections import Connection, Pool
 
 _LOCK = 0x73706F6F6C  #: "spool": the advisory lock's number, the same in every release
-_HAS_VERSIONS = "select to_regclass('spoolproof.schema_version') is not null"
+_NO_LIMIT = "select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'"  #: from 17 on
+# not to_regclass: in a transaction that has waited for the lock it may answer from before the wait
+_HAS_VERSIONS = """
+select exists (
+  select 1 from pg_catalog.pg_tables where schemaname = 'spoolproof' and tablename = 'schema_version')"""
 _FOUND = "select coalesce(max(version), 0) from spoolproof.schema_version"
 
 
@@ -32,9 +36,9 @@ class PostgresMigrations:
         return self._steps[-1].version
 
     async def found(self) -> int:
-        async with self._upkeep.connection() as connection:
-            with self._upkeep.answers(connection):
-                return await _found(connection)
+        if not await self._upkeep.fetch_value(_HAS_VERSIONS):
+            return 0
+        return int(await self._upkeep.fetch_value(_FOUND))
 
     async def apply(self) -> list[str]:
         names = []
@@ -53,13 +57,14 @@ class PostgresMigrations:
         seconds = limits.MAINTENANCE_STATEMENT_SECONDS
         async with self._upkeep.connection() as connection:
             with self._upkeep.answers(connection):
-                async with connection.transaction():
-                    await connection.execute(f"select pg_advisory_xact_lock({_LOCK})", timeout=seconds)
-                    if step.version <= await _found(connection):
-                        return False
+                transaction = await self._upkeep.begin(connection)
+                await connection.execute(f"{_NO_LIMIT}; select pg_advisory_xact_lock({_LOCK})", timeout=seconds)
+                is_needed = step.version > await _found(connection)
+                if is_needed:
                     await connection.execute(step.sql, timeout=seconds)
                     await connection.execute(_noting(step), timeout=seconds)
-                    return True
+                await transaction.commit()
+                return is_needed
 
 
 async def _found(connection: Connection) -> int:

@@ -43,14 +43,19 @@ _SUPPORTED = ("asyncpg.Connection", *sqlalchemy_handles.SUPPORTED)
 
 
 class PostgresStore:
-    """Implements `ports.store.Store`. url: `postgresql://…` as asyncpg takes it, query parameters included."""
+    """Implements `ports.store.Store`.
+
+    url: `postgresql://…` as asyncpg takes it, query parameters included. listen: False behind a pooler in transaction
+    mode, where nothing of a session lasts.
+    """
 
     def __init__(self, url: str, *, clock: Clock, ids: Ids, outbox_rows_max: int, listen: bool, spawn: Spawn) -> None:
         self._name = name = redact_url(url)
         self._spawn = spawn
-        self._work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX)
-        self._relay = Pool(url, name, size_max=1, settings=RELAY_SETTINGS)
-        self._upkeep = Pool(url, name, size_max=limits.POSTGRES_UPKEEP_CONNECTIONS_MAX)
+        self._is_pooled = pooled = not listen
+        self._work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX, is_pooled=pooled)
+        self._relay = Pool(url, name, size_max=1, is_pooled=pooled, settings=RELAY_SETTINGS)
+        self._upkeep = Pool(url, name, size_max=limits.POSTGRES_UPKEEP_CONNECTIONS_MAX, is_pooled=pooled)
         self._pools = (self._work, self._relay, self._upkeep)
         self._identity = Identity(self._upkeep)
         self._own_database: WeakSet[Connection] = WeakSet()  # users' connections known to lead to it
@@ -87,10 +92,9 @@ class PostgresStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OwnTransaction]:
         async with self._work.connection() as connection:
-            transaction = connection.transaction()
             with self._work.answers(connection):
                 async with asyncio.timeout(limits.STATEMENT_SECONDS):
-                    await transaction.start()
+                    transaction = await self._work.begin(connection)
             tx = PostgresTransaction(connection, self._name)
             watch = _Watch(connection, self)
             try:
@@ -111,7 +115,7 @@ class PostgresStore:
             finally:
                 watch.stop()
                 connection.before_savepoint = None
-            if tx.is_exposed:
+            if tx.is_exposed and not self._is_pooled:
                 await _reset(connection)
 
     async def adopt(self, handle: object) -> StoreTransaction:

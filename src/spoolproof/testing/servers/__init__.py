@@ -1,4 +1,4 @@
-"""Private RabbitMQ and PostgreSQL servers for tests, drills and demonstrations. Linux only.
+"""Private RabbitMQ, PostgreSQL and PgBouncer servers for tests, drills and demonstrations. Linux only.
 
     with RabbitMQServer() as rabbitmq, PostgresServer() as postgres:
         url = rabbitmq.create_vhost("orders")
@@ -13,8 +13,9 @@ process kills the servers and removes the directory.
 
 from __future__ import annotations
 
+from spoolproof.testing.servers.pgbouncer import PgBouncerServer
 from spoolproof.testing.servers.postgres import PostgresServer
 from spoolproof.testing.servers.process import ServerFailed
 from spoolproof.testing.servers.rabbitmq import RabbitMQServer
 
-__all__ = ["PostgresServer", "RabbitMQServer", "ServerFailed"]
+__all__ = ["PgBouncerServer", "PostgresServer", "RabbitMQServer", "ServerFailed"]
