@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -48,7 +49,26 @@ _WEIGHTIEST = (
     Kind.DEADLINE,
     Kind.LOCAL,
 )
-_unclassified: WeakSet[type[BaseException]] = WeakSet()  #: classes that were logged already
+_OUTAGES = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT})
+_CAUSES_MAX = 5  #: how deep to look
+
+#: Mistakes in code, wherever they are raised, and whatever derives from them; and our own errors that say nothing else.
+_BUGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SpoolproofError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+_told: WeakSet[type[BaseException]] = WeakSet()  #: classes that nobody knows and that were logged
 
 
 class Classifier:
@@ -160,6 +180,15 @@ class Classifier:
 
         has_started: whether the function ran at all. elapsed_seconds: for how long. blame_seconds: from when on a
         caller who gives up has waited long enough to blame the dependency; None never does."""
+        verdict = self._judged(error, has_started, elapsed_seconds, blame_seconds)
+        if verdict is None and isinstance(error, Exception):
+            verdict = self._of_cause(error)
+        return _unclassified(error) if verdict is None else verdict
+
+    def _judged(
+        self, error: BaseException, has_started: bool, elapsed_seconds: float, blame_seconds: float | None
+    ) -> Verdict | None:
+        """Return what the error itself says; None for a class that nobody knows."""
         if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
             return verdict_of(Kind.CANCELLED, is_unknown=has_started, reason="cancelled")
         if isinstance(error, CallRejected):
@@ -179,7 +208,27 @@ class Classifier:
                 return verdict_of(kind, is_unknown=unknown, retry_after_seconds=asked, reason=text_of(error))
         if isinstance(error, ExceptionGroup):
             return self._of_members(error, has_started, elapsed_seconds, blame_seconds)
-        return _built_in(error)
+        return _known(error)
+
+    def _of_cause(self, error: Exception) -> Verdict | None:
+        """Return what the error means that this one was raised for, as far as that is known.
+
+        A cause that was named counts whatever it is. One that was only being handled may be another call's: a rejection
+        or a 404 of the cache must not excuse the database that was asked instead. A bug says nothing: drivers look
+        things up on their way."""
+        is_named = True
+        carried: object = error
+        for _ in range(_CAUSES_MAX):
+            cause = ask(carried, "__cause__")
+            if cause is None and not ask(carried, "__suppress_context__"):
+                cause, is_named = ask(carried, "__context__"), False
+            if not isinstance(cause, Exception):
+                return None
+            verdict = self._judged(cause, True, 0.0, None)
+            if verdict is not None and verdict.kind is not Kind.BUG and (is_named or verdict.kind in _OUTAGES):
+                return replace(verdict, is_unknown=True, reason=text_of(error))
+            carried = cause
+        return None
 
     def _of_members(
         self, group: ExceptionGroup[Exception], has_started: bool, elapsed_seconds: float, blame_seconds: float | None
@@ -244,28 +293,32 @@ def _declared(error: Exception) -> Verdict | None:
     return verdict_of(Kind(declared), is_unknown=is_unknown, retry_after_seconds=asked, reason=text_of(error))
 
 
-def _built_in(error: Exception) -> Verdict:
+def _known(error: Exception) -> Verdict | None:
+    """Return what is known of a class without any rule; None if nothing is."""
     declared = _declared(error)
     if declared is not None:
         return declared
     foreign = verdict_of_foreign(error, AMBIENT.now())
     if foreign is not None:
-        return verdict_of(
-            Kind(foreign.kind or Kind.BUG),
-            is_unknown=foreign.is_unknown,
-            retry_after_seconds=foreign.retry_after_seconds,
-            reason=text_of(error),
-        )
-    is_builtin = type(error).__module__ == "builtins" and type(error) is not Exception
-    if not is_builtin and type(error) not in _unclassified:
-        _unclassified.add(type(error))
+        return replace(foreign, reason=text_of(error))
+    if isinstance(error, _BUGS):
+        return verdict_of(Kind.BUG, is_unknown=type(error).__module__ != "builtins", reason=text_of(error))
+    return None
+
+
+def _unclassified(error: BaseException) -> Verdict:
+    """Take an error that nobody knows for one of the dependency: an outage of a driver that no table has must open the
+    breaker. Its effect may have happened, so only an idempotent call is made again."""
+    kind = type(error)
+    if kind not in _told:
+        _told.add(kind)
         logger.warning(
-            "policies.unclassified class=%s.%s: taken for a bug whose effect may have happened; classify it with "
-            "classify=Classifier()",
-            type(error).__module__,
-            type(error).__qualname__,
+            "policies.unclassified class=%s.%s: taken for a failure of the dependency whose effect may have happened; "
+            "classify it with classify=Classifier()",
+            kind.__module__,
+            kind.__qualname__,
         )
-    return verdict_of(Kind.BUG, is_unknown=not is_builtin, reason=text_of(error))
+    return verdict_of(Kind.TRANSIENT, is_unknown=True, reason=text_of(error))
 
 
 def text_of(error: BaseException) -> str:

@@ -2,8 +2,8 @@
 
 Nothing is imported: classes are matched by qualified names in their MRO, statuses by the attributes that hold them. So
 a library that is not installed costs nothing, and one that is needs no adapter. Sources: RFC 9110 (HTTP), RFC 6585
-(429), PostgreSQL's table of error codes (appendix A of its manual), gRPC's "Status codes and their use in gRPC",
-botocore's `retries/standard.py` (the codes AWS throttles with).
+(429), PEP 249 (Python's database drivers), PostgreSQL's table of error codes (appendix A of its manual), gRPC's "Status
+codes and their use in gRPC", botocore's `retries/standard.py` (the codes AWS throttles with).
 
 A client that tries again by itself hides what became of its first try: "refused" at the last one does not say that
 nothing was sent. Redis clients do so unless told otherwise, so their ConnectionError stays unknown whatever it says;
@@ -34,6 +34,7 @@ from spoolproof.policies.foreign_table import (
     NOT_SENT,
     OVERLOADED,
     REFUSED,
+    REFUSED_BY_DATABASE,
     TEXTS,
     TIMED_OUT,
     Meaning,
@@ -92,7 +93,7 @@ def _meaning(error: BaseException, depth: int = 0) -> Meaning | None:
         return found
     name = name_in_table(type(error))
     if not name:
-        return None
+        return _of_database(type(error))
     if name not in CARRIERS or depth == _CARRIED_MAX:
         return _of_text(name, error) or CLASSES[name]
     carried = _carried(error)
@@ -137,12 +138,13 @@ def _message(error: BaseException) -> str:
 
 
 def http_status(holder: object) -> int | None:
-    """Return the HTTP status an exception or response carries (`status` or `status_code`, 100 to 599)."""
+    """Return the HTTP status an exception or response carries (`status`, `status_code` or `http_status`, 100
+    to 599)."""
     if isinstance(holder, Mapping):  # botocore
         metadata = holder.get("ResponseMetadata")
         status = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
         return status if isinstance(status, int) and 100 <= status <= 599 else None
-    for name in ("status", "status_code"):
+    for name in ("status", "status_code", "http_status"):
         status = ask(holder, name)
         if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
             return int(status)
@@ -218,6 +220,12 @@ def _sqlstate(error: BaseException) -> str | None:
             if isinstance(state, str) and len(state) == 5:
                 return state
     return None
+
+
+def _of_database(kind: type[BaseException]) -> Meaning | None:
+    """Drivers have the class names of PEP 249, SQLSTATEs only some of them."""
+    names = {base.__name__ for base in kind.__mro__}
+    return REFUSED if "DatabaseError" in names and names & REFUSED_BY_DATABASE else None
 
 
 def _meaning_of_sqlstate(state: str) -> Meaning | None:

@@ -134,6 +134,9 @@ CARRIERS = frozenset(
     }
 )
 
+#: Classes of PEP 249, in every database driver under the same names: it has answered, and will answer the same again.
+REFUSED_BY_DATABASE = frozenset({"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError"})
+
 #: Texts that say what a class does not: the class, and what its message contains.
 TEXTS: tuple[tuple[str, str, Meaning], ...] = (
     ("redis.exceptions.ConnectionError", "No connection available", LOCAL),

@@ -19,6 +19,7 @@ from spoolproof.errors import (
     BrokerUnavailable,
     BulkheadFull,
     DeadlineExceeded,
+    InvariantViolated,
     OutboxFull,
     PolicyConfigError,
     PolicyUsageError,
@@ -26,7 +27,18 @@ from spoolproof.errors import (
     StoreUnavailable,
     ThreadsExhausted,
 )
-from spoolproof.policies import Bulkhead, Classifier, Kind, Policy, Retry, Timeout, Verdict, report
+from spoolproof.policies import (
+    Breaker,
+    Bulkhead,
+    Classifier,
+    Consecutive,
+    Kind,
+    Policy,
+    Retry,
+    Timeout,
+    Verdict,
+    report,
+)
 from spoolproof.policies.classifier import DEFAULT, redact
 from spoolproof.policies.foreign import retry_after_seconds
 from spoolproof.policies.verdict import Status, verdict_of
@@ -292,7 +304,95 @@ def test_an_error_that_cannot_be_printed_has_a_verdict() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert Kind.BUG is DEFAULT.of_error(Mute()).kind
+    assert Kind.TRANSIENT is DEFAULT.of_error(Mute()).kind
+
+
+# --- classes that nobody knows ---------------------------------------------------------------------------------------
+
+
+def _library(name: str, base: type[Exception] = Exception) -> type[Exception]:
+    """A class as a library that no table knows would define it."""
+    return type(name, (base,), {"__module__": "driver.errors"})
+
+
+Unheard = _library("Unheard")
+WithStatus = type("ServerBusy", (Exception,), {"status": 503, "headers": {"retry-after": "7"}})
+
+
+def _raised(error: Exception, cause: Exception | None = None, handled: Exception | None = None) -> Exception:
+    """The error as it looks when it was raised `from cause`, or while `handled` was."""
+    error.__context__ = cause or handled
+    if cause is not None:
+        error.__cause__ = cause
+    return error
+
+
+_CAUSED: list[tuple[str, Exception, Kind, bool]] = [
+    ("nothing", Unheard(), Kind.TRANSIENT, True),
+    ("refused", _raised(Unheard(), ConnectionRefusedError()), Kind.TRANSIENT, True),
+    ("timed out", _raised(Unheard(), TimeoutError()), Kind.TIMEOUT, True),
+    ("deep", _raised(Unheard(), _raised(Unheard(), _raised(KeyError(), TimeoutError()))), Kind.TIMEOUT, True),
+    ("while timing out", _raised(Unheard(), handled=TimeoutError()), Kind.TIMEOUT, True),
+    ("from a status", _raised(Unheard(), WithStatus()), Kind.OVERLOADED, True),
+    ("from our timeout", _raised(Unheard(), AttemptTimeout(policy="b", timeout_seconds=1)), Kind.TIMEOUT, True),
+    ("from a rejection", _raised(Unheard(), BulkheadFull(policy="b", running=1, queued=0)), Kind.LOCAL, True),
+    (
+        "while handling a rejection",
+        _raised(Unheard(), handled=BulkheadFull(policy="b", running=1, queued=0)),
+        Kind.TRANSIENT,
+        True,
+    ),
+    ("from a rule's", _raised(Unheard(), EOFError()), Kind.PERMANENT, True),
+    ("while handling a rule's", _raised(Unheard(), handled=EOFError()), Kind.TRANSIENT, True),
+    ("from a lookup", _raised(Unheard(), KeyError()), Kind.TRANSIENT, True),
+    ("a library's KeyError", _library("NotFound", KeyError)(), Kind.BUG, True),
+    ("a library's RuntimeError", _library("NoBrokers", RuntimeError)(), Kind.TRANSIENT, True),
+    ("a library's OSError", _library("Disconnected", OSError)(), Kind.TRANSIENT, True),
+    ("an Exception", Exception(), Kind.TRANSIENT, True),
+    ("a mistake", UnboundLocalError(), Kind.BUG, False),
+    ("a mistake after an outage", _raised(AttributeError(), handled=ConnectionRefusedError()), Kind.BUG, False),
+    ("ours", InvariantViolated(), Kind.BUG, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "unknown"), [case[1:] for case in _CAUSED], ids=[case[0] for case in _CAUSED]
+)
+def test_a_class_that_nobody_knows_is_judged_by_its_cause_and_else_blamed_on_the_dependency(
+    error: Exception, kind: Kind, unknown: bool
+) -> None:
+    """An outage of a driver in no table must open its breaker; what may have happened is never called known."""
+    verdict = Classifier().permanent(EOFError).of_error(error)
+
+    assert (kind, unknown) == (verdict.kind, verdict.is_unknown)
+
+
+def test_an_error_without_its_context_is_not_judged_by_it() -> None:
+    """`raise … from None` says that the two have nothing to do with each other."""
+    error = _raised(Unheard(), handled=TimeoutError())
+    error.__suppress_context__ = True
+
+    assert Kind.TRANSIENT is DEFAULT.of_error(error).kind
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_an_outage_in_a_class_that_nobody_knows_opens_the_breaker(
+    make: Callable[..., Policy], idempotent: bool
+) -> None:
+    """And is tried again only where that does no harm."""
+    policy = make(Retry(3, delay_seconds=0), Breaker(Consecutive(3)), idempotent=idempotent, lint_ignore={"W1"})
+    tries: list[int] = []
+
+    async def ask() -> None:
+        tries.append(1)
+        raise Unheard
+
+    await policy.result(ask)
+
+    assert (3 if idempotent else 1, "open" if idempotent else "closed") == (len(tries), policy.state)
+    await policy.result(ask)
+    await policy.result(ask)
+    assert ("open", 3) == (policy.state, len(tries))
 
 
 @pytest.mark.parametrize(

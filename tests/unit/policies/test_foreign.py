@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import errno
 import inspect
+import smtplib
 import socket
+import sqlite3
 import ssl
 import threading
 import urllib.request
@@ -31,12 +33,17 @@ import grpc.aio
 import httpx
 import pika
 import pika.exceptions
+import psycopg
+import psycopg.errors
+import pymysql
+import pymysql.err
 import pytest
 import redis
 import redis._parsers.base
 import redis.exceptions
 import requests
 import requests.adapters
+import sqlalchemy
 import sqlalchemy.exc
 import urllib3
 import urllib3.exceptions
@@ -53,7 +60,7 @@ from spoolproof.errors import (
     PolicyError,
     StoreUnavailable,
 )
-from spoolproof.policies import Classifier, Kind, Verdict
+from spoolproof.policies import Breaker, Classifier, Consecutive, Kind, Policy, Registry, Retry, Verdict
 from spoolproof.policies.classifier import DEFAULT, text_of
 from spoolproof.policies.foreign import seconds_of
 from spoolproof.policies.verdict import SUCCESS, Status
@@ -202,15 +209,15 @@ def test_an_error_means_what_the_table_says(error: BaseException, kind: Kind, un
     assert (kind, unknown) == (verdict.kind, verdict.is_unknown)
 
 
-def test_an_error_that_nobody_knows_is_a_bug_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Retried it might be harmful; dropped it would be lost. Whoever reads the log classifies it."""
+def test_an_error_that_nobody_knows_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log classifies it."""
 
     class Odd(Exception):
         pass
 
     verdicts = [DEFAULT.of_error(Odd()) for _ in range(3)]
 
-    assert {(Kind.BUG, True)} == {(verdict.kind, verdict.is_unknown) for verdict in verdicts}
+    assert {(Kind.TRANSIENT, True)} == {(verdict.kind, verdict.is_unknown) for verdict in verdicts}
     assert 1 == sum("classify it" in record.getMessage() for record in caplog.records)
 
 
@@ -281,7 +288,7 @@ def test_an_rpc_that_cannot_say_its_status_is_judged_by_its_class() -> None:
 
     verdicts = [DEFAULT.of_error(error()) for error in (Lost, Found)]
 
-    assert [(Kind.BUG, True), (Kind.PERMANENT, False)] == [(one.kind, one.is_unknown) for one in verdicts]
+    assert [(Kind.TRANSIENT, True), (Kind.PERMANENT, False)] == [(one.kind, one.is_unknown) for one in verdicts]
 
 
 def test_rules_of_the_user_come_first_and_in_their_order() -> None:
@@ -398,6 +405,91 @@ def _hanging_up(connections_max: int) -> Iterator[int]:
         yield port
         is_over.set()
         thread.join()
+
+
+# --- drivers that are in no table ------------------------------------------------------------------------------------
+
+
+def _by_psycopg(port: int) -> None:
+    psycopg.connect(f"host=127.0.0.1 port={port} connect_timeout=5")
+
+
+def _by_pymysql(port: int) -> None:
+    pymysql.connect(host="127.0.0.1", port=port, connect_timeout=5)
+
+
+def _by_sqlalchemy(port: int) -> None:
+    sqlalchemy.create_engine(f"postgresql+psycopg://127.0.0.1:{port}/db?connect_timeout=5").connect()
+
+
+def _by_smtplib(port: int) -> None:
+    smtplib.SMTP("127.0.0.1", port, timeout=5)
+
+
+@pytest.mark.parametrize("connect", [_by_psycopg, _by_pymysql, _by_sqlalchemy, _by_smtplib])
+@pytest.mark.parametrize("away", ["refusing", "hanging_up"])
+def test_an_outage_of_a_driver_in_no_table_opens_its_breaker(
+    request: pytest.FixtureRequest, connect: Callable[[int], None], away: str
+) -> None:
+    """Taken for a bug it would never be tried again and never open: an outage burnt every message it met."""
+    port = request.getfixturevalue(away)
+    policy = Policy(
+        "db",
+        Retry(2, delay_seconds=0),
+        Breaker(Consecutive(2)),
+        idempotent=True,
+        registry=Registry({}),
+        lint_ignore={"W1"},
+    )
+
+    result = policy.result_sync(connect, port)
+
+    assert (2, "open") == (result.attempts, policy.state)
+    assert result.verdict.kind in (Kind.TRANSIENT, Kind.TIMEOUT)
+
+
+def test_what_a_database_refused_says_nothing_against_it() -> None:
+    """The names of PEP 249: with no SQLSTATE they are all there is, and a duplicate key is no outage."""
+    refused = [
+        pymysql.err.IntegrityError(1062, "Duplicate entry"),
+        pymysql.err.ProgrammingError(1146, "no such table"),
+        sqlite3.IntegrityError("UNIQUE constraint failed"),
+        sqlalchemy.exc.IntegrityError("insert", {}, pymysql.err.IntegrityError(1062, "Duplicate entry")),
+        psycopg.errors.UniqueViolation(),
+    ]
+    away = [pymysql.err.OperationalError(2013, "Lost connection"), sqlite3.OperationalError("database is locked")]
+
+    verdicts = [DEFAULT.of_error(error) for error in [*refused, *away]]
+
+    expected = [(Kind.PERMANENT, False)] * len(refused) + [(Kind.TRANSIENT, True)] * len(away)
+    assert expected == [(one.kind, one.is_unknown) for one in verdicts]
+
+
+def test_clients_that_are_in_no_table_are_judged_by_their_shape() -> None:
+    """As pymongo, elasticsearch, openai, stripe, kafka-python and mysql-connector define and raise theirs."""
+
+    def like(name: str, *bases: type[Exception], **attributes: Any) -> Exception:
+        error = type(name, bases or (Exception,), attributes)()
+        assert isinstance(error, Exception)
+        return error
+
+    reconnect = like("AutoReconnect")
+    transport = like("ConnectionError", errors=())
+    openai = like("APIConnectionError", status_code=None)
+    openai.__cause__ = httpx.ConnectTimeout("", request=REQUEST)
+    openai_busy = like("RateLimitError", status_code=429)
+    stripe = like("APIConnectionError", http_status=None)
+    card = like("CardError", http_status=402)
+    kafka = like("NoBrokersAvailable", RuntimeError)
+    mysql = like("InterfaceError", type("Error", (Exception,), {"sqlstate": None}))
+
+    kinds = [
+        DEFAULT.of_error(error).kind
+        for error in (reconnect, transport, openai, openai_busy, stripe, card, kafka, mysql)
+    ]
+
+    away = Kind.TRANSIENT
+    assert [away, away, away, Kind.RATE_LIMITED, away, Kind.PERMANENT, away, away] == kinds
 
 
 def _by_httpx(port: int) -> None:
