@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from spoolproof.caught import error_line, is_failure, tame
 from spoolproof.errors import CodecError, RegistrationError, UnknownType
 from spoolproof.message import Message
 
@@ -169,8 +170,10 @@ class TypeRegistry:
             return self._decode_older(message, known[0], known[1])
         except DecodeFailure:
             raise
-        except Exception as error:  # a model's own validator may raise anything; all of it is the message's fault
-            raise DecodeFailure("decode", f"{type_name!r}: {type(error).__name__}: {error}") from error
+        except BaseException as error:  # a model's own validator may raise anything; all of it is the message's fault
+            if not is_failure(error):
+                raise
+            raise DecodeFailure("decode", f"{type_name!r}: {error_line(error)}") from tame(error)
 
     def _decode_older(self, message: Message, identity: EventType, model: type) -> object:
         document = msgspec.json.decode(message.body, type=dict[str, Any])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spoolproof.caught import error_line, error_text
 from spoolproof.errors import SpoolproofError
 
 FINE = 0
@@ -54,7 +55,7 @@ class Failure:
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an error means for the one who typed the command."""
-    text = str(error) or type(error).__name__
+    text = error_text(error)
     if isinstance(error, SpoolproofError):
         return Failure(_CODES.get(error.code, FAILED), error.code, text, error.hint)
-    return Failure(FAILED, "failed", f"{type(error).__name__}: {text}", "")
+    return Failure(FAILED, "failed", error_line(error), "")

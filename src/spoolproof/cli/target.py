@@ -8,6 +8,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from spoolproof.caught import error_line
 from spoolproof.cli.exits import Usage
 from spoolproof.service import Service
 
@@ -53,7 +54,7 @@ def _broken(name: str, error: Exception) -> Usage:
     if isinstance(error, SyntaxError):
         place = f" at {error.filename}:{error.lineno}"
     return Usage(
-        f"importing {name!r} failed{place}: {type(error).__name__}: {error}",
+        f"importing {name!r} failed{place}: {error_line(error)}",
         f"python -c 'import {name}' shows the whole traceback",
     )
 

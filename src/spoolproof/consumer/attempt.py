@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 
+from spoolproof.caught import tame
 from spoolproof.clock import Clock
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.failpoints import failpoint
@@ -86,6 +87,7 @@ class Attempts:
     async def _call(self, work: Work, admitted: Admitted, tx: Transaction | None) -> None:
         handler = admitted.handler
         delivery = work.for_handler() if handler.wants_delivery else None
+        untouchable: BaseException | None = None
         caused = handling.set(work.message)
         try:
             with within_delivery(is_again=work.is_again):
@@ -93,8 +95,14 @@ class Attempts:
                 result = await within(running, handler.timeout_seconds, self._clock)
         except Ack:
             result = None
+        except BaseException as error:
+            untouchable = tame(error)
+            if untouchable is error:
+                raise
         finally:
             handling.reset(caused)
+        if untouchable is not None:
+            raise untouchable
         if isinstance(result, Outcome) and not isinstance(result, Ack):
             raise result
         failpoint("consumer.after_handler")

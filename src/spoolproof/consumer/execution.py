@@ -15,6 +15,7 @@ import math
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
+from spoolproof.caught import cancellations, error_line, is_failure
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.attempt import Attempts
@@ -133,9 +134,12 @@ class Execution:
                     return
                 held_until = math.inf
                 continue
+            asked = cancellations()
             try:
                 await self._attempts.make(work, admitted)
-            except Exception as error:
+            except BaseException as error:
+                if not is_failure(error, asked):
+                    raise
                 if not self._is_held(work, error) and await self._fail(work, admitted.handler, error):
                     return
             else:
@@ -145,14 +149,14 @@ class Execution:
     async def _may_run(self, work: Work, *, until: float) -> bool:
         return await self._gate.wait(until=until) and await self._room.wait(work.queue, until=until)
 
-    def _is_held(self, work: Work, error: Exception) -> bool:
+    def _is_held(self, work: Work, error: BaseException) -> bool:
         """Whether the same attempt is made again, uncounted, when what it met is over."""
         match error:
-            case OutboxFull() if work.messages <= error.maximum:
-                self._room.refused(work.queue, error, work.messages)
-            case Unavailable() | StoreBusy() | WindowFull():
+            case OutboxFull() as full if work.messages <= full.maximum:
+                self._room.refused(work.queue, full, work.messages)
+            case (Unavailable() | StoreBusy() | WindowFull()) as away:
                 self._room.stays(work.queue)
-                self._gate.shut(error)
+                self._gate.shut(away)
             case TransactionTooLong() if work.has_run:  # this process stood still while it recorded the success
                 self._room.stays(work.queue)
             case _:
@@ -171,7 +175,7 @@ class Execution:
 
     # --- fail --------------------------------------------------------------------------------------------------------
 
-    def _decide(self, work: Work, handler: Handler, error: Exception) -> Decision:
+    def _decide(self, work: Work, handler: Handler, error: BaseException) -> Decision:
         now = self._clock.now()
         deferred_at = work.first_deferred_at
         gate = state_of(handler.gates)
@@ -191,17 +195,16 @@ class Execution:
         else:
             work.first_deferred_at = deferred_since(error, deferred_at, now, gate=gate)
         logger.warning(
-            "consumer.failed queue=%s id=%s attempt=%d decision=%s error=%s: %s",
+            "consumer.failed queue=%s id=%s attempt=%d decision=%s error=%s",
             work.queue,
             work.message.id,
             work.failed,
             type(decision).__name__,
-            type(error).__name__,
-            error,
+            error_line(error),
         )
         return decision
 
-    async def _fail(self, work: Work, handler: Handler, error: Exception) -> bool:
+    async def _fail(self, work: Work, handler: Handler, error: BaseException) -> bool:
         """Do what follows a failed attempt; False if that is to run it again."""
         failpoint("consumer.after_failure")
         decision = self._decide(work, handler, error)
@@ -237,7 +240,7 @@ class Execution:
         failpoint("retry.after_copy")
         return None
 
-    async def _bury(self, work: Work, reason: str, error: Exception | None, detail: str) -> None:
+    async def _bury(self, work: Work, reason: str, error: BaseException | None, detail: str) -> None:
         """Make it a dead letter, durable on return; waits out an outage of the store."""
         record = consumer_dead_letter(
             id=self._ids.message_id(),

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.caught import error_line
 from spoolproof.codec import event_type_of
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.policy_gate import GatingPolicy
@@ -217,7 +218,7 @@ def _arguments(
     try:
         hints = typing.get_type_hints(function)
     except Exception as error:  # an annotation may name anything; whatever evaluating it raises is the reason to show
-        faults.append(f"its annotations cannot be read: {error}")
+        faults.append(f"its annotations cannot be read: {error_line(error)}")
         return []
     expected = {dict if isinstance(model, str) else model for model in models}
     arguments: list[tuple[str, Argument]] = []

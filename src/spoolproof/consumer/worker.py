@@ -26,6 +26,7 @@ from spoolproof.ports.broker import Delivery as BrokerDelivery
 logger = logging.getLogger("spoolproof.consumer")
 
 _IDLE_SECONDS = 5.0
+_TROUBLE_SECONDS = 1.0
 
 
 class Worker:
@@ -142,7 +143,12 @@ class Worker:
         except Exception:
             # nothing in the product expects this: the broker delivers again, and past its limit dead-letters by itself
             logger.exception("consumer.execution_failed queue=%s id=%s", self.queue, delivery.message.id)
+            await asyncio.sleep(_TROUBLE_SECONDS)  # or it would come fifty times in a second
             delivery.nack()
+        except BaseException:
+            if not self._is_draining:  # the lane was cancelled by its handler: it goes on, so this must not be kept
+                delivery.nack()
+            raise
         finally:
             self.in_flight -= 1
         return True

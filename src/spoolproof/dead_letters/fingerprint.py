@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from spoolproof import limits
+from spoolproof.caught import class_name
 
 _FRAMES = 5
 _OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
@@ -24,32 +24,6 @@ def fingerprint_of(reason: str, error: BaseException | None) -> str:
         parts.append(class_name(error))
         parts.extend(_user_frames(error.__traceback__))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def class_name(error: BaseException) -> str:
-    """Return the class of an exception as `module.Name`, without the module for built-in ones."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def stack_of(error: BaseException) -> str:
-    """Return the traceback as text, its start cut to 8 KiB and marked `…`; the innermost frames are kept."""
-    text = "".join(traceback.format_exception(error))
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= limits.STACK_BYTES_MAX:
-        return storable_text(text)
-    return storable_text("…" + encoded[-limits.STACK_BYTES_MAX :].decode(errors="ignore"))
-
-
-def error_text(error: BaseException, characters_max: int = 500) -> str:
-    """Return what an exception says in at most `characters_max` characters; its class if it says nothing."""
-    text = storable_text(str(error)) or class_name(error)
-    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
-
-
-def storable_text(text: str) -> str:
-    """Return the text with what no store can keep replaced: NUL (PostgreSQL) and lone surrogates (UTF-8)."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="replace").decode()
 
 
 def _user_frames(trace: TracebackType | None) -> list[str]:

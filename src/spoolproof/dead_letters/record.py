@@ -8,7 +8,8 @@ from datetime import datetime
 import msgspec
 
 from spoolproof import limits
-from spoolproof.dead_letters.fingerprint import class_name, error_text, fingerprint_of, stack_of, storable_text
+from spoolproof.caught import class_name, error_text, stack_of, storable_text
+from spoolproof.dead_letters.fingerprint import fingerprint_of
 from spoolproof.message import HISTORY, OWN_HEADERS, Message
 from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord
 

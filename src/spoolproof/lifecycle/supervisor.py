@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from spoolproof.backoff import RandomSource, full_jitter_seconds
+from spoolproof.caught import cancellations, error_line, is_failure, tame
 from spoolproof.clock import Clock
 from spoolproof.errors import InvariantViolated, SpoolproofError, Unavailable
 from spoolproof.folding import FoldedLog
@@ -111,12 +112,15 @@ class Supervisor:
         causes: set[str] = set()
         while loop not in self._quiet:
             self._ticks[loop] = self._clock.monotonic()
+            asked = cancellations()
             try:
                 await loop.run_once()
             except Unavailable as error:
                 failures += 1
                 self._outages.met(loop.name, error)
-            except Exception as error:
+            except BaseException as error:
+                if not is_failure(error, asked):
+                    raise
                 failures += 1
                 causes.add(type(error).__name__)
                 self._tell_failure(loop, error, failures)
@@ -132,16 +136,16 @@ class Supervisor:
                 )
             )
 
-    def _tell_failure(self, loop: Loop, error: Exception, failures: int) -> None:
+    def _tell_failure(self, loop: Loop, error: BaseException, failures: int) -> None:
         kind = type(error).__name__
+        error = tame(error)
         is_bug = not isinstance(error, SpoolproofError) or isinstance(error, InvariantViolated)
         self._log.error(
             (loop.name, kind),
-            "loop.failed name=%s failures=%d error=%s: %s; its turn is tried again",
+            "loop.failed name=%s failures=%d error=%s; its turn is tried again",
             loop.name,
             failures,
-            kind,
-            error,
+            error_line(error),
             exc_info=error if is_bug else None,
         )
 
@@ -151,9 +155,20 @@ class Supervisor:
             self._log.over((loop.name, kind))
         causes.clear()
 
+    def _turn_on(self, ended: asyncio.Task[None]) -> None:
+        """Let a loop go on whose task somebody else has cancelled; a handler can, and no loop ends for that."""
+        for loop, task in self._loops.items():
+            if task is ended and loop not in self._quiet:
+                logger.error("loop.cancelled name=%s: by other code than the service's; it goes on", loop.name)
+                self._loops[loop] = self.spawn(self._turn(loop), loop.name)
+                return
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
+            if task in self._loops.values():
+                # later: an event loop that is being closed cancels everything, and has no later
+                self._clock.call_at(self._clock.monotonic() + _RETRY_FIRST_SECONDS, lambda: self._turn_on(task))
             return
         error = task.exception()
         if error is None:

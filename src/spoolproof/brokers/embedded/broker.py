@@ -30,6 +30,7 @@ from spoolproof.brokers.embedded.delivery import EmbeddedSubscription
 from spoolproof.brokers.embedded.ownership import Ownership
 from spoolproof.brokers.embedded.publishing import Window
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
+from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, SpoolproofError, Unavailable
 from spoolproof.failpoints import failpoint
@@ -184,7 +185,7 @@ class EmbeddedBroker:
                 while True:
                     await self._turn()
             except Exception as error:  # whatever it is: a broker that no longer turns must not look connected
-                self._last_error = f"{type(error).__name__}: {error}"
+                self._last_error = error_line(error)
                 self._set_state(ConnectionState.DISCONNECTED)
                 is_bug = not isinstance(error, SpoolproofError | OSError)
                 logger.warning("broker.away path=%s error=%s", self._path, self._last_error, exc_info=is_bug)
@@ -331,7 +332,7 @@ class EmbeddedBroker:
 
     def _note_trouble(self, error: BaseException) -> None:
         self._trouble = error
-        self._last_error = f"{type(error).__name__}: {error}"
+        self._last_error = error_line(error)
         self._set_state(ConnectionState.DISCONNECTED)
         self._bell.set()
 
