@@ -108,6 +108,12 @@ RPC_SECONDS = 5.0
 """A broker that leaves a question unanswered for this long is taken for dead."""
 DECLARE_SECONDS = 30.0
 """A new quorum queue elects a leader and touches the disk; on a busy cluster that is seconds, not milliseconds."""
+TOPOLOGY_CHECK_SECONDS = 60.0
+"""How often it is looked whether all that was declared is there; far below the six minutes of an unroutable row."""
+TOPOLOGY_REPAIR_SECONDS = 1.0
+"""How often at most while messages say that something is missing."""
+VANISHED_KEPT_SECONDS = 600.0
+"""How long an issue tells of what had vanished: what was in a queue is lost, and somebody should know."""
 SETUP_SECONDS = 120.0
 """Declaring everything and opening every subscription on a new connection; dozens of queues are normal."""
 LATE_CONFIRMS_MAX = 64

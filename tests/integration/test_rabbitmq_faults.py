@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pika
 import pytest
@@ -203,15 +204,17 @@ async def test_unrouted_under_load_is_never_counted_as_delivered(
     """L2: the broker acks what it returns, often many with one ack."""
     topology = make_topology()
     queue = topology.queues[0].name
-    broker = make_broker()
-    await broker.start(topology)
+    subscriber = make_broker()
+    await subscriber.start(topology)
+    broker = make_broker()  # of a service that publishes, and knows nothing of the queue
+    await broker.start(replace(topology, queues=()))
     load = Load(broker)
     running = asyncio.create_task(load.run())
-    operator = make_broker()  # binds again by declaring again
     await eventually(lambda: len(load.ids(Confirmed)) > 500)
 
     await asyncio.to_thread(_unbind, rabbitmq_url, queue, topology.exchange, "test.happened")
     await eventually(lambda: len(load.ids(Returned)) > 500, BACK_SECONDS)
+    operator = make_broker()  # binds again by declaring again
     await operator.start(topology)
     before = len(load.ids(Confirmed))
     await eventually(lambda: len(load.ids(Confirmed)) > before + 500, BACK_SECONDS)

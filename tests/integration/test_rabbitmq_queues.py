@@ -150,6 +150,58 @@ async def test_a_deleted_queue_is_reported_made_again_and_consumed_again(
     assert f"topology.queue_missing queue={queue}" in caplog.text
 
 
+Delete = Callable[[Any, Topology], object]
+
+
+@pytest.mark.parametrize(
+    ("delete", "destination", "lost"),
+    [
+        (lambda channel, topology: channel.queue_delete(f"{topology.service}.delay.1s"), "delay:1", "queue"),
+        (lambda channel, topology: channel.exchange_delete(f"{topology.service}.delay.1s"), "delay:1", "exchange"),
+        (lambda channel, topology: channel.exchange_delete(topology.exchange), "events", "exchange"),
+        (lambda channel, topology: unbind(channel, topology), "events", None),
+    ],
+    ids=["delay queue", "delay exchange", "event exchange", "binding"],
+)
+async def test_what_we_declared_and_miss_is_declared_again_and_what_needs_it_waits(
+    rabbitmq_url: str,
+    make_broker: Make,
+    caplog: pytest.LogCaptureFixture,
+    delete: Delete,
+    destination: str,
+    lost: str | None,
+) -> None:
+    """Deleted by mistake, it was never made again: retries blocked their lanes and accepted events became dead letters,
+    counted as if nobody had ever subscribed to them."""
+    topology = make_topology()
+    queue = topology.queues[0].name
+    broker = make_broker()
+    await broker.start(topology)
+    arrivals, _ = await consume(broker, queue)
+    await eventually(lambda: broker.status().issues == ())
+    await asyncio.to_thread(as_operator, rabbitmq_url, lambda channel: delete(channel, topology))
+
+    outgoing = make_outgoing(destination=destination, routing_key=queue if destination == "delay:1" else None)
+    outcomes: list[PublishOutcome] = []
+
+    async def is_taken() -> bool:
+        outcomes.extend(await publish(broker, outgoing))
+        return outcomes[-1] == Confirmed()
+
+    await eventually(is_taken, CONNECT_SECONDS)
+    await arrivals.reach(1)
+    assert [outgoing.message.id] == arrivals.ids
+    assert {Barred, Confirmed} == {type(one) for one in outcomes}
+    assert (lost is None) or any(f"{lost} " in issue and "vanished" in issue for issue in broker.status().issues)
+    assert (lost is None) or f"topology.{lost}_missing" in caplog.text
+    assert "broker.barred" in caplog.text
+    assert "broker.admitted" in caplog.text
+
+
+def unbind(channel: Any, topology: Topology) -> None:
+    channel.queue_unbind(topology.queues[0].name, topology.exchange, "test.happened")
+
+
 async def test_a_queue_that_vanished_while_we_were_away_is_reported_before_it_is_made_again(
     rabbitmq: RabbitMQServer, rabbitmq_url: str, make_broker: Make
 ) -> None:

@@ -76,15 +76,15 @@ class RabbitMQBroker:
 
     async def start(self, topology: Topology) -> None:
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs a traceback per failed attempt; we log a line
-        self._declarer = Declarer(topology)
+        self._declarer = Declarer(topology, self._clock)
         self._publisher = Publisher(
             topology=topology,
             clock=self._clock,
             spawn=self._spawn,
             abort=lambda reason: publish.abort(reason),
-            missing=lambda: None,
+            missing=lambda: consumers.check(),
         )
-        self._consumers = Consumers(
+        self._consumers = consumers = Consumers(
             self._declarer,
             clock=self._clock,
             spawn=self._spawn,
@@ -96,7 +96,7 @@ class RabbitMQBroker:
         self._connections = (publish, consume)
         for connection in self._connections:
             self._spawn(connection.run(), f"rabbitmq.{connection.name}")
-        self._spawn(self._watch(self._publisher), "rabbitmq.watch")
+        self._spawn(self._watch(self._publisher, consumers), "rabbitmq.watch")
         if self._is_required:
             await self._until_connected()
 
@@ -161,13 +161,14 @@ class RabbitMQBroker:
             await self.stop()
             raise errors[0]
 
-    async def _watch(self, publisher: Publisher) -> None:
+    async def _watch(self, publisher: Publisher, consumers: Consumers) -> None:
         while True:
             await self._clock.sleep(_TICK_SECONDS)
             publisher.tick()
+            consumers.check(limits.TOPOLOGY_CHECK_SECONDS)
 
     def _issues(self) -> list[str]:
-        issues = [] if self._declarer is None else list(self._declarer.issues.values())
+        issues = [] if self._declarer is None else self._declarer.issues()
         issues += [] if self._publisher is None else self._publisher.issues()
         issues += [] if self._consumers is None else self._consumers.issues()
         for connection in self._connections or ():

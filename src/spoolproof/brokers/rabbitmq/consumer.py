@@ -1,8 +1,8 @@
 """Subscriptions on the consume connection: each on a channel of its own, each back after every loss.
 
 A subscription is lost with its connection, when the broker closes its channel (consumer timeout, queue missing) or
-cancels the consumer (queue deleted, node gone). Then the queue is looked for first: one that vanished is reported
-before it is declared again, never silently. The old channel stays until what was delivered on it is settled.
+cancels the consumer (queue deleted, node gone). Then the topology is looked at first: what vanished is reported before
+it is declared again, never silently. The old channel stays until what was delivered on it is settled.
 
 After `basic_cancel` pika itself sends back what still arrives before Cancel-Ok; each costs a delivery count, so a
 cancel is only for draining.
@@ -11,6 +11,7 @@ cancel is only for draining.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -149,11 +150,14 @@ class Consumers:
         self._declared = declared
         self._connection: Connection | None = None
         self._subscriptions: list[RabbitMQSubscription] = []
+        self._checked_at = -math.inf
+        self._is_checking = False
 
     async def opened(self, connection: Connection) -> None:
         await self._declarer.apply(connection)
         self._declared()
         self._connection = connection
+        self._checked_at = self._clock.monotonic()
         for subscription in list(self._subscriptions):
             if not subscription.is_active and not subscription.is_cancelled:
                 await self._open(subscription, connection)
@@ -165,6 +169,16 @@ class Consumers:
 
     def blocked(self, is_blocked: bool) -> None:
         """Never a matter here: an alarm stops only connections that publish."""
+
+    def check(self, after_seconds: float = limits.TOPOLOGY_REPAIR_SECONDS) -> None:
+        """Look soon whether the topology is complete and declare what is not, unless that was done just now.
+
+        after_seconds: how old the last look may be.
+        """
+        is_due = self._clock.monotonic() - self._checked_at >= after_seconds
+        if self._connection is not None and is_due and not self._is_checking:
+            self._is_checking = True
+            self._spawn(self._check(self._connection), "rabbitmq.topology")
 
     async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> RabbitMQSubscription:
         self._subscriptions = [one for one in self._subscriptions if not one.is_cancelled]
@@ -184,6 +198,18 @@ class Consumers:
             for one in self._subscriptions
             if not one.is_active and not one.is_cancelled and one.last_error
         ]
+
+    async def _check(self, connection: Connection) -> None:
+        try:
+            await self._declarer.check(connection)
+        except ChannelClosed:
+            return  # with its connection; the next one begins with a look of its own
+        except BrokerUnavailable as error:
+            if connection is self._connection:
+                self._abort(str(error))
+        finally:
+            self._is_checking = False
+            self._checked_at = self._clock.monotonic()
 
     async def _open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
         """Open now, or keep trying in the background when the broker refuses this one queue."""
@@ -206,13 +232,13 @@ class Consumers:
             )
 
     async def _reopen_until_open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
-        """Look for the queue, declare it again if it vanished, and consume; a new connection takes over from here."""
+        """Declare what vanished and consume; a new connection takes over from here."""
         pause = 0.0
         while connection is self._connection and not subscription.is_cancelled and not subscription.is_active:
             await self._clock.sleep(pause)
             pause = min(limits.RESUBSCRIBE_MAX_SECONDS, max(limits.RESUBSCRIBE_FIRST_SECONDS, 2 * pause))
             try:
-                await self._declarer.restore(connection, subscription.queue)
+                await self._declarer.check(connection)
                 await subscription.open(connection)
             except ChannelClosed as refusal:
                 subscription.last_error = str(refusal)

@@ -11,11 +11,18 @@ queue: nothing waits behind a longer delay. `<service>.retry` has an alternate e
 would otherwise stop its whole tier.
 
 Nothing is deleted, and arguments are never changed: a queue that exists with others is used as it is and listed.
+
+What was declared and is gone later is declared again, loudly: it is looked for after every reconnect, once a minute,
+and whenever a publish or a consumer misses something. A binding cannot be looked for; it is simply made again, which
+costs nothing when it is there. So the queue of a service that only consumes is bound again to an exchange that another
+service has made anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +31,13 @@ from spoolproof import limits
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel
 from spoolproof.brokers.topics import topic_matches
+from spoolproof.clock import Clock
 from spoolproof.message import EVENTS, Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
 
 logger = logging.getLogger("spoolproof.broker")
 
-_NOT_FOUND = 404
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _RELIABLE: dict[str, Any] = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",
@@ -155,56 +163,81 @@ def is_expected(topology: Topology) -> Callable[[Outgoing], bool]:
 class Declarer:
     """Brings a plan into being on a connection and remembers what was not as it should be."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, clock: Clock) -> None:
         self._plan = plan_of(topology)
+        self._clock = clock
+        self._lock = asyncio.Lock()  # one at a time: several subscriptions may miss their queues at once
         self._has_declared = False
-        self.issues: dict[str, str] = {}
+        self._checked_at = -math.inf
+        self._gone: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._vanished: dict[str, tuple[str, float]] = {}
         self.as_is: set[str] = set()
         """Queues that exist with other arguments than ours."""
 
+    def issues(self) -> list[str]:
+        """Return a sentence for all that is not as it should be, or was not a few minutes ago."""
+        since = self._clock.monotonic() - limits.VANISHED_KEPT_SECONDS
+        self._vanished = {what: kept for what, kept in self._vanished.items() if kept[1] >= since}
+        return [*(text for text, _ in self._vanished.values()), *self._refused.values()]
+
     async def apply(self, connection: Connection) -> None:
-        """Declare everything; after a reconnect, first look which queues have vanished.
+        """Declare everything; after a reconnect, first look what has vanished.
 
         Raises BrokerUnavailable, or ChannelClosed with code 0, when the connection is gone.
         """
-        declaring = _Declaring(connection)
-        if self._has_declared:
-            self.issues = {}
-            for queue in self._plan.queues:
-                await self._look(declaring, queue.name)
-        for exchange in self._plan.exchanges:
-            await self._declare_exchange(declaring, exchange)
-        for queue in self._plan.queues:
-            await self._declare_queue(declaring, queue)
-        for binding in self._plan.bindings:
-            await self._bind(declaring, binding)
-        declaring.close()
-        self._has_declared = True
+        async with self._lock:
+            declaring = _Declaring(connection)
+            if self._has_declared:
+                await self._missing(declaring)
+            await self._declare(declaring, self._plan)
+            declaring.close()
+            self._has_declared = True
 
-    async def restore(self, connection: Connection, queue: str) -> None:
-        """Look whether a queue of the plan exists; if it vanished, say so and declare it again.
+    async def check(self, connection: Connection) -> None:
+        """Look whether everything is still there and declare again what is not. Raises as `apply`."""
+        asked_at = self._clock.monotonic()
+        async with self._lock:
+            if self._checked_at > asked_at:
+                return  # somebody else has looked meanwhile
+            declaring = _Declaring(connection)
+            began_at = self._clock.monotonic()
+            missing = await self._missing(declaring)
+            await self._declare(declaring, missing)
+            declaring.close()
+            self._checked_at = began_at
 
-        Somebody else's queue is not ours to declare. Raises BrokerUnavailable, or ChannelClosed with code 0.
-        """
-        if all(plan.name != queue for plan in self._plan.queues):
-            return
-        declaring = _Declaring(connection)
-        if not await self._look(declaring, queue):
-            for plan in self._plan.queues:
-                if plan.name == queue:
-                    await self._declare_queue(declaring, plan)
-            for binding in self._plan.bindings:
-                if binding.queue == queue:
-                    await self._bind(declaring, binding)
-        declaring.close()
+    async def _missing(self, declaring: _Declaring) -> Plan:
+        """Return what is not there, and every binding."""
+        plan = self._plan
+        return Plan(
+            exchanges=tuple([one for one in plan.exchanges if not await self._is_there(declaring, one)]),
+            queues=tuple([one for one in plan.queues if not await self._is_there(declaring, one)]),
+            bindings=plan.bindings,
+        )
 
-    async def _look(self, declaring: _Declaring, queue: str) -> bool:
-        refusal = await declaring.ask("queue_declare", queue=queue, passive=True)
+    async def _is_there(self, declaring: _Declaring, plan: ExchangePlan | QueuePlan) -> bool:
+        kind = "queue" if isinstance(plan, QueuePlan) else "exchange"
+        name = {kind: plan.name}
+        refusal = await declaring.ask(f"{kind}_declare", limits.RPC_SECONDS, **name, passive=True)
         if refusal is None or refusal.code != _NOT_FOUND:
+            self._gone.discard(plan.name)
             return True
-        self.issues[queue] = f"queue {queue} had vanished; what was in it is lost; it was declared again"
-        logger.error("topology.queue_missing queue=%s", queue)
+        lost = "; what was in it is lost" if kind == "queue" else ", with what was bound to it"
+        text = f"{kind} {plan.name} had vanished{lost}; it is declared again"
+        if plan.name not in self._gone:
+            self._gone.add(plan.name)
+            logger.error("topology.%s_missing %s=%s: it is declared again", kind, kind, plan.name)
+        self._vanished[plan.name] = (text, self._clock.monotonic())
         return False
+
+    async def _declare(self, declaring: _Declaring, plan: Plan) -> None:
+        for exchange in plan.exchanges:
+            await self._declare_exchange(declaring, exchange)
+        for queue in plan.queues:
+            await self._declare_queue(declaring, queue)
+        for binding in plan.bindings:
+            await self._bind(declaring, binding)
 
     async def _declare_exchange(self, declaring: _Declaring, plan: ExchangePlan) -> None:
         refusal = await declaring.ask(
@@ -230,10 +263,12 @@ class Declarer:
 
     def _note(self, what: str, refusal: ChannelClosed | None) -> None:
         if refusal is None:
-            self.issues.pop(what, None)
-        elif what not in self.issues:
-            self.issues[what] = f"{what} is used as it is: {refusal}"
-            logger.warning('topology.drifted what="%s" error="%s"', what, refusal)
+            if self._refused.pop(what, None) is not None:
+                logger.warning('topology.as_planned what="%s"', what)
+        elif what not in self._refused:
+            is_drift = refusal.code == _PRECONDITION_FAILED
+            self._refused[what] = f"{what} {'is used as it is' if is_drift else 'cannot be declared'}: {refusal}"
+            logger.warning('topology.%s what="%s" error="%s"', "drifted" if is_drift else "refused", what, refusal)
 
 
 class _Declaring:
@@ -243,12 +278,14 @@ class _Declaring:
         self._connection = connection
         self._channel: RpcChannel | None = None
 
-    async def ask(self, method: str, **arguments: Any) -> ChannelClosed | None:
+    async def ask(
+        self, method: str, timeout_seconds: float = limits.DECLARE_SECONDS, **arguments: Any
+    ) -> ChannelClosed | None:
         """Ask; return None when the broker agreed, else its refusal. Raises BrokerUnavailable when it is gone."""
         try:
             if self._channel is None:
                 self._channel = await RpcChannel.open(self._connection)
-            await self._channel.call(method, timeout_seconds=limits.DECLARE_SECONDS, **arguments)
+            await self._channel.call(method, timeout_seconds=timeout_seconds, **arguments)
         except ChannelClosed as refusal:
             self._channel = None
             if refusal.code == 0:

@@ -48,6 +48,7 @@ class ScriptedServer:
         self.version = "3.10.8"
         self.held: set[type] = set()  #: methods left unanswered
         self.published: list[str] = []
+        self.asked: list[Any] = []  #: every method that arrived, in order
         self.connections = 0
         self.channels_opened = 0
         self._server: asyncio.Server | None = None
@@ -139,6 +140,7 @@ class ScriptedServer:
             self.published.append(read.properties.message_id)
         elif isinstance(read, frame.Method):
             method = read.method
+            self.asked.append(method)
             if isinstance(method, spec.Confirm.Select):
                 self.publishing = (writer, read.channel_number)
                 self.channels_opened += 1

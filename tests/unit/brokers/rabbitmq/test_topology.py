@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from pika import spec
 
 from spoolproof import limits
-from spoolproof.brokers.rabbitmq.topology import BindingPlan, ExchangePlan, QueuePlan, plan_of, route_of, tier_name
+from spoolproof.brokers.rabbitmq import RabbitMQBroker
+from spoolproof.brokers.rabbitmq.topology import (
+    BindingPlan,
+    ExchangePlan,
+    QueuePlan,
+    is_expected,
+    plan_of,
+    route_of,
+    tier_name,
+)
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
+from spoolproof.testing.clock import ManualClock
+from spoolproof.testing.conformance import eventually
 
 TOPOLOGY = Topology(
     service="shop",
@@ -90,6 +103,35 @@ def test_a_destination_nobody_knows_is_refused(destination: str) -> None:
     """Guessing would lose the message."""
     with pytest.raises(ValueError, match="destination="):
         route_of("shop", "spoolproof.events")(outgoing(destination, None))
+
+
+@pytest.mark.parametrize(
+    ("destination", "routing_key", "expected"),
+    [
+        ("events", None, True),
+        ("events", "order.cancelled", True),
+        ("events", "payment.taken", False),
+        ("queue:shop.orders", None, True),
+        ("queue:shop.orders.dead", None, True),
+        ("queue:somebody.elses", None, False),
+        ("exchange:legacy", "order.placed", False),
+        ("delay:300", "shop.orders", True),
+    ],
+)
+def test_what_belongs_in_our_own_queues_is_known(destination: str, routing_key: str | None, expected: bool) -> None:
+    """One that comes back says that something of ours is gone; it is not an event nobody subscribes to."""
+    assert expected is is_expected(TOPOLOGY)(outgoing(destination, routing_key))
+
+
+async def test_the_topology_is_looked_at_every_minute(server: Any, broker: RabbitMQBroker, clock: ManualClock) -> None:
+    """Bindings vanish with an exchange that another service then makes anew; nobody tells who only consumes."""
+    server.asked.clear()
+
+    await clock.advance(limits.TOPOLOGY_CHECK_SECONDS + 1)
+    await eventually(lambda: sum(isinstance(one, spec.Queue.Bind) for one in server.asked) == 4)
+
+    declared = [one for one in server.asked if isinstance(one, spec.Queue.Declare | spec.Exchange.Declare)]
+    assert (4 + 4, {True}) == (len(declared), {one.passive for one in declared})
 
 
 def outgoing(destination: str, routing_key: str | None) -> Outgoing:
