@@ -16,6 +16,7 @@ from spoolproof.consumer.part import ConsumerPart
 from spoolproof.consumer.router import Router
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
+from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.maintenance.part import MaintenancePart, PoliciesPart
 from spoolproof.outbox.part import RelayPart
 from spoolproof.outbox.publish import Publisher
@@ -33,8 +34,7 @@ class Context:
     settings: Settings
     store: Store
     broker: Broker
-    router: Router
-    registry: TypeRegistry
+    registrations: Registrations
     policies: Registry
     publisher: Publisher
     clock: Clock
@@ -50,10 +50,11 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the list."""
+    """One line of the list. facet: what `service.<name>` is, if the feature offers more than the service's verbs."""
 
     role: str | None
     make: Callable[[Context], Part]
+    facet: tuple[str, type[Facet]] | None = None
 
 
 RELAY = "relay"
@@ -72,8 +73,8 @@ ENTRIES = (
             of.service,
             of.store,
             of.broker,
-            of.router,
-            of.registry,
+            of.registrations.of(Router),
+            of.registrations.of(TypeRegistry),
             of.publisher,
             clock=of.clock,
             ids=of.ids,
@@ -94,6 +95,7 @@ ENTRIES = (
 
 ROLES = tuple(dict.fromkeys(entry.role for entry in ENTRIES if entry.role is not None))
 """What a process can do; all of it unless `--only` names some."""
+FACETS = dict(entry.facet for entry in ENTRIES if entry.facet is not None)
 
 
 def make_parts(context: Context, roles: Sequence[str]) -> list[Part]:

@@ -22,8 +22,6 @@ import spoolproof
 from spoolproof import failpoints, limits
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
-from spoolproof.codec import TypeRegistry
-from spoolproof.consumer.router import Router
 from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.health.monitor import Monitor
@@ -33,6 +31,7 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.part import Part
+from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.outbox.publish import Publisher
 from spoolproof.parts import Context, make_parts
@@ -59,8 +58,7 @@ class Runtime:
         self,
         service: str,
         settings: Settings,
-        router: Router,
-        registry: TypeRegistry,
+        registrations: Registrations,
         policies: Registry,
         *,
         roles: Sequence[str],
@@ -87,8 +85,7 @@ class Runtime:
             settings=settings,
             store=self.store,
             broker=self.broker,
-            router=router,
-            registry=registry,
+            registrations=registrations,
             policies=policies,
             publisher=self.publisher,
             clock=clock,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import spoolproof
 from spoolproof import limits
@@ -24,10 +24,12 @@ from spoolproof.health.asgi import Health
 from spoolproof.health.snapshot import Snapshot
 from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.part import Part
+from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.message import HeaderValue, check_short_text
 from spoolproof.outbox.publish import Place, Receipt
 from spoolproof.outbox.transaction import Transaction, current, unit_of_work
-from spoolproof.parts import ROLES
+from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import Runtime
@@ -35,6 +37,7 @@ from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import file_faults
 
 F = TypeVar("F", bound=HandlerFunction)
+P = TypeVar("P", bound=Part)
 
 
 class NotStarted(SpoolproofError):
@@ -69,11 +72,21 @@ class Service:
         self._clock = clock or SystemClock()
         self._random = random or system_random()
         self._ids = Ids(self._clock)
-        self._router = Router()
+        self._registrations = Registrations()
+        self._router = self._registrations.of(Router)
         self._unused: list[str] = []  #: decorators made and not yet put on a function
-        self._registry = TypeRegistry()
+        self._registry = self._registrations.of(TypeRegistry)
+        self._facets: dict[str, Facet] = {}
         self._runtime: Runtime | None = None
         self._health = Health(self._snapshot)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Facet:
+            """Return a facet: what a feature offers beyond the verbs above, as `parts` lists it."""
+            if name.startswith("_") or name not in FACETS:
+                raise AttributeError(f"Service has no {name!r}")
+            return self._facets.setdefault(name, FACETS[name](_Host(self)))
 
     # --- register ----------------------------------------------------------------------------------------------------
 
@@ -256,8 +269,7 @@ class Service:
         self._runtime = Runtime(
             self.name,
             settings,
-            self._router,
-            self._registry,
+            self._registrations,
             self._policies,
             roles=only,
             health=health,
@@ -304,7 +316,7 @@ class Service:
         return settings
 
     def _check(self, settings: Settings) -> None:
-        faults = self._registry.check()
+        faults = self._registrations.faults()
         faults += [f"{one} is on no function: nothing is registered by it; write @{one}" for one in self._unused]
         for queue in self._router.queues:
             try:
@@ -333,3 +345,21 @@ class BrokerHandle:
     def status(self) -> BrokerStatus:
         """The state of every connection, without I/O. Raises NotStarted."""
         return self._service.runtime.broker.status()
+
+
+class _Host:
+    """The service, as its facets see it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @property
+    def name(self) -> str:
+        return self._service.name
+
+    @property
+    def registrations(self) -> Registrations:
+        return self._service._registrations
+
+    def part(self, kind: type[P]) -> P:
+        return self._service.runtime.part(kind)

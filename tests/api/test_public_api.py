@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import spoolproof
+from spoolproof.parts import FACETS
 
 PUBLIC = [
     "Ack",
@@ -41,6 +42,32 @@ PUBLIC = [
     "event",
     "load_settings",
 ]
+
+
+ON_SERVICE = [
+    "broker",
+    "drain",
+    "health",
+    "lifespan",
+    "name",
+    "on",
+    "publish",
+    "runtime",
+    "settings",
+    "start",
+    "stop",
+    "transaction",
+    "upcast",
+]
+SERVICE_NAMES_MAX = 32  #: a class that offers more is read by nobody
+
+
+def test_a_service_offers_exactly_these() -> None:
+    """What is written often is a verb of Service; what is written seldom stands behind a facet of its feature."""
+    names = {name for name in dir(spoolproof.Service("shop")) if not name.startswith("_")}
+
+    assert ON_SERVICE == sorted(names)
+    assert len(names) + len(FACETS) <= SERVICE_NAMES_MAX
 
 
 def test_the_public_names_are_exactly_these() -> None:
