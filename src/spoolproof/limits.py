@@ -67,6 +67,8 @@ CHECKPOINT_BUSY_SECONDS = 0.25
 """How long a checkpoint waits for readers of the old log; every writer waits with it."""
 USER_TRANSACTION_SECONDS_MAX = 5.0
 """SQLite has one writer; whoever keeps it stops everybody."""
+DATABASE_CLOSE_SECONDS = 10.0
+"""Requests that wait are committed before the file is closed; a file that has not answered by then hangs."""
 EMBEDDED_QUEUE_ROWS_MAX = 1_000_000
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------------

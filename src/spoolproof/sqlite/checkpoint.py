@@ -23,8 +23,6 @@ When. The log is due when its file is over CHECKPOINT_PAGES. Its size tells how 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 
@@ -32,45 +30,47 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.sqlite.connection import data_version, log_bytes_max
+from spoolproof.sqlite.lockfile import LockFile, holders
 from spoolproof.sqlite.threads import Runner
 
 
 class WriterLock:
-    """The flock. Used by one thread."""
+    """The lock. Used by one thread."""
 
     def __init__(self, path: Path, runner: Runner) -> None:
-        """Open the lock file beside the database file `path`. Raises OSError."""
+        """path: of the database file; the lock file is beside it."""
         self.path = path.with_name(path.name + ".writer")
         self._runner = runner
+        self._file = LockFile(self.path)
         self.is_held = False
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def acquire(self, seconds: float = limits.STATEMENT_SECONDS) -> None:
-        """Take the lock. Raises StoreUnavailable when others keep it for `seconds`."""
+        """Take the lock. Raises StoreUnavailable when others keep it for `seconds`, or it cannot be had at all."""
         # counted, not measured: flock with a time limit does not exist, and one without would hang on a frozen process
         for _ in range(max(1, round(seconds / limits.WRITER_LOCK_POLL_SECONDS))):
             if self.try_acquire():
                 return
             self._runner.pause(limits.WRITER_LOCK_POLL_SECONDS)
-        raise StoreUnavailable(f"{self.path} is locked by other processes for over {seconds:g} s")
+        ids = ", ".join(map(str, holders(self.path)))
+        who = f"process {ids}; end it if it hangs" if ids else "a process that cannot be seen from here"
+        raise StoreUnavailable(f"{self.path} has been locked for over {seconds:g} s by {who}")
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free now."""
+        """Take the lock if it is free now. Raises StoreUnavailable."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        self.is_held = True
-        return True
+            self.is_held = self._file.try_acquire()
+        except OSError as error:
+            raise StoreUnavailable(f"{self.path} cannot be locked: {error.strerror}") from error
+        return self.is_held
 
     def release(self) -> None:
         """Give the lock back; harmless without it."""
         self.is_held = False
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._file.release()
 
     def close(self) -> None:
         """Close the lock file, which also gives the lock back."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 class Checkpoints:
@@ -104,7 +104,7 @@ class Checkpoints:
     def _log_bytes(self) -> int:
         try:
             return self._log_path.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # none, or it cannot be asked now: the age of the last checkpoint makes the next one due
             return 0
 
     def _run(self) -> None:

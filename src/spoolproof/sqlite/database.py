@@ -7,6 +7,9 @@ the writer. Several processes, and several Databases of one process, may have th
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -17,12 +20,15 @@ from typing import Any, TypeVar
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import SpoolproofError, StoreBusy, StoreUnavailable
+from spoolproof.forks import let_go_in_child
 from spoolproof.sqlite.checkpoint import Checkpoints, WriterLock
 from spoolproof.sqlite.connection import check_version, connect, data_version, make_directory
 from spoolproof.sqlite.errors import translated
-from spoolproof.sqlite.threads import Runner, ThreadRunner, call
+from spoolproof.sqlite.threads import Caller, Runner, ThreadRunner
 from spoolproof.sqlite.transaction import Transaction
 from spoolproof.sqlite.writer import Done, Work, Writer
+
+logger = logging.getLogger("spoolproof.sqlite")
 
 T = TypeVar("T")
 
@@ -36,10 +42,12 @@ class Database:
         *,
         clock: Clock,
         transaction_seconds_max: float = limits.USER_TRANSACTION_SECONDS_MAX,
+        close_seconds: float = limits.DATABASE_CLOSE_SECONDS,
         make_runner: Callable[[str], Runner] = ThreadRunner,
     ) -> None:
         self.path = path
         self._transaction_seconds_max = transaction_seconds_max
+        self._close_seconds = close_seconds
         self._clock = clock
         self._make_runner = make_runner
         self._parts: _Parts | None = None
@@ -55,12 +63,15 @@ class Database:
         if self._parts is not None:
             return
         check_version()
-        parts = _Parts(self.path, self._clock, self._make_runner)
+        try:
+            parts = _Parts(self.path, self._clock, self._make_runner)
+        except RuntimeError as error:  # no more threads
+            raise StoreUnavailable(f"sqlite:///{self.path}: {error}") from error
         try:
             with translated(str(self.path)):
                 await parts.open()
         except BaseException as error:
-            await parts.close()
+            await parts.close(self._close_seconds)
             if isinstance(error, OSError):
                 raise StoreUnavailable(f"sqlite:///{self.path}: {error}") from error
             raise
@@ -69,19 +80,24 @@ class Database:
     async def stop(self) -> None:
         """Commit the requests that wait, roll back open transactions, close everything. Idempotent, safe before start.
 
-        Whoever comes later gets StoreUnavailable.
+        Whoever comes later gets StoreUnavailable, and so does who still waits after `close_seconds`: the file hangs.
         """
         parts, self._parts = self._parts, None
-        if parts is None:
+        if parts is None or parts.is_inherited:
             return
         stopped = self._stopped()
         for tx in list(self._transactions):
             tx.lose(stopped)
-        await parts.close()
+        await parts.close(self._close_seconds)
 
     def _open_parts(self) -> _Parts:
         if self._parts is None:
             raise self._stopped()
+        if self._parts.is_inherited:
+            raise StoreUnavailable(
+                f"sqlite:///{self.path} was opened by the parent of process {os.getpid()}, which was forked; SQLite "
+                "forbids to use it here: start a service of its own in the child"
+            )
         return self._parts
 
     def _stopped(self) -> SpoolproofError:
@@ -152,17 +168,34 @@ class _Parts:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._writing = make_runner(f"spoolproof-sqlite-writer-{path.name}")
-        self._reading = make_runner(f"spoolproof-sqlite-reader-{path.name}")
+        try:
+            self._reading = make_runner(f"spoolproof-sqlite-reader-{path.name}")
+        except BaseException:
+            self._writing.close()
+            raise
+        self._reader_calls = Caller(self._reading)
+        self._writer_calls = Caller(self._writing)
         self._closing = ExitStack()  # filled and emptied in runners
         self._timer: asyncio.TimerHandle | None = None
         self._reads = 0
+        self.is_inherited = False
+        let_go_in_child(self)
+
+    def let_go(self) -> None:
+        """In a child: the connections belong to the parent, and so do the threads, which do not run here.
+
+        Closing them here might roll back or move what the parent is writing, and Python closes what nobody refers to:
+        so there is one reference that nobody ever gives back.
+        """
+        self.is_inherited = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
     async def open(self) -> None:
         """Open both connections and start the checkpoint's tick."""
-        connection, lock = await call(self._writing, self._open_writer)
+        connection, lock = await self._writer_calls.call(self._open_writer)
         checkpoints = Checkpoints(self._path, connection, self._clock)
         self.writer = Writer(str(self._path), connection, lock, checkpoints, self._writing)
-        self._reader = await call(self._reading, self._open_reader)
+        self._reader = await self._reader_calls.call(self._open_reader)
         self._tick()
 
     def _open_writer(self) -> tuple[sqlite3.Connection, WriterLock]:
@@ -193,7 +226,7 @@ class _Parts:
         self._reads += 1
         try:
             with translated(str(self._path)):
-                return await call(self._reading, lambda: work(self._reader))
+                return await self._reader_calls.call(lambda: work(self._reader))
         finally:
             self._reads -= 1
 
@@ -202,16 +235,23 @@ class _Parts:
             # on the writer's connection, so that our own commits do not count
             return await self.writer.call(lambda: data_version(self.writer.connection))
 
-    async def close(self) -> None:
-        """Let the queue empty, then close whatever was opened and end both threads."""
+    async def close(self, seconds: float) -> None:
+        """Let the queue empty, then close whatever was opened and end both threads; or give up on a file that hangs."""
         if self._timer is not None:
             self._timer.cancel()
         try:
+            async with asyncio.timeout(seconds):
+                if hasattr(self, "writer"):
+                    await self.writer.close()
+                # when the reads before it are through; both connections are closed from one thread then
+                await self._reader_calls.call(lambda: None)
+                await self._writer_calls.call(self._closing.close)
+        except TimeoutError:
+            logger.error("sqlite.does_not_answer path=%s", self._path)
+            self._writing.submit(self._closing.close)  # should it answer yet
+            self._reader_calls.give_up(StoreUnavailable(f"sqlite:///{self._path} does not answer"))
             if hasattr(self, "writer"):
-                await self.writer.close()
-            # when the reads before it are through; both connections are closed from one thread then
-            await call(self._reading, lambda: None)
-            await call(self._writing, self._closing.close)
+                self.writer.give_up()
         finally:
             self._reading.close()
             self._writing.close()

@@ -2,22 +2,31 @@
 
 Everything else about the writer and the reader is written against `Runner`, so a simulator can put one in its place
 that runs each job inline.
+
+A job that raises is logged, and the next one runs: a thread that ended would leave everybody waiting for ever. A job
+that never returns (a disk that does not answer) cannot be ended by anybody; whoever closes gives up on it after a
+while, and everybody who waits is told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger("spoolproof.sqlite")
 
 T = TypeVar("T")
 
+_LAST_JOB_SECONDS = 0.5  #: closing comes after the last job, or after waiting for it in vain
+
 
 class Runner(Protocol):
-    """Runs jobs one after the other, in the order given. A job must not raise."""
+    """Runs jobs one after the other, in the order given. A job should not raise."""
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` after those given before. Returns at once."""
@@ -26,13 +35,14 @@ class Runner(Protocol):
         """Wait; called from inside a job only."""
 
     def close(self) -> None:
-        """Take no more jobs; returns when the last has run."""
+        """Take no more jobs; returns when the last has run, or when it hangs."""
 
 
 class ThreadRunner:
     """A thread of its own. name: how the thread shows in dumps and leak checks."""
 
     def __init__(self, name: str) -> None:
+        """Raises RuntimeError when there can be no more threads."""
         # unbounded, because whoever submits is bounded: requests and reads are counted before they come here
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._never = threading.Event()
@@ -48,43 +58,62 @@ class ThreadRunner:
 
     def close(self) -> None:
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(_LAST_JOB_SECONDS)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            try:
+                job()
+            except BaseException:
+                logger.exception("sqlite.job_failed thread=%s", self._thread.name)
             del job  # or the last one would keep what it refers to alive until the next
 
 
-def call(
-    runner: Runner,
-    job: Callable[[], T],
-    *,
-    then: Callable[[], None] | None = None,
-    after: Callable[[], None] | None = None,
-) -> asyncio.Future[T]:
-    """Run `job` in the runner; the future has its result or its error, as it is. Called on the event loop.
+class Caller:
+    """Runs jobs of the event loop in a runner, and knows who waits for one."""
 
-    then: called on the loop first, whatever came of the job and of whoever awaits the future. after: called in the
-    runner when the result is on its way; must not raise.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._waiting: set[asyncio.Future[Any]] = set()  # bounded by who may call
 
-    def settle(outcome: Callable[[], None]) -> None:
-        if then is not None:
-            then()
-        if not future.done():  # whoever waited may have been cancelled
-            outcome()
+    def call(
+        self,
+        job: Callable[[], T],
+        *,
+        then: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> asyncio.Future[T]:
+        """Run `job` in the runner; the future has its result or its error, as it is. Called on the event loop.
 
-    def run() -> None:
-        try:
-            outcome: Callable[[], None] = partial(future.set_result, job())
-        except BaseException as error:
-            outcome = partial(future.set_exception, error)
-        loop.call_soon_threadsafe(settle, outcome)
-        if after is not None:
-            after()
+        then: called on the loop first, whatever came of the job and of whoever awaits the future. after: called in the
+        runner when the result is on its way.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.add(future)
 
-    runner.submit(run)
-    return future
+        def settle(outcome: Callable[[], None]) -> None:
+            self._waiting.discard(future)
+            if then is not None:
+                then()
+            if not future.done():  # whoever waited may have been cancelled
+                outcome()
+
+        def run() -> None:
+            try:
+                outcome: Callable[[], None] = partial(future.set_result, job())
+            except BaseException as error:
+                outcome = partial(future.set_exception, error)
+            loop.call_soon_threadsafe(settle, outcome)
+            if after is not None:
+                after()
+
+        self._runner.submit(run)
+        return future
+
+    def give_up(self, error: BaseException) -> None:
+        """Let everybody who waits have `error`: the job that runs does not return."""
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)

@@ -17,6 +17,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from spoolproof import limits
 from spoolproof.errors import StoreBusy, StoreUnavailable
 from spoolproof.sqlite.checkpoint import Checkpoints, WriterLock
 from spoolproof.sqlite.errors import is_away, unavailable
-from spoolproof.sqlite.threads import Runner, call
+from spoolproof.sqlite.threads import Caller, Runner
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -58,8 +59,10 @@ class Writer:
         self._lock = lock
         self._checkpoints = checkpoints
         self._runner = runner
+        self._caller = Caller(runner)
         self._loop = asyncio.get_running_loop()
         self._requests: deque[Request] = deque()
+        self._committing: Sequence[Request] = ()
         self._request_bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_taken = False
@@ -103,6 +106,7 @@ class Writer:
             self._is_taken = True
             batch = [self._requests.popleft() for _ in range(min(len(self._requests), limits.WRITER_BATCH_MAX))]
             self._request_bytes -= sum(request.body_bytes for request in batch)
+            self._committing = batch
             self._runner.submit(lambda: self._commit_batch(batch))
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -113,7 +117,13 @@ class Writer:
         self._next()
 
     def _deliver(self, batch: Sequence[Request], results: Sequence[Any]) -> None:
+        if self._committing is not batch:  # they were told that it is not known
+            return
+        self._committing = ()
         self.free()
+        self._tell(batch, results)
+
+    def _tell(self, batch: Sequence[Request], results: Sequence[Any]) -> None:
         for request, result in zip(batch, results, strict=True):
             try:
                 request.done(result)
@@ -205,8 +215,9 @@ class Writer:
             self._lock.release()
 
     def _checkpoint_when_idle(self) -> None:
-        if not self.connection.in_transaction and self._lock.try_acquire():
-            self.rest()
+        with suppress(StoreUnavailable):  # as above
+            if not self.connection.in_transaction and self._lock.try_acquire():
+                self.rest()
 
     # --- transactions and other jobs ---------------------------------------------------------------------------------
 
@@ -227,11 +238,11 @@ class Writer:
 
     def call(self, job: Callable[[], T]) -> asyncio.Future[T]:
         """Run a job of whoever has the connection, or one that minds nobody; the future has its result or error."""
-        return call(self._runner, job)
+        return self._caller.call(job)
 
     def call_last(self, job: Callable[[], T]) -> asyncio.Future[T]:
         """Run the job that ends a transaction; the connection is free after it, whatever comes of job or caller."""
-        return call(self._runner, job, then=self.free, after=self.rest)
+        return self._caller.call(job, then=self.free, after=self.rest)
 
     def checkpoint_soon(self) -> None:
         """Checkpoint if due and nobody else is writing; the tick for a service that writes little."""
@@ -257,3 +268,12 @@ class Writer:
         if self._requests or self._is_taken:
             self._idle = self._loop.create_future()
             await self._idle
+
+    def give_up(self) -> None:
+        """Tell everybody who waits that there will be no answer: a job hangs. Whether it commits is not known."""
+        error = StoreUnavailable(f"sqlite:///{self.name} does not answer; whether it was stored is not known")
+        batch = [*self._committing, *self._requests]
+        self._committing = ()
+        self._requests.clear()
+        self._caller.give_up(error)
+        self._tell(batch, [error] * len(batch))

@@ -1,0 +1,44 @@
+"""What a forked child lets go of before it runs anything else.
+
+A child has every open file of its parent, and close-on-exec says nothing about a fork. A pool worker that outlives its
+killed parent would keep the parent's locks, its port and its sessions, and whoever comes after the parent would find
+them taken. So what must end with this process registers here.
+
+`guard` is held across a fork. Whoever opens or closes what is registered does so under it: then no child has a
+descriptor that nobody names, and none closes a number that is somebody else's by now.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Inherited(Protocol):
+    """Something of this process that a child must not keep."""
+
+    def let_go(self) -> None:
+        """Called in a child, right after the fork. Must not wait and must not raise."""
+
+
+guard = threading.RLock()
+_registered: WeakSet[Inherited] = WeakSet()
+
+
+def let_go_in_child(thing: Inherited) -> None:
+    """Call `thing.let_go` in every child that is forked while the thing lives."""
+    with guard:
+        _registered.add(thing)
+
+
+def _after_in_child() -> None:
+    for thing in list(_registered):
+        thing.let_go()
+    _registered.clear()
+    guard.release()
+
+
+if hasattr(os, "register_at_fork"):  # else there are no forks
+    os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=_after_in_child)
