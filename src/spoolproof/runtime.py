@@ -102,6 +102,7 @@ class Runtime:
             detail=settings.health_detail,
             ready_needs=settings.ready_needs,
             is_broker_required=settings.broker_required,
+            lease_seconds=settings.lease_seconds,
             local=self._local,
             clock=clock,
             random=random,
@@ -203,6 +204,7 @@ class Runtime:
             without_room=tuple(queue for report in reports for queue in report.without_room),
             unsubscribed=tuple(queue for report in reports for queue in report.unsubscribed),
             stalled=tuple(self.supervisor.stalled()),
+            issues=tuple(issue for report in reports for issue in report.issues),
             failpoints=() if plan is None else plan.armed,
         )
 

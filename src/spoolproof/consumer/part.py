@@ -58,6 +58,7 @@ class ConsumerPart(Part):
             host=socket.gethostname(),
         )
         self.workers = tuple(_worker(queue, execution, broker, router, spawn) for queue in router.queues)
+        self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
         self._bridge = Bridge(service, router.queues, store, broker, self.gate, clock=clock, ids=ids)
 
     def queues(self) -> Sequence[QueueSpec]:
@@ -68,8 +69,7 @@ class ConsumerPart(Part):
         """Return the bridge, the gates and every lane."""
         if not self.workers:
             return ()
-        gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
-        return [self._bridge, *gates, *(lane for worker in self.workers for lane in worker.lanes)]
+        return [self._bridge, *self._gates, *(lane for worker in self.workers for lane in worker.lanes)]
 
     async def begin_drain(self) -> None:
         """Take no new delivery and hand back what no lane has started."""
@@ -83,6 +83,7 @@ class ConsumerPart(Part):
             is_gate_shut=self.gate.shut_reason is not None,
             without_room=self._room.waiting,
             unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
+            issues=tuple(gate.issue for gate in self._gates if gate.issue is not None),
         )
 
     def _policy_gate(self, worker: Worker) -> PolicyGate | None:

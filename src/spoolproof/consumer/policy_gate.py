@@ -156,7 +156,7 @@ class PolicyGate(Loop):
         self._prefetch = prefetch
         self._unwatch: list[Callable[[], None]] = []
         self._stirred = asyncio.Event()
-        self._intake: Intake | None = None
+        self._intake = Intake(concurrency, prefetch)  # a start that holds nothing back is no news
 
     async def start(self) -> None:
         """Watch the policies and let in what they allow now."""
@@ -214,16 +214,27 @@ class PolicyGate(Loop):
         intake = self._allowed()
         if intake != self._intake:
             before, self._intake = self._intake, intake
-            if before is None or (before.prefetch == 0) != (intake.prefetch == 0) or intake.prefetch == self._prefetch:
+            if (before.prefetch == 0) != (intake.prefetch == 0) or intake.prefetch == self._prefetch:
                 self._log(intake)
         await self._worker.take_in(intake)  # also if it is the same: a call that failed is made again
 
+    @property
+    def issue(self) -> str | None:
+        """A sentence while nothing is taken in, else None."""
+        if self._intake.prefetch > 0:
+            return None
+        return (
+            f"queue {self._queue}: nothing is taken in ({self._states()}); its messages wait in the broker, uncounted"
+        )
+
+    def _states(self) -> str:
+        return ", ".join(f"{label_of(policy)} {policy.state}" for policy in self._policies)
+
     def _log(self, intake: Intake) -> None:
-        states = ", ".join(f"{label_of(policy)} {policy.state}" for policy in self._policies)
         logger.warning(
             "consumer.gate.policy queue=%s lanes=%d prefetch=%d policies=%s",
             self._queue,
             intake.lanes,
             intake.prefetch,
-            states,
+            self._states(),
         )

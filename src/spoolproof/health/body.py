@@ -56,10 +56,12 @@ def started(snapshot: Snapshot, is_detailed: bool) -> Answer:
 
 
 def summary(snapshot: Snapshot, is_detailed: bool) -> Answer:
-    """The state of the whole in one word."""
+    """The state of the whole in one word, and what is worth a look, if anything is."""
     system = system_of(snapshot)
     word = "ok" if system is System.HEALTHY else system.value
-    return Answer(_code(system), {"status": word, **_booleans(snapshot)})
+    body: dict[str, Any] = {"status": word, **_booleans(snapshot)}
+    issues = [issue.text for issue in issues_of(snapshot)] if is_detailed else []
+    return Answer(_code(system), body | {"issues": issues} if issues else body)
 
 
 def dependencies(snapshot: Snapshot, is_detailed: bool) -> Answer:

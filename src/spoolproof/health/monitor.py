@@ -4,8 +4,8 @@ The store is pinged every second, and after an answer that contradicts what is b
 answers in a row turn its status, either way. So an outage is seen within 4 s also where nothing answers and nothing
 closes, and its end within 2 s. Its beginning is when the first ping that failed was sent, its error that ping's.
 
-Every 10 s (± 10 %) the outbox and its leases are sampled. The broker's status is read live, without I/O, whenever a
-snapshot is made: what it knows counts at once.
+Every 10 s (± 10 %) the outbox, its leases and the dead letters are counted. The broker's status is read live, without
+I/O, whenever a snapshot is made: what it knows counts at once.
 
 Everything runs on the event loop. The health thread gets snapshots, never this object.
 """
@@ -47,6 +47,7 @@ class Monitor(Loop):
         detail: str,
         ready_needs: Collection[str],
         is_broker_required: bool,
+        lease_seconds: float,
         local: Callable[[], Local],
         clock: Clock,
         random: RandomSource,
@@ -71,7 +72,7 @@ class Monitor(Loop):
         self._shut_for_nothing = Condition(clock, holds=False)
         self._broker_away = Condition(clock, holds=True)
         self._unready = Condition(clock, holds=False)
-        self._sampler = Sampler(store, clock, random)
+        self._sampler = Sampler(store, lease_seconds, clock=clock, random=random)
 
     async def start(self) -> None:
         """Take the store for healthy: the start has just reached it."""
@@ -110,6 +111,7 @@ class Monitor(Loop):
             broker_issues=status.issues,
             backlog=self._sampler.backlog,
             ownership=self._sampler.ownership,
+            dead_letters=self._sampler.dead_letters,
             needs=self._needs | {status.kind} if self._is_broker_required else self._needs,
         )
 

@@ -1,15 +1,24 @@
-"""What the store is counted for: rows that wait, who ships them. Every 10 s, from statements of bounded work."""
+"""What the store is counted for: rows that wait, who ships them, dead letters. Bounded work, every 10 s.
+
+A lease outlives its process. A holder that has not renewed for half a lease, which it does three times in each, is gone
+or frozen: its shards have nobody, although nobody else may take them yet. Seen by what changes from one count to the
+next, so no clock of another machine matters.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.health.check import Condition
-from spoolproof.health.snapshot import Ownership
+from spoolproof.health.snapshot import OpenDeadLetters, Ownership
+from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
+from spoolproof.ports.leases import LeaseStatus
 from spoolproof.ports.outbox import Backlog
 from spoolproof.ports.store import Store
 
@@ -19,13 +28,16 @@ logger = logging.getLogger("spoolproof.health")
 class Sampler:
     """Counts, and how old the counts are."""
 
-    def __init__(self, store: Store, clock: Clock, random: RandomSource) -> None:
+    def __init__(self, store: Store, lease_seconds: float, *, clock: Clock, random: RandomSource) -> None:
+        self._renewed_within_seconds = lease_seconds / 2
+        self._renewals: dict[str, tuple[datetime | None, float]] = {}  # by lease: its end, and when that was first seen
         self._store = store
         self._clock = clock
         self._random = random
-        self._unowned = Condition(clock, holds=False)
+        self._left = Condition(clock, holds=False)
         self._shards: tuple[int, int] | None = None
         self._backlog: Backlog | None = None
+        self._dead_letters: OpenDeadLetters | None = None
         self._sampled_at = clock.monotonic()
         self._due_at = self._sampled_at
 
@@ -41,7 +53,7 @@ class Sampler:
             logger.debug("health.sample_failed error=%s", type(error).__name__)
             return False
         self._sampled_at = self._clock.monotonic()
-        if self._unowned.holds and self._backlog is not None and self._backlog.rows > 0:
+        if self._is_waiting:
             self._due_in(limits.HEALTH_SAMPLE_SOON_SECONDS)
         return True
 
@@ -56,11 +68,23 @@ class Sampler:
         if self._shards is None or not self._is_fresh:
             return None
         shards, unowned = self._shards
-        return Ownership(shards=shards, unowned=unowned, seconds=self._unowned.seconds)
+        return Ownership(shards=shards, unowned=unowned, seconds=self._left.seconds)
+
+    @property
+    def dead_letters(self) -> OpenDeadLetters | None:
+        """Those that are open, None when there are none or that is not known."""
+        return self._dead_letters if self._is_fresh else None
 
     @property
     def _is_fresh(self) -> bool:
         return self._clock.monotonic() - self._sampled_at <= limits.HEALTH_STALE_SECONDS
+
+    @property
+    def _is_waiting(self) -> bool:
+        oldest_at = None if self._backlog is None else self._backlog.oldest_at
+        if oldest_at is None:
+            return False
+        return (self._clock.now() - oldest_at).total_seconds() > limits.HEALTH_SAMPLE_SOON_SECONDS
 
     def _due_in(self, seconds: float) -> None:
         self._due_at = self._clock.monotonic() + spread_seconds(seconds, ratio=0.1, source=self._random)
@@ -69,6 +93,28 @@ class Sampler:
         own = self._store.services.own
         backlog = await self._store.outbox.backlog(own.shards)
         leases = await self._store.leases.status(own.lease_kind)
-        self._backlog = backlog
-        self._shards = (len(leases), sum(1 for lease in leases if lease.owner is None or lease.is_expired))
-        self._unowned.note(self._shards[1] > 0)
+        unowned = self._unowned(leases)
+        dead_letters = await self._open_dead_letters()
+        self._backlog, self._dead_letters = backlog, dead_letters
+        self._shards = (len(leases), unowned)
+        self._left.note(unowned > 0)
+
+    async def _open_dead_letters(self) -> OpenDeadLetters | None:
+        count = (await self._store.dead_letters.counts())[DeadLetterState.OPEN]
+        if not count:
+            return None
+        oldest = await self._store.dead_letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, limit=1))
+        return OpenDeadLetters(count=count, oldest_at=oldest[0].first_failed_at) if oldest else None
+
+    def _unowned(self, leases: Sequence[LeaseStatus]) -> int:
+        now = self._clock.monotonic()
+        before, self._renewals = self._renewals, {}
+        unowned = 0
+        for lease in leases:
+            ends_at, seen_at = before.get(lease.name, (None, now))
+            if ends_at != lease.expires_at:
+                seen_at = now
+            self._renewals[lease.name] = (lease.expires_at, seen_at)
+            is_left = now - seen_at >= self._renewed_within_seconds
+            unowned += lease.owner is None or lease.is_expired or is_left
+        return unowned

@@ -55,9 +55,9 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """What the process knows of itself without asking anybody. without_room: queues whose handler waits for
-    room in the outbox. unsubscribed: queues the connected broker does not
-    deliver from. stalled: loops whose turn runs too long."""
+    """What the process knows of itself without asking anybody. without_room: queues whose handler waits for room in the
+    outbox. unsubscribed: queues the connected broker does not deliver from. stalled: loops whose turn runs too long.
+    issues: sentences of its parts."""
 
     is_started: bool = False
     is_draining: bool = False
@@ -66,12 +66,22 @@ class Local:
     without_room: tuple[str, ...] = ()
     unsubscribed: tuple[str, ...] = ()
     stalled: tuple[str, ...] = ()
+    issues: tuple[str, ...] = ()
     failpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDeadLetters:
+    """How many wait for a person, counted up to 100 000, and since when the oldest has."""
+
+    count: int
+    oldest_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """Outbox shards and how many of them nobody ships; seconds: for how long that number has been above 0."""
+    """Outbox shards and how many of them nobody ships; seconds: for how long that number has been above 0. A shard
+    whose lease is not renewed any more has nobody."""
 
     shards: int
     unowned: int
@@ -81,6 +91,7 @@ class Ownership:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a probe may ask. backlog, ownership: None when the last sample is missing or over 30 s old.
+    dead_letters: None when there are none open, or that is not known.
     needs: dependencies readiness waits for. is_loop_silent: the event loop has not answered the health thread."""
 
     at: datetime
@@ -93,6 +104,7 @@ class Snapshot:
     broker_issues: tuple[str, ...] = ()
     backlog: Backlog | None = None
     ownership: Ownership | None = None
+    dead_letters: OpenDeadLetters | None = None
     needs: Collection[str] = ()
     is_loop_silent: bool = False
 

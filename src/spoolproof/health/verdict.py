@@ -72,7 +72,12 @@ def system_of(snapshot: Snapshot) -> System:
 
 def issues_of(snapshot: Snapshot) -> list[Issue]:
     """Return everything worth a look, most telling first; empty when all is well."""
-    return [*_dependency_issues(snapshot), *_outbox_issues(snapshot), *_local_issues(snapshot)]
+    return [
+        *_dependency_issues(snapshot),
+        *_outbox_issues(snapshot),
+        *_dead_letter_issues(snapshot),
+        *_local_issues(snapshot),
+    ]
 
 
 def instant(at: datetime) -> str:
@@ -119,10 +124,21 @@ def _outbox_issues(snapshot: Snapshot) -> list[Issue]:
         Issue(f"queue {queue}: the outbox is full; its handler runs again when there is room", key)
         for queue in snapshot.local.without_room
     ]
-    if ownership is not None and ownership.unowned and ownership.seconds >= limits.RELAY_MISSING_SECONDS:
-        text = f"outbox: {ownership.unowned} of {ownership.shards} shards have no relay for {ownership.seconds:.0f} s"
-        issues.append(Issue(text, DB))
+    if ownership is not None and ownership.unowned:
+        is_waited_for = backlog is not None and backlog.rows > 0
+        if is_waited_for or ownership.seconds >= limits.RELAY_MISSING_SECONDS:
+            shards = f"{ownership.unowned} of {ownership.shards} shards have no relay for {ownership.seconds:.0f} s"
+            waiting = f"; {count_text(backlog.rows)} events wait" if backlog is not None and backlog.rows else ""
+            issues.append(Issue(f"outbox: {shards}{waiting}", DB))
     return issues
+
+
+def _dead_letter_issues(snapshot: Snapshot) -> list[Issue]:
+    found = snapshot.dead_letters
+    if found is None:
+        return []
+    text = f"dead letters: {count_text(found.count)} open, the oldest since {instant(found.oldest_at)}"
+    return [Issue(f"{text}; see spoolproof dlq ls")]
 
 
 def _local_issues(snapshot: Snapshot) -> list[Issue]:
@@ -136,6 +152,7 @@ def _local_issues(snapshot: Snapshot) -> list[Issue]:
         issues += [
             Issue(f"queue {queue}: the broker does not deliver", snapshot.broker.key) for queue in local.unsubscribed
         ]
+    issues += [Issue(text) for text in local.issues]
     if local.failpoints:
         issues.append(Issue(f"failpoints armed: {', '.join(local.failpoints)}"))
     return issues

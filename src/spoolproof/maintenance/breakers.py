@@ -24,7 +24,9 @@ from spoolproof.clock import Clock
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ids import derived_id
 from spoolproof.lifecycle.loop import Loop
+from spoolproof.maintenance.breaker_log import BreakerLog, Name
 from spoolproof.policies import Policy, Registry
+from spoolproof.policies.events import BreakerChanged
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
 
@@ -32,8 +34,6 @@ logger = logging.getLogger("spoolproof.policies")
 
 _LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched, and a cooldown is seen
 _RECORD_SECONDS_MAX = 86_400.0  #: what a policy restores; an older row is of no use to anybody
-
-Name = tuple[str, str | None]
 
 
 @dataclass(slots=True)
@@ -55,6 +55,7 @@ class Breakers(Loop):
         self._policies = policies
         self._store = store
         self._clock = clock
+        self.log = BreakerLog(clock)
         self._watched: dict[Name, Watched] = {}  # bounded as the registry is
         self._marked: dict[Name, Policy] = {}
         self._stirred = asyncio.Event()
@@ -118,6 +119,7 @@ class Breakers(Loop):
                 known = self._watched[name] = Watched(circuit, policy.watch(self._marker(name, policy)))
                 if policy.state != "closed":  # it changed before it was watched
                     self._marked[name] = policy
+                    self.log.found(policy)
             until = policy.machines.cooldown.until
             cooldown_until = until if until > policy.clock.monotonic() else 0.0
             if cooldown_until != known.cooldown_until:
@@ -125,10 +127,12 @@ class Breakers(Loop):
                 self._marked[name] = policy
         for name in self._watched.keys() - found:
             self._watched.pop(name).unwatch()
+            self.log.gone(name)
 
-    def _marker(self, name: Name, policy: Policy) -> Callable[[object], None]:
-        def mark(_change: object) -> None:
+    def _marker(self, name: Name, policy: Policy) -> Callable[[BreakerChanged], None]:
+        def mark(change: BreakerChanged) -> None:
             self._marked[name] = policy
+            self.log.changed(policy, change)
             loop = self._loop
             try:
                 if loop is not None:
@@ -177,8 +181,6 @@ class Breakers(Loop):
             policy = policy.for_key(key)
         if policy.state == "closed":  # else it has lived on in this process and knows better
             policy.restore(snapshot)
-            if policy.state != "closed":
-                logger.warning("policies.restored policy=%s key=%s state=%s", policy.name, policy.key, policy.state)
 
 
 def _row_name(name: Name) -> str:

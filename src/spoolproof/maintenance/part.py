@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spoolproof.clock import Clock
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
-from spoolproof.lifecycle.part import Part
+from spoolproof.lifecycle.part import Part, Report
 from spoolproof.maintenance.breakers import Breakers
 from spoolproof.maintenance.facts import FactExchange
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
@@ -54,6 +54,10 @@ class PoliciesPart(Part):
     async def begin_drain(self) -> None:
         """Let no call wait in a back-off: its message is better deferred."""
         self._policies.drain()
+
+    def report(self) -> Report:
+        """Tell which breakers refuse calls."""
+        return Report(issues=self._breakers.log.issues())
 
     def ended(self) -> None:
         """Let the policies serve whoever uses them next."""

@@ -24,6 +24,7 @@ class RelayPart(Part):
         self._clock = clock
         self._ids = ids
         self._shards: Holding | None = None
+        self._relay: Relay | None = None
 
     def holdings(self) -> Sequence[Holding]:
         """Return the lease on each shard of the service."""
@@ -34,8 +35,13 @@ class RelayPart(Part):
     def loops(self) -> Sequence[Loop]:
         """Return the relay."""
         (shards,) = (self._shards,) if self._shards is not None else self.holdings()
-        return (Relay(self._store, self._broker, shards, clock=self._clock, ids=self._ids),)
+        self._relay = Relay(self._store, self._broker, shards, clock=self._clock, ids=self._ids)
+        return (self._relay,)
 
     def report(self) -> Report:
-        """Tell whether the leases may still be acted under."""
-        return Report(is_fenced=self._shards is not None and self._shards.is_fenced)
+        """Tell whether the leases may still be acted under, and what the relay leaves alone."""
+        paused = () if self._relay is None else self._relay.paused
+        return Report(
+            is_fenced=self._shards is not None and self._shards.is_fenced,
+            issues=tuple(f"outbox: {one} rests: the broker took no more of it; its events wait" for one in paused),
+        )

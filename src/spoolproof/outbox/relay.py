@@ -83,6 +83,11 @@ class Relay(Loop):
         self._is_draining = False
         shards.on_change = self._shards_changed
 
+    @property
+    def paused(self) -> Sequence[str]:
+        """Destinations, and `destination type` pairs, that are left alone for now."""
+        return self._pauses.paused(self._clock.monotonic())
+
     async def run_once(self) -> int:
         """Ship and settle one batch, or wait at most a second for something to do. May be killed at any line."""
         has_fetched = await self._fetch()

@@ -34,6 +34,8 @@ AWAY = Snapshot(
     broker=RABBITMQ_AWAY,
     backlog=Backlog(rows=318, deferred=0, oldest_at=None),
 )
+WELL = replace(AWAY, broker=replace(RABBITMQ_AWAY, status=Status.HEALTHY, state="connected", error=None))
+AWAY_ISSUE = "rabbitmq: not connected since 2026-11-22T01:45:21Z; 318 events kept in the outbox"
 STARTING = Snapshot(at=AT, service="sales", version="1.4.0")
 
 
@@ -75,18 +77,24 @@ def draining(snapshot: Snapshot) -> Snapshot:
         ("/ready", STARTING, 503, {"status": "unavailable", "reason": "starting", "accepting": False}),
         ("/startupz", AWAY, 200, {"status": "ok"}),
         ("/startupz", STARTING, 503, {"status": "unavailable", "reason": "starting"}),
-        ("/health", AWAY, 200, {"status": "ok", "rabbitmq": False, "db": True}),
+        ("/health", WELL, 200, {"status": "ok", "rabbitmq": True, "db": True}),
+        ("/health", AWAY, 200, {"status": "ok", "rabbitmq": False, "db": True, "issues": [AWAY_ISSUE]}),
         (
             "/health",
-            replace(AWAY, db=replace(DB, status=Status.UNHEALTHY)),
+            replace(WELL, db=replace(DB, status=Status.UNHEALTHY)),
             503,
-            {"status": "unhealthy", "rabbitmq": False, "db": False},
+            {
+                "status": "unhealthy",
+                "rabbitmq": True,
+                "db": False,
+                "issues": ["db: not reachable since 2026-11-22T01:45:21Z"],
+            },
         ),
         (
             "/health",
-            replace(AWAY, db=replace(DB, status=Status.UNKNOWN)),
+            replace(WELL, db=replace(DB, status=Status.UNKNOWN, checked_seconds_ago=31)),
             200,
-            {"status": "degraded", "rabbitmq": False, "db": False},
+            {"status": "degraded", "rabbitmq": True, "db": False, "issues": ["db: not checked for 31 s"]},
         ),
     ],
 )
@@ -124,7 +132,7 @@ def test_the_dependencies_of_a_service_without_its_broker_are_healthy_with_an_is
                 "error": None,
             },
         },
-        "issues": ["rabbitmq: not connected since 2026-11-22T01:45:21Z; 318 events kept in the outbox"],
+        "issues": [AWAY_ISSUE],
     }
 
     assert Answer(200, expected) == answer("/health/dependencies", AWAY)
@@ -147,6 +155,7 @@ def test_a_count_says_when_it_stopped_counting(backlog: Backlog | None, shown: o
 
 def test_strangers_see_words_and_booleans_only() -> None:
     """Versions, addresses, counts and errors help an attacker choose."""
+    assert {"status", "rabbitmq", "db"} == set(answer("/health", AWAY, is_detailed=False).body)
     body = answer("/health/dependencies", AWAY, is_detailed=False).body
 
     assert {"status", "service", "level", "checked_at", "dependencies"} == set(body)

@@ -15,13 +15,16 @@ from spoolproof import limits
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.errors import SettingsError, StoreUnavailable
 from spoolproof.health.monitor import Monitor
-from spoolproof.health.snapshot import Dependency, Local, Need, Status
+from spoolproof.health.snapshot import Dependency, Local, Need, OpenDeadLetters, Status
+from spoolproof.health.verdict import issues_of
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.broker import Topology
+from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
+from spoolproof.testing.conformance._messages import make_dead_letter
 
 TOPOLOGY = Topology(service="shop", exchange="e", queues=(), tiers_seconds=())
 
@@ -44,6 +47,7 @@ class Bench:
             detail="loopback",
             ready_needs=ready_needs,
             is_broker_required=is_broker_required,
+            lease_seconds=15.0,
             local=lambda: self.local,
             clock=self.clock,
             random=self.random,
@@ -251,13 +255,48 @@ async def test_the_backlog_is_sampled_in_the_background(bench: Bench) -> None:
 async def test_shards_without_a_relay_are_counted_and_timed(bench: Bench) -> None:
     """Rows that nobody ships wait for ever, and nothing else would tell."""
     await bench.store.leases.ensure("outbox", ["00", "01"])
-    await bench.store.leases.acquire("outbox", UUID(int=1), 1, 1000.0)
-    await bench.watch(75.0)
+    (held,) = await bench.store.leases.acquire("outbox", UUID(int=1), 1, 15.0)
+    for _ in range(15):
+        await bench.watch(5.0)
+        await bench.store.leases.renew([held], 15.0)
     ownership = bench.monitor.snapshot().ownership
 
     assert ownership is not None
     assert (2, 1) == (ownership.shards, ownership.unowned)
     assert 60 <= ownership.seconds <= 78
+
+
+async def test_rows_that_wait_for_the_lease_of_a_dead_process_are_an_issue_before_it_ends(bench: Bench) -> None:
+    """kill -9 and a restart: for a quarter of a minute nothing leaves, and nothing else says why."""
+    await bench.store.leases.ensure("outbox", ["00"])
+    await bench.store.leases.acquire("outbox", UUID(int=1), 1, 15.0)
+    await bench.store.outbox.append([bench.outgoing(1)], None)
+    before = issues_of(bench.monitor.snapshot())
+    seen_seconds = await bench.seconds_until(lambda: len(issues_of(bench.monitor.snapshot())) > 0)
+
+    assert [] == before
+    assert seen_seconds < 14.0
+    (issue,) = issues_of(bench.monitor.snapshot())
+    assert issue.text.startswith("outbox: 1 of 1 shards have no relay for ")
+    assert issue.text.endswith("; 1 events wait")
+
+
+async def test_open_dead_letters_are_counted(bench: Bench) -> None:
+    """A message given up on waits for a person, who has to be told."""
+    await bench.watch(1.0)
+    before = bench.monitor.snapshot().dead_letters
+    record = make_dead_letter()
+    await bench.store.dead_letters.add(record)
+    await bench.store.dead_letters.add(make_dead_letter())
+    await bench.watch(11.0)
+    found = bench.monitor.snapshot().dead_letters
+    for one in await bench.store.dead_letters.search(DeadLetterFilter()):
+        await bench.store.dead_letters.discard(one.id, "me", "seen")
+    await bench.watch(11.0)
+
+    assert before is None
+    assert OpenDeadLetters(count=2, oldest_at=record.first_failed_at) == found
+    assert bench.monitor.snapshot().dead_letters is None
 
 
 async def test_a_check_that_hangs_fails_within_its_second(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spoolproof.health.snapshot import Dependency, Local, Need, Ownership, Snapshot, Status
+from spoolproof.health.snapshot import Dependency, Local, Need, OpenDeadLetters, Ownership, Snapshot, Status
 from spoolproof.health.verdict import System, issues_of, stuck_reason, system_of, unready_reason
 from spoolproof.ports.outbox import Backlog
 
@@ -122,6 +122,19 @@ def backlog(rows: int, seconds: float | None) -> Backlog:
             ["outbox: 3 of 16 shards have no relay for 60 s"],
         ),
         (replace(WELL, ownership=Ownership(shards=16, unowned=0, seconds=0)), []),
+        (
+            replace(WELL, ownership=Ownership(shards=16, unowned=16, seconds=0), backlog=backlog(5, 3)),
+            ["outbox: 16 of 16 shards have no relay for 0 s; 5 events wait"],
+        ),
+        (
+            replace(WELL, dead_letters=OpenDeadLetters(count=3, oldest_at=SINCE)),
+            ["dead letters: 3 open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq ls"],
+        ),
+        (
+            replace(WELL, dead_letters=OpenDeadLetters(count=100_000, oldest_at=SINCE)),
+            ["dead letters: 100000+ open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq ls"],
+        ),
+        (local(issues=("breaker psp: open since …",)), ["breaker psp: open since …"]),
         (local(stalled=("relay",)), ["loop relay: stalled"]),
         (replace(WELL, is_loop_silent=True), ["event loop: blocked for over 10 s"]),
         (local(is_fenced=True), ["leases: no renewal was answered in time; nothing is shipped until one is"]),
