@@ -211,7 +211,7 @@ class Circuit:
             policy=self._name,
             state=self._state,
             reason=reason,
-            retry_after_seconds=self._retry_after(now),
+            retry_after_seconds=self.retry_after(now),
             last_error_text=self._last_error,
         )
 
@@ -437,6 +437,13 @@ class Circuit:
                 return 0.0
             return 1.0 if self._ramp is None else self._ramp.share(max(now, self._now))
 
+    def holds(self, now: float) -> bool:
+        """Whether it still rejects, or a probe runs. Looks only: no transition is brought about."""
+        with self.lock:
+            if self._state == ISOLATED:
+                return self.isolations.until(now) > now
+            return bool(self._probes) or (self._state == OPEN and self._open_until > now)
+
     def would_admit(self, now: float) -> bool:
         """Whether a call would be admitted now; reserves nothing."""
         if self.state(now) == HALF_OPEN:
@@ -446,14 +453,9 @@ class Circuit:
     def retry_after(self, now: float) -> float:
         """Return in how many seconds a call may be admitted; always above 0."""
         with self.lock:
-            return self._retry_after(max(now, self._now))
-
-    def _retry_after(self, now: float) -> float:
-        if self._state == OPEN:
-            return max(self._open_until - now, 0.001)
-        if self._state == ISOLATED:
-            return max(self.isolations.until(now) - now, 0.001)
-        return _REJECTED_SECONDS
+            now = max(now, self._now)
+            until = self._open_until if self._state == OPEN else self.isolations.until(now)
+            return max(until - now, 0.001) if self._state in (OPEN, ISOLATED) else _REJECTED_SECONDS
 
     # --- keep --------------------------------------------------------------------------------------------------------
 

@@ -222,7 +222,8 @@ class Definition:
     def _make_room(self, now: float) -> bool:
         """Let go of idle children, and of the one unused for longest if there are too many; False if none may go.
 
-        Breakers are asked without the lock: they tell listeners what time has changed."""
+        One that waits for a probe goes when it is idle or there is no other: nobody calls it, so it would wait for
+        ever, and dead keys would take the room of those that live."""
         most, idle = self.values["keys_max"], self.values["key_idle_seconds"]
         with self._lock:
             oldest = next(iter(self._children), None)
@@ -230,12 +231,18 @@ class Definition:
                 return True
             kept = list(self._children.items())
         for key, child in kept:
-            if len(self._children) < most and now - self._used_at.get(key, now) < idle:
+            is_idle = now - self._used_at.get(key, now) >= idle
+            if len(self._children) < most and not is_idle:
                 return True
-            if child.machines.is_pinned(now):
-                continue
-            with self._lock:
-                self._forget(key)
+            if not (child.machines.holds(now) if is_idle else child.machines.is_pinned(now)):
+                with self._lock:
+                    self._forget(key)
+        for key, child in kept:
+            if len(self._children) < most:
+                return True
+            if not child.machines.holds(now):
+                with self._lock:
+                    self._forget(key)
         if len(self._children) < most:
             return True
         if events.listeners:

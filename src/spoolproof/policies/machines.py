@@ -116,7 +116,11 @@ class Machines:
 
         Asked under the lock of all keys, so it brings about no transition, of which somebody would be told there.
         """
-        return self.cooldown.until > now or (self.circuit is not None and self.circuit.admitted_share(now) == 0.0)
+        return self.holds(now) or (self.circuit is not None and self.circuit.admitted_share(now) == 0.0)
+
+    def holds(self, now: float) -> bool:
+        """The same, but for an outage whose time is over: only a call can tell whether it is, and nobody makes one."""
+        return self.cooldown.until > now or (self.circuit is not None and self.circuit.holds(now))
 
     def reset(self, reason: str, clock: Clock) -> None:
         """Close the breaker and forget what it knows. Raises PolicyUsageError without one."""

@@ -241,8 +241,66 @@ def test_looking_for_a_child_to_forget_tells_nobody_under_the_lock_of_all_keys(
     policy.for_key("b")
 
     assert [] == told
-    assert ["a"] == list(policy._definition.children())
+    assert ["b"] == list(policy._definition._children)
     assert ("half_open", ["half_open"]) == (first.state, told)
+
+
+def _dead_keys(registry: Registry, keys: str) -> Policy:
+    policy = Policy("hooks", Breaker(Consecutive(1), open_jitter=0), registry=registry, lint_ignore={"W1"})
+    registry.reload({"SPOOLPROOF_POLICY_HOOKS_KEYS_MAX": str(len(keys))})
+    for key in keys:
+        policy.for_key(key).result_sync(_refused)
+    return policy
+
+
+def test_dead_keys_that_nobody_calls_any_more_take_no_room(registry: Registry, clock: ManualClock) -> None:
+    """Their breakers wait for a probe that never comes; pinned, they would leave one breaker to all new keys."""
+    policy = _dead_keys(registry, "abcd")
+    clock.sleep_blocking(30 * 86_400)
+
+    policy.for_key("e").result_sync(_refused)
+
+    assert ("f", 7) == (policy.for_key("f").key, policy.for_key("f").call_sync(int, "7"))
+    assert {"e": "open", "f": "closed"} == {key: child.state for key, child in policy._definition._children.items()}
+
+
+def test_of_dead_keys_without_any_other_the_one_unused_for_longest_makes_room(
+    registry: Registry, clock: ManualClock
+) -> None:
+    """A living key that shared a breaker with dead ones would be rejected for their sake."""
+    policy = _dead_keys(registry, "abc")
+    assert "(overflow)" == policy.for_key("early").key  # all of them are open
+    clock.sleep_blocking(5)
+    policy.for_key("a")
+
+    new = policy.for_key("new")
+
+    assert ("new", ["a", "c", "new"]) == (new.key, sorted(policy._definition._children))
+
+
+@pytest.mark.parametrize("held_by", ["probe", "isolation", "cooldown"])
+def test_a_key_that_still_rejects_or_probes_keeps_its_place(
+    registry: Registry, clock: ManualClock, held_by: str
+) -> None:
+    policy = _dead_keys(registry, "a")
+    child = policy.for_key("a")
+    clock.sleep_blocking(1_000)
+    entered: list[str | None] = []
+
+    def probe() -> None:
+        entered.append(policy.for_key("b").key)
+
+    if held_by == "probe":
+        child.call_sync(probe)
+    else:
+        if held_by == "isolation":
+            child.isolate("maintenance", ttl_seconds=60)
+        else:
+            child.machines.cooldown.start(clock.monotonic(), 60)
+        probe()
+
+    assert ["(overflow)"] == entered
+    assert policy.for_key("a") is child
 
 
 async def test_a_child_in_use_is_found_again_although_it_was_forgotten(registry: Registry, clock: ManualClock) -> None:
