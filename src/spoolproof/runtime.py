@@ -24,6 +24,7 @@ from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
+from spoolproof.folding import FoldedLog
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
@@ -42,11 +43,14 @@ from spoolproof.ports.store import Store
 from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
 from spoolproof.telemetry.metrics import METER
+from spoolproof.urls import redact_url
 from spoolproof.wiring import build_broker, build_store
 
 logger = logging.getLogger("spoolproof.service")
 
 P = TypeVar("P", bound=Part)
+
+_HANDLERS_SHOWN = 20  #: in the start line
 
 _TURN_SECONDS = 0.2  #: most turns only wait for work, and all may be cut at any line: a drain need not wait for them
 
@@ -134,7 +138,7 @@ class Runtime:
             await self.stop()
             raise
         self.is_started = True
-        logger.info("service.started name=%s roles=%s", self.service, ",".join(self.roles))
+        logger.info("%s", self._start_line())
 
     def part(self, kind: type[P]) -> P:
         """Return the part of a kind. Raises NotFound where this process has not its role."""
@@ -142,6 +146,18 @@ class Runtime:
             if isinstance(part, kind):
                 return part
         raise NotFound(f"this process has no {kind.__name__}; its roles are {', '.join(self.roles)}")
+
+    def _start_line(self) -> str:
+        """Return what whoever reads a log wants to know first: what runs here, as what, and on what."""
+        queues = [queue for part in self.parts for queue in part.queues()]
+        handlers = [f"{queue.name}({','.join(queue.types)})" for queue in queues[:_HANDLERS_SHOWN]]
+        if len(queues) > _HANDLERS_SHOWN:
+            handlers.append(f"and {len(queues) - _HANDLERS_SHOWN} more")
+        brokers = ",".join(redact_url(url) for url in self.settings.broker_urls)
+        return (
+            f"service.started name={self.service} release={spoolproof.__version__} store={self.store.name} "
+            f"broker={brokers} roles={','.join(self.roles)} handlers={' '.join(handlers) or 'none'}"
+        )
 
     def topology(self) -> Topology:
         """Return what this service needs to exist in the broker."""
@@ -210,19 +226,24 @@ class Runtime:
 
     async def _reach_store(self) -> None:
         """Wait for the store, unless nothing here needs it to begin with: then its loops find it when it comes."""
-        deadline = self._clock.monotonic() + limits.FIRST_CONTACT_SECONDS
+        began = self._clock.monotonic()
+        waits = 0
+        log = FoldedLog(logger, self._clock)
         while True:
             try:
                 await self.store.start()
                 await ensure_schema(self.store, self.settings)
                 await self.store.services.claim(self.service)  # also where no relay runs: it is where rows are written
-                return
+                break
             except StoreUnavailable as error:
                 self.monitor.store_failed(error)
-                if self._clock.monotonic() >= deadline:
+                if self._clock.monotonic() >= began + limits.FIRST_CONTACT_SECONDS:
                     raise
-                logger.warning("store.waiting url=%s error=%s", self.store.name, error)
+                waits += 1
+                log.warning("away", "store.waiting error=%s: the start goes on when it answers", error)
             await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
+        if waits:
+            logger.warning("store.reached seconds=%.1f: the start goes on", self._clock.monotonic() - began)
 
     async def _start_loops(self) -> None:
         holdings = [holding for part in self.parts for holding in part.holdings()]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 
+import spoolproof
 from spoolproof import NotStarted, RegistrationError, Service, StoreUnavailable, failpoints
-from spoolproof.policies import Registry
+from spoolproof.policies import Breaker, Policy, Registry
 from spoolproof.settings import Settings
 
 
@@ -90,3 +93,43 @@ async def test_the_failpoints_of_one_start_end_with_it() -> None:
     await service.stop()
 
     assert (True, None) == (during is not None, failpoints.armed_plan())
+
+
+async def test_the_start_line_says_what_runs_here_and_on_what(caplog: pytest.LogCaptureFixture) -> None:
+    """The first question at 3 a.m.; and a setting that was not read shows here, before anything is lost to it."""
+    caplog.set_level(logging.INFO)
+    settings = Settings(store="memory://", broker="memory://")
+    service = Service("shop", settings=settings)
+
+    @service.on("order.placed", "order.changed")
+    async def book(order: dict) -> None:  # type: ignore[type-arg]
+        raise AssertionError("nothing is published here")
+
+    await service.start()
+    service_store = service.runtime.store.name
+    await service.stop()
+
+    assert [
+        f"service.started name=shop release={spoolproof.__version__} store={service_store} broker=memory:// "
+        "roles=relay,consumer,maintenance handlers=shop.book(order.changed,order.placed)"
+    ] == [text for text in caplog.messages if text.startswith("service.started")]
+
+
+async def test_a_healthy_start_logs_nothing_above_info(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """A warning that is always there teaches people to overlook warnings."""
+    caplog.set_level(logging.DEBUG)
+    settings = Settings(store=f"sqlite:///{tmp_path}/store.db", broker=f"embedded:///{tmp_path}/broker.db")
+    policies = Registry(environ={})
+    psp = Policy("psp", Breaker(), registry=policies, lint_ignore={"W1"})
+    service = Service("shop", settings=settings, policies=policies)
+
+    @service.on("order.placed", gate=psp)
+    async def pay(order: dict) -> None:  # type: ignore[type-arg]
+        raise AssertionError("nothing is published here")
+
+    await service.start()
+    await asyncio.sleep(0.5)  # the first turn of every loop
+    await service.drain(1)
+    await service.stop()
+
+    assert [] == [text for _, level, text in caplog.record_tuples if level > logging.INFO]
