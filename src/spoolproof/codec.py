@@ -21,10 +21,16 @@ import msgspec
 from spoolproof.caught import error_line, is_failure, tame
 from spoolproof.errors import CodecError, RegistrationError, UnknownType
 from spoolproof.message import Message
+from spoolproof.roundtrip import lost_in, reason_of, unsendable
 
 _MARK = "__spoolproof_event__"
+_WIRE = "__spoolproof_wire__"  #: what writes and reads the class, made at its first publish
 _WIRE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,254}")
 T = TypeVar("T")
+
+_encode = msgspec.json.Encoder().encode
+_Wire = tuple[Callable[[Any], bytes], Callable[[bytes], object]]
+_PLAIN: _Wire = (_encode, msgspec.json.Decoder(dict[str, Any]).decode)
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -79,13 +85,42 @@ def event_type_of(model: type) -> EventType:
 
 
 def encode_payload(payload: object) -> bytes:
-    """Return the JSON bytes of a payload. Raises CodecError naming what cannot be encoded."""
+    """Return the JSON bytes of a payload, from which its model reads the same payload.
+
+    Raises CodecError naming the field that cannot be sent or would come back as something else: an encoder asks no
+    types, so a text where a number belongs would be a dead letter at every reader, and NaN would be null.
+    """
+    model = type(payload)
     try:
-        if _is_pydantic(type(payload)):
-            return cast(bytes, cast(Any, payload).model_dump_json().encode())
-        return msgspec.json.encode(payload)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise CodecError(f"a {type(payload).__qualname__} cannot be encoded as JSON: {error}") from error
+        write, read = _PLAIN if model is dict else model.__dict__.get(_WIRE) or _wire_of(model)
+        body = write(payload)
+        copy = read(body)
+        if copy == payload:
+            return body
+        fault = lost_in(payload, copy)
+    except Exception as error:  # a model's own validator may raise anything
+        fault = unsendable(payload) or reason_of(error)
+        raise CodecError(_refusal(model, fault)) from error
+    if fault is None:
+        return body
+    raise CodecError(_refusal(model, unsendable(payload) or fault))
+
+
+def _refusal(model: type, fault: str) -> str:
+    return f"a {model.__qualname__} cannot be encoded as JSON and read back: {fault}"
+
+
+def _wire_of(model: type) -> _Wire:
+    if is_mapping(model):
+        return _PLAIN
+    wire = (_write_pydantic if _is_pydantic(model) else _encode, _decoder_for(model))
+    setattr(model, _WIRE, wire)
+    return wire
+
+
+def _write_pydantic(payload: Any) -> bytes:
+    # what it would warn of is found by reading it back
+    return cast(bytes, payload.model_dump_json(warnings=False).encode())
 
 
 class DecodeFailure(CodecError):
@@ -205,6 +240,6 @@ def _is_model(model: object) -> bool:
     return issubclass(model, msgspec.Struct) or dataclasses.is_dataclass(model) or _is_pydantic(model)
 
 
-def is_mapping_payload(payload: object) -> bool:
-    """Tell whether a payload is a plain mapping, which needs `type=` at publish."""
-    return isinstance(payload, Mapping)
+def is_mapping(model: type) -> bool:
+    """Tell whether payloads of a class are plain mappings, which need `type=` at publish."""
+    return model is dict or (_MARK not in model.__dict__ and issubclass(model, Mapping))

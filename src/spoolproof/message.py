@@ -183,6 +183,17 @@ _SHORT_FIELDS: Final = (
     "datacontenttype",
 )
 _INT64_MAX: Final = 2**63 - 1
+_RESERVED_PREFIXES: Final = (
+    *("spoolproof-", "cloudevents_", "cloudevents:", "ce-", "ce_"),
+    *("x-death", "x-first-death-", "x-last-death-"),
+)
+_RESERVED_HEADERS: Final = frozenset(
+    {
+        *("traceparent", "tracestate", "x-delivery-count", "x-acquired-count"),
+        *("cc", "bcc", "user_id", "expiration"),
+    }
+)
+"""What a broker would read, write or drop."""
 
 
 def check_message(message: Message) -> None:
@@ -190,22 +201,55 @@ def check_message(message: Message) -> None:
 
     Raises InvalidMessage naming the field, or MessageTooLarge.
     """
-    if not message.id or not message.type or not message.source:
-        empty = next(name for name in ("id", "type", "source") if not getattr(message, name))
+    if not _is_plain(message):
+        for name in _SHORT_FIELDS:
+            value = getattr(message, name)
+            if value is not None:
+                check_short_text(name, value)
+    if not message.id or not message.type or not message.source or message.key == "":
+        empty = next(name for name in ("id", "type", "source", "key") if getattr(message, name) == "")
         raise InvalidMessage(empty, "", "must not be empty")
-    for name in _SHORT_FIELDS:
-        value = getattr(message, name)
-        if value is not None:
-            check_short_text(name, value)
-    for name in ("time", "expires_at"):
-        moment = getattr(message, name)
-        if moment is not None and moment.utcoffset() is None:
-            raise InvalidMessage(name, moment, "has no time zone; use datetime.now(UTC)")
+    if message.time.tzinfo is not UTC or message.expires_at is not None:
+        _check_moments(message)
     if len(message.body) > limits.BODY_BYTES_MAX:
         reason = f"{len(message.body)} bytes, at most {limits.BODY_BYTES_MAX}; store it elsewhere and send its address"
         raise MessageTooLarge("body", message.body[:32], reason)
     if message.headers:
         _check_headers(message.headers)
+
+
+def _is_plain(message: Message) -> bool:
+    """Tell whether the short texts are so short and plain, taken together, that none need be looked at by itself."""
+    subject, key, tenant = message.subject, message.key, message.tenant
+    correlation_id, causation_id, content_type = (
+        message.correlation_id,
+        message.causation_id,
+        message.datacontenttype,
+    )
+    try:
+        together = "".join(
+            (
+                message.id,
+                message.type,
+                message.source,
+                "" if key is None else key,
+                "" if subject is None else subject,
+                "" if correlation_id is None else correlation_id,
+                "" if causation_id is None else causation_id,
+                "" if tenant is None else tenant,
+                "" if content_type is None else content_type,
+            )
+        )
+    except TypeError:
+        return False
+    return len(together) <= limits.SHORT_TEXT_BYTES_MAX and together.isascii() and "\0" not in together
+
+
+def _check_moments(message: Message) -> None:
+    for name in ("time", "expires_at"):
+        moment = getattr(message, name)
+        if moment is not None and moment.utcoffset() is None:
+            raise InvalidMessage(name, moment, "has no time zone; use datetime.now(UTC)")
 
 
 def check_short_text(name: str, value: object) -> None:
@@ -248,13 +292,17 @@ def _check_headers(headers: Mapping[str, object]) -> None:
 
 
 def check_user_headers(headers: Mapping[str, object]) -> None:
-    """Refuse header names that belong to the protocol. Raises InvalidMessage."""
+    """Refuse what is no mapping, and header names that belong to the protocol or a broker. Raises InvalidMessage."""
+    if not isinstance(headers, Mapping):
+        raise InvalidMessage("headers", headers, "must be a dict of header names and values")
     for name in headers:
         if not isinstance(name, str):
             raise InvalidMessage("headers", name, "header names are text")
         lowered = name.lower()
-        if lowered.startswith(("spoolproof-", "cloudevents_", "cloudevents:", "ce-", "x-death")):
-            raise InvalidMessage("headers", name, "this prefix belongs to the protocol; choose another name")
+        if not name:
+            raise InvalidMessage("headers", name, "a header needs a name")
+        if lowered.startswith(_RESERVED_PREFIXES) or lowered in _RESERVED_HEADERS:
+            raise InvalidMessage("headers", name, "this name or prefix belongs to the protocol; choose another name")
 
 
 def as_utc(moment: datetime) -> datetime:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
+
 from spoolproof.clock import Clock
-from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping_payload
+from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping
 from spoolproof.errors import InvalidMessage, UnknownType
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
@@ -38,8 +39,7 @@ class Place(StrEnum):
     TRANSACTION = "transaction"
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """Proof that a publish was taken. id: the message's id. place: durable now, or when the caller commits."""
 
     id: str
@@ -75,12 +75,11 @@ class Publisher:
     ) -> Outgoing:
         """Return the message of a payload, checked against every limit. Arguments as `Service.publish`."""
         event_type = _event_type(payload, type)
-        if headers:
+        if headers is not None:
             check_user_headers(headers)
-        cause = handling.get()
         now = self._clock.now()
         message = Message(
-            id=self._ids.message_id() if id is None else id,
+            id=self._ids.message_id(now) if id is None else id,
             type=event_type.name,
             source=self._source,
             time=now,
@@ -88,14 +87,13 @@ class Publisher:
             subject=subject,
             schemaversion=event_type.version,
             key=key,
-            correlation_id=correlation_id or (cause and (cause.correlation_id or cause.id)) or None,
-            causation_id=(cause and cause.id) or None,
-            tenant=cause.tenant if cause else None,
-            expires_at=_expires_at(expires, now),
-            traceparent=cause.traceparent if cause else None,
-            tracestate=cause.tracestate if cause else None,
+            correlation_id=None if correlation_id == "" else correlation_id,
+            expires_at=None if expires is None else _expires_at(expires, now),
             headers=dict(headers) if headers else {},
         )
+        cause = handling.get()
+        if cause is not None:
+            message = _caused(message, cause)
         check_message(message)
         if routing_key is not None:
             check_short_text("routing_key", routing_key)
@@ -128,23 +126,39 @@ class Publisher:
 
 
 def _event_type(payload: object, type_name: str | None) -> EventType:
-    if is_mapping_payload(payload):
+    model = type(payload)
+    if is_mapping(model):
         if type_name is None:
             raise UnknownType("a dict has no wire name; publish(..., type='your.event.name')")
         return EventType(type_name)
-    event_type = event_type_of(type(payload))
+    if isinstance(payload, type):
+        raise UnknownType(f"{payload.__qualname__} is a class; publish an instance of it")
+    event_type = event_type_of(model)
     if type_name is not None and type_name != event_type.name:
-        raise InvalidMessage("type", type_name, f"{type(payload).__qualname__} is published as {event_type.name!r}")
+        raise InvalidMessage("type", type_name, f"{model.__qualname__} is published as {event_type.name!r}")
     return event_type
 
 
-def _expires_at(expires: float | timedelta | datetime | None, now: datetime) -> datetime | None:
-    if expires is None:
-        return None
+def _caused(message: Message, cause: Message) -> Message:
+    """Return a message that tells which one it comes from."""
+    return msgspec.structs.replace(
+        message,
+        correlation_id=message.correlation_id or cause.correlation_id or cause.id or None,
+        causation_id=cause.id or None,
+        tenant=cause.tenant,
+        traceparent=cause.traceparent,
+        tracestate=cause.tracestate,
+    )
+
+
+def _expires_at(expires: float | timedelta | datetime, now: datetime) -> datetime:
     if isinstance(expires, datetime):
         if expires.utcoffset() is None:
             raise InvalidMessage("expires", expires, "has no time zone; use datetime.now(UTC) + timedelta(...)")
-        return as_utc(expires)
+        try:
+            return as_utc(expires)
+        except OverflowError:
+            raise InvalidMessage("expires", expires, "is beyond the last day UTC can tell") from None
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 10 * 366 * 86400:
         raise InvalidMessage(
@@ -154,11 +168,10 @@ def _expires_at(expires: float | timedelta | datetime | None, now: datetime) -> 
 
 
 def _checked_destination(destination: str) -> str:
+    check_short_text("destination", destination)
     kind, separator, name = destination.partition(":")
-    if destination == EVENTS or (kind in ("queue", "exchange") and separator and name):
-        check_short_text("destination", destination)
-        if " " not in destination:
-            return destination
+    if (destination == EVENTS or (kind in ("queue", "exchange") and separator and name)) and " " not in destination:
+        return destination
     raise InvalidMessage(
         "destination", destination, "must be 'events', 'exchange:NAME' or 'queue:NAME', without spaces"
     )
