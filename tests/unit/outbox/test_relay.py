@@ -93,7 +93,7 @@ class Rig:
 
     async def until_empty(self, seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):
-            while (await self.store.outbox.backlog()).rows:
+            while (await self.store.outbox.backlog()).rows or self.server.depth("t.q"):
                 await asyncio.sleep(0.005)
 
 
