@@ -137,6 +137,8 @@ DELIVERIES_WORN = 40
 """Delivered this often, a message that a gate sends back goes as a copy, which the broker counts anew."""
 CLAIM_SECONDS = 30.0
 """Embedded broker: a delivery is claimed for 30 s; its process renews every third of that."""
+EMBEDDED_SILENT_SECONDS = 10.0
+"""Two statements at their limit; a file that takes longer hangs, and a broker on it counts as away."""
 EMBEDDED_POLL_SECONDS = 0.05
 """How late a message of another process is noticed; one read of a counter each time."""
 RESCUE_SECONDS = 0.5
@@ -186,6 +188,10 @@ FACTS_SECONDS = 5.0
 
 # --- process -----------------------------------------------------------------------------------------------------
 DRAIN_SECONDS = 30.0
+LOOP_DRAIN_SECONDS = 10.0
+"""What a loop may take to flush and give back, once its turn has ended; a store that hangs must not hold the exit."""
+EXIT_SECONDS = 15.0
+"""Added to `drain_seconds`: a process that was told to end and has not by then is ended by force."""
 LOOP_STALLED_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 60.0
 """How long a start waits for its store before it gives up."""

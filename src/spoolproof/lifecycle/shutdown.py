@@ -3,16 +3,25 @@
 First SIGTERM or SIGINT: drain, then stop. A second one skips what is left of the drain; deliveries cut off by it stay
 unsettled and come again elsewhere. A signal while the start still waits for its store cancels the start. A fatal error
 ends without a drain, as a crash would: whoever does not trust its own state must not tidy up with it.
+
+Every end has a limit. What hangs then (a disk, a blocked event loop, somebody's thread) shows in a traceback of every
+thread, and the process exits with 1. The limit is kept by a thread of `faulthandler`, which needs nothing of ours and
+not even the interpreter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from spoolproof import limits
+
+_STDERR: Final = 2  #: the descriptor, which no capture or redirection in the process can take away
 
 
 class Ending(StrEnum):
@@ -42,27 +51,51 @@ class Process(Protocol):
 
 
 class StopSignals:
-    """The requests to end that came so far."""
+    """The requests to end that came so far.
 
-    def __init__(self) -> None:
+    drain_seconds: end this process by force when it takes longer than this and `exit_seconds`; None: never.
+    """
+
+    def __init__(self, *, drain_seconds: float | None = None, exit_seconds: float = limits.EXIT_SECONDS) -> None:
         self.requested = asyncio.Event()
         self.repeated = asyncio.Event()
+        self._drain_seconds = drain_seconds
+        self._exit_seconds = exit_seconds
+        self._heard = 0
 
     def receive(self) -> None:
         """Note one request."""
         (self.repeated if self.requested.is_set() else self.requested).set()
 
+    def limit_close(self) -> None:
+        """What is left is to close everything; a second request has set a shorter limit already."""
+        if self._heard < 2:
+            self._limit(self._exit_seconds)
+
+    def _limit(self, seconds: float) -> None:
+        if self._drain_seconds is not None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+
     @contextlib.contextmanager
     def installed(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[None]:
         """Receive these signals of this process while the block runs; on the event loop of the main thread."""
         loop = asyncio.get_running_loop()
-        for one in signals:
-            loop.add_signal_handler(one, self.receive)
+
+        def hear(*_: object) -> None:
+            # not by the loop's own handlers: a loop that is blocked would not hear the signal that limits its end
+            self._heard += 1
+            if self._heard == 1:
+                self._limit((self._drain_seconds or 0) + self._exit_seconds)
+            else:
+                self._limit(min(self._exit_seconds, limits.CLOSE_SECONDS))
+            loop.call_soon_threadsafe(self.receive)
+
+        before = {one: signal.signal(one, hear) for one in signals}
         try:
             yield
         finally:
-            for one in signals:
-                loop.remove_signal_handler(one)
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 async def run_until_stopped(process: Process, stop: StopSignals) -> Ending:
@@ -77,6 +110,7 @@ async def run_until_stopped(process: Process, stop: StopSignals) -> Ending:
                 return Ending.DRAINED
             return Ending.FATAL if fatal.is_set() else Ending.HURRIED
     finally:
+        stop.limit_close()
         await process.stop()
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+from spoolproof import limits
 from spoolproof.backoff import RandomSource, full_jitter_seconds
 from spoolproof.caught import cancellations, error_line, is_failure, tame
 from spoolproof.clock import Clock
@@ -64,39 +65,34 @@ class Supervisor:
     async def drain(self, loops: Sequence[Loop], seconds: float) -> None:
         """Let the turns of these loops end within `seconds`, then cut them off, then call each one's drain.
 
-        Before the limit a turn ends by itself; what is cut off is cancelled and counts as never done.
+        Before the limit a turn ends by itself; what is cut off is cancelled and counts as never done. Ends within
+        seconds of the limit, whatever hangs or fails.
         """
         self.quiet(loops)
         running = [self._loops[loop] for loop in loops if loop in self._loops]
         if running:
             _, late = await asyncio.wait(running, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await _cut(late)
         for loop in loops:
             try:
-                await loop.drain()
-            except Unavailable as error:
-                logger.warning("loop.drain_incomplete name=%s error=%s", loop.name, error)
+                async with asyncio.timeout(limits.LOOP_DRAIN_SECONDS):
+                    await loop.drain()
+            except Exception as error:  # whatever it is, the others have to be drained, too
+                logger.warning("loop.drain_incomplete name=%s error=%s", loop.name, error_line(error))
 
     async def stop_loops(self) -> None:
         """Cancel every loop and stop it, newest first; other tasks go on. Idempotent."""
         turns = list(self._loops.items())
         self._loops.clear()
         self._ticks.clear()
-        for _, task in turns:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in turns), return_exceptions=True)
+        await _cut([task for _, task in turns])
         for loop, _ in reversed(turns):
             await loop.stop()
 
     async def stop(self) -> None:
         """Stop every loop and cancel every other task. Idempotent."""
         await self.stop_loops()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cut(list(self._tasks))
 
     def stalled(self) -> list[str]:
         """Return the names of loops whose turn has run longer than they allow."""
@@ -177,3 +173,13 @@ class Supervisor:
             logger.error("task.failed name=%s", task.get_name(), exc_info=error)
         elif self.fatal is not None and not self.fatal.done():
             self.fatal.set_result(error)
+
+
+async def _cut(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended; one that does not end when told to holds up no exit."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, left = await asyncio.wait(tasks, timeout=limits.CLOSE_SECONDS)
+        for task in left:
+            logger.error("task.does_not_end name=%s", task.get_name())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import sqlite3
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from spoolproof import limits
 from spoolproof.brokers.embedded import EmbeddedBroker
 from spoolproof.clock import SystemClock
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import NACKED, Confirmed, ConnectionState, Nacked, Unknown
+from spoolproof.testing.clock import ManualClock
 from spoolproof.testing.conformance import eventually
 from spoolproof.testing.conformance._broker import Outcomes, consume, make_topology, publish, start
 from spoolproof.testing.conformance._messages import make_outgoing
@@ -34,7 +39,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     made: list[EmbeddedBroker] = []
 
     def make_one(path: Path = tmp_path / "broker.db", **options: Any) -> EmbeddedBroker:
-        clock = SystemClock()
+        clock = options.pop("clock", None) or SystemClock()
         made.append(EmbeddedBroker(path, service="test", clock=clock, ids=Ids(clock), spawn=_spawn, **options))
         return made[-1]
 
@@ -113,6 +118,48 @@ async def test_a_full_disk_declines_and_costs_nothing_that_was_confirmed(make: M
         await broker.stop()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+async def test_a_file_that_hangs_does_not_look_connected(make: Make) -> None:
+    """Nothing fails on a disk that does not answer: thousands of accepted messages stayed in the outbox, and health
+    said ok."""
+    clock = ManualClock()
+    broker = make(clock=clock)
+    await broker.start(make_topology())
+    assert await broker.wait_for_room(5.0)
+    answers = threading.Event()
+    assert broker._database is not None
+    broker._database.write_soon(lambda _: answers.wait(10), lambda _: None)
+    broker._ring()  # its next turn waits behind that
+    await asyncio.sleep(0)
+
+    await clock.advance(limits.EMBEDDED_SILENT_SECONDS + 1)
+
+    assert (ConnectionState.DISCONNECTED, 0) == (broker.status().state, broker.room())
+    assert "cannot be used: no answer for 11 s" in broker.status().issues[0]
+    with pytest.raises(BrokerUnavailable, match="no answer for 11 s"):
+        broker.submit(make_outgoing(), None, Outcomes())
+    answers.set()
+    await eventually(lambda: broker.status().state is ConnectionState.CONNECTED and broker.status().issues == ())
+
+
+async def test_a_lock_that_fails_is_an_outage_that_shows_and_ends(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the writer's thread ended on it, the broker looked connected for ever and shipped nothing."""
+    broker = make()
+    await broker.start(make_topology())
+    assert await broker.wait_for_room(5.0)
+
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", fail)
+        assert [Unknown] == [type(outcome) for outcome in await publish(broker, make_outgoing())]
+        await eventually(lambda: any("Input/output error" in issue for issue in broker.status().issues))
+
+    assert await broker.wait_for_room(10.0)
+    assert [Confirmed()] == await publish(broker, make_outgoing())
+    assert () == broker.status().issues
 
 
 async def test_an_ack_that_could_not_be_written_is_written_later(make: Make, tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +155,41 @@ async def test_signals_reach_the_events_and_are_given_back() -> None:
             await stop.repeated.wait()
 
     assert before == signal.getsignal(signal.SIGTERM)
+
+
+HANGING = Path(__file__).with_name("hanging.py")
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("where", "drain_seconds", "signals", "exit_code"),
+    [
+        ("drain", 0, 1, 1),
+        ("stop", 3600, 1, 1),  # the drain has ended, so its time counts no more
+        ("loop", 0, 1, 1),
+        ("drain", 3600, 2, 0),  # skipped: nothing hangs any more
+        ("loop", 3600, 2, 1),
+    ],
+)
+def test_an_end_that_hangs_is_an_exit_all_the_same(
+    where: str, drain_seconds: int, signals: int, exit_code: int
+) -> None:
+    """A disk that hangs, a blocked event loop: SIGTERM used to do nothing, and only SIGKILL ended the process."""
+    process = subprocess.Popen(
+        [sys.executable, str(HANGING), where, str(drain_seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "hangs\n"
+        for _ in range(signals - 1):
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+
+    assert (exit_code, exit_code == 1) == (process.returncode, "most recent call first" in errors)

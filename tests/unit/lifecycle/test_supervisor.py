@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from spoolproof import limits
 from spoolproof.backoff import system_random
 from spoolproof.clock import SystemClock
 from spoolproof.errors import StoreBusy, StoreUnavailable
@@ -91,6 +93,55 @@ async def test_a_drain_cuts_off_a_turn_at_its_limit_and_drains_the_loop(supervis
 
     assert ["start", "drain"] == loop.calls
     assert 1 == loop.turns
+
+
+class Stubborn(Probe):
+    """A loop whose drain hangs, or fails with `error`."""
+
+    error: Exception | None = None
+
+    async def drain(self) -> None:
+        await super().drain()
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+
+async def test_a_drain_that_hangs_or_fails_keeps_no_other_loop_from_its_own(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A membership whose file does not answer must not hold the exit, nor keep the leases of others from going back."""
+    monkeypatch.setattr(limits, "LOOP_DRAIN_SECONDS", 0.01)
+    failing, hanging, last = Stubborn(), Stubborn(), Probe()
+    failing.error = OSError("Input/output error")
+
+    async with asyncio.timeout(5):
+        await supervisor.drain([failing, hanging, last], 0)  # type: ignore[list-item]
+
+    assert [["drain"]] * 3 == [loop.calls for loop in (failing, hanging, last)]
+
+
+async def test_a_task_that_does_not_end_when_told_to_holds_up_no_exit(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler may swallow its cancellation, or roll back on a disk that hangs."""
+    monkeypatch.setattr(limits, "CLOSE_SECONDS", 0.01)
+    end = asyncio.Event()
+
+    async def swallow() -> None:
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+
+    task = supervisor.spawn(swallow(), "stubborn")
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await supervisor.stop()
+
+    assert not task.done()
+    end.set()
+    await task
 
 
 async def test_stop_is_idempotent_and_leaves_no_task(supervisor: Supervisor) -> None:

@@ -93,6 +93,7 @@ class EmbeddedBroker:
         self._due_at: float | None = None
         self._rescue_at = 0.0
         self._may_have_work = True
+        self._turned_at = 0.0
 
     # --- the port
 
@@ -101,13 +102,15 @@ class EmbeddedBroker:
         self._task = self._spawn(self._run(topology), f"broker.embedded.{self._service}")
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
-        if self._state is not ConnectionState.CONNECTED or self._database is None or self._topology is None:
-            raise BrokerUnavailable(f"the embedded broker's file {self._path} is not open: {self._last_error or 'yet'}")
+        if not self._is_connected() or self._database is None or self._topology is None:
+            raise BrokerUnavailable(
+                f"the embedded broker's file {self._path} is not open: {self._trouble_now() or 'yet'}"
+            )
         parcel = queues.parcel_of(outgoing, self._topology.service, self._topology.exchange)
         self._window.submit(self._database, parcel, token, sink)
 
     def room(self) -> int:
-        return self._window.room if self._state is ConnectionState.CONNECTED else 0
+        return self._window.room if self._is_connected() else 0
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         try:
@@ -126,25 +129,27 @@ class EmbeddedBroker:
         return subscription
 
     def status(self) -> BrokerStatus:
+        is_silent = self._is_silent()
+        state = ConnectionState.DISCONNECTED if is_silent else self._state
+        since = self._clock.now() - timedelta(seconds=self._turn_seconds()) if is_silent else self._since
+        trouble = self._trouble_now()
         connections = tuple(
             ConnectionStatus(
                 name=f"{purpose}-0",
                 purpose=purpose,
-                state=self._state,
+                state=state,
                 is_blocked=False,
                 url=f"embedded:///{self._path}",
-                since=self._since,
+                since=since,
                 attempt=self._attempt,
-                last_error=self._last_error,
-                retry_at=self._retry_at if self._state is ConnectionState.DISCONNECTED else None,
+                last_error=trouble,
+                retry_at=self._retry_at if state is ConnectionState.DISCONNECTED else None,
             )
             for purpose in ("publish", "consume")
         )
-        is_away = self._last_error is not None and self._state is not ConnectionState.CONNECTED
-        issues = (f"the embedded broker's file {self._path} cannot be used: {self._last_error}",) if is_away else ()
-        return BrokerStatus(
-            kind="embedded", state=self._state, is_blocked=False, connections=connections, issues=issues
-        )
+        is_away = trouble is not None and state is not ConnectionState.CONNECTED
+        issues = (f"the embedded broker's file {self._path} cannot be used: {trouble}",) if is_away else ()
+        return BrokerStatus(kind="embedded", state=state, is_blocked=False, connections=connections, issues=issues)
 
     async def stop(self) -> None:
         self._topology = None
@@ -183,6 +188,7 @@ class EmbeddedBroker:
                 await self._connect(topology)
                 wait_seconds = limits.STORE_PING_FIRST_SECONDS
                 while True:
+                    self._turned_at = self._clock.monotonic()
                     await self._turn()
             except Exception as error:  # whatever it is: a broker that no longer turns must not look connected
                 self._last_error = error_line(error)
@@ -209,6 +215,7 @@ class EmbeddedBroker:
             await self._start_over(self._database)
         self._attempt = 0
         self._may_have_work = True
+        self._turned_at = self._clock.monotonic()
         self._set_state(ConnectionState.CONNECTED)
         if self._ownership is not None:
             self._ownership.flush()
@@ -337,7 +344,17 @@ class EmbeddedBroker:
         self._bell.set()
 
     def _is_connected(self) -> bool:
-        return self._state is ConnectionState.CONNECTED
+        return self._state is ConnectionState.CONNECTED and not self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Whether a turn does not end: a file that hangs raises nothing, and must not look connected."""
+        return self._state is ConnectionState.CONNECTED and self._turn_seconds() > limits.EMBEDDED_SILENT_SECONDS
+
+    def _turn_seconds(self) -> float:
+        return self._clock.monotonic() - self._turned_at
+
+    def _trouble_now(self) -> str | None:
+        return f"no answer for {self._turn_seconds():.0f} s" if self._is_silent() else self._last_error
 
     def _set_state(self, state: ConnectionState) -> None:
         if state is not self._state:

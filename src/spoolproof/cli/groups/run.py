@@ -49,7 +49,7 @@ def run(
     port = loaded.settings.health_port if health_port is None else health_port
     running = Running(loaded, roles, Address(loaded.settings.health_host, port))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        ending = runner.run(_until_stopped(running))
+        ending = runner.run(_until_stopped(running, loaded.settings.drain_seconds))
     logger.info("service.ended name=%s ending=%s", loaded.name, ending.value)
     if as_json:
         emit("run", {"service": loaded.name, "ending": ending})
@@ -105,8 +105,8 @@ class Running:
         await self._service.stop()
 
 
-async def _until_stopped(running: Running) -> Ending:
-    stop = StopSignals()
+async def _until_stopped(running: Running, drain_seconds: float) -> Ending:
+    stop = StopSignals(drain_seconds=drain_seconds)
     with stop.installed():
         try:
             return await run_until_stopped(running, stop)
