@@ -27,8 +27,8 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.message import HeaderValue, check_short_text
-from spoolproof.outbox.publish import Place, Receipt
-from spoolproof.outbox.transaction import Transaction, current, unit_of_work
+from spoolproof.outbox.publish import Place, Receipt, handling
+from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
@@ -178,7 +178,8 @@ class Service:
 
         payload: an instance of a class marked by @event, or a dict with `type=`. key: ordering key. transaction: your
         own open transaction (asyncpg connection; SQLAlchemy AsyncSession, AsyncConnection, Session, Connection;
-        sqlite3 connection) or a Spoolproof Transaction; inside a handler its own is joined without asking.
+        sqlite3 connection) or a Spoolproof Transaction; inside a handler, and in tasks started there until the handler
+        ends, its own is joined without asking.
         id: makes a repeated publish idempotent for receivers. expires: seconds, timedelta or aware datetime after
         which consumers drop it into the dead letters. destination: `events`, `exchange:NAME` or `queue:NAME`.
         Raises InvalidMessage, MessageTooLarge, UnknownType, CodecError, NotInTransaction, WrongDatabase,
@@ -197,14 +198,15 @@ class Service:
             correlation_id=correlation_id,
             subject=subject,
         )
-        joined = current.get() if transaction is None else None
         if isinstance(transaction, Transaction):
             return await transaction.collect(outgoing)
-        if joined is not None:
-            return await joined.collect(outgoing)
         if transaction is not None:
             await publisher.append_through(transaction, [outgoing])
             return Receipt(outgoing.message.id, Place.TRANSACTION)
+        running = handling.get()
+        joined = None if running is None else await running.join(outgoing)
+        if joined is not None:
+            return joined
         await publisher.store([outgoing])
         return Receipt(outgoing.message.id, Place.STORED)
 

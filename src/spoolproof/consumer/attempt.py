@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import logging
 
+from spoolproof import limits
 from spoolproof.caught import tame
 from spoolproof.clock import Clock
+from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.work import Admitted, Work
+from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.outbox.publish import Publisher, handling
-from spoolproof.outbox.transaction import PendingPublishes, Transaction, current, unit_of_work
+from spoolproof.outbox.publish import Publisher, Running, handling
+from spoolproof.outbox.transaction import PendingPublishes, Transaction, unit_of_work
 from spoolproof.outcome import Ack, Outcome
 from spoolproof.policies.retry import within_delivery
 from spoolproof.policies.timeout import within
@@ -29,9 +32,10 @@ logger = logging.getLogger("spoolproof.consumer")
 class Attempts:
     """Makes the attempts of all messages."""
 
-    def __init__(self, store: Store, publisher: Publisher, *, clock: Clock) -> None:
+    def __init__(self, store: Store, publisher: Publisher, gate: Gate, *, clock: Clock) -> None:
         self._store = store
         self._publisher = publisher
+        self._gate = gate
         self._clock = clock
 
     async def make(self, work: Work, admitted: Admitted) -> None:
@@ -39,7 +43,6 @@ class Attempts:
 
         When only the recording failed, `work.has_run` says so, and a further call does no more than record.
         """
-        work.messages = 0
         takes_transaction = admitted.handler.wants_transaction
         if not takes_transaction:
             await self._run_outside(work, admitted)
@@ -48,13 +51,31 @@ class Attempts:
         async with unit_of_work(self._store, self._publisher) as tx:
             if await self._is_new(work, admitted, tx):
                 if takes_transaction:
-                    await self._run(work, admitted, tx)
+                    await self._call(work, admitted, tx)
                 else:
                     work.pending.move_to(tx)
             await self._resolve(work, tx)
-            work.messages = tx.messages
             failpoint("consumer.before_commit")
         failpoint("consumer.after_commit")
+
+    async def keep_outlived(self, work: Work, *, is_patient: bool) -> None:
+        """Store what a failed attempt leaves behind that was never its own: publishes of tasks that outlive it.
+
+        is_patient: wait out an outage, unless the service drains.
+        """
+        if work.has_run or work.running is None:
+            return
+        outlived = work.running.outlived()
+        while outlived:
+            try:
+                await self._publisher.store(outlived)
+                return
+            except (Unavailable, LimitReached) as error:
+                if not is_patient or self._gate.is_draining:
+                    ids = ", ".join(outgoing.message.id for outgoing in outlived)
+                    logger.error("consumer.publishes_lost queue=%s ids=%s error=%s", work.queue, ids, error)
+                    return
+            await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
 
     async def _run_outside(self, work: Work, admitted: Admitted) -> None:
         if work.has_run:
@@ -63,7 +84,7 @@ class Attempts:
             await self._call(work, admitted, None)
         elif not await self._store.inbox.contains(work.queue, work.key or ""):
             work.pending = PendingPublishes()
-            await self._run(work, admitted, work.pending)
+            await self._call(work, admitted, work.pending)
         work.has_run = True
 
     async def _is_new(self, work: Work, admitted: Admitted, tx: Transaction) -> bool:
@@ -76,22 +97,16 @@ class Attempts:
         failpoint("consumer.after_inbox")
         return is_new
 
-    async def _run(self, work: Work, admitted: Admitted, unit: Transaction | PendingPublishes) -> None:
+    async def _call(self, work: Work, admitted: Admitted, unit: Transaction | PendingPublishes | None) -> None:
         """Run the handler; what it publishes joins the unit of work."""
-        joined = current.set(unit)
-        try:
-            await self._call(work, admitted, unit if isinstance(unit, Transaction) else None)
-        finally:
-            current.reset(joined)
-
-    async def _call(self, work: Work, admitted: Admitted, tx: Transaction | None) -> None:
         handler = admitted.handler
         delivery = work.for_handler() if handler.wants_delivery else None
         untouchable: BaseException | None = None
-        caused = handling.set(work.message)
+        work.running = Running(work.message, unit)
+        before = handling.set(work.running)
         try:
             with within_delivery(is_again=work.is_again):
-                running = handler.call(admitted.payload, delivery, tx)
+                running = handler.call(admitted.payload, delivery, unit if isinstance(unit, Transaction) else None)
                 result = await within(running, handler.timeout_seconds, self._clock)
         except Ack:
             result = None
@@ -100,7 +115,8 @@ class Attempts:
             if untouchable is error:
                 raise
         finally:
-            handling.reset(caused)
+            handling.reset(before)
+            work.running.end()
         if untouchable is not None:
             raise untouchable
         if isinstance(result, Outcome) and not isinstance(result, Ack):

@@ -70,7 +70,7 @@ class Execution:
         self._store = store
         self._router = router
         self._registry = registry
-        self._attempts = Attempts(store, publisher, clock=clock)
+        self._attempts = Attempts(store, publisher, gate, clock=clock)
         self._copies = copies
         self._gate = gate
         self._room = room
@@ -138,7 +138,9 @@ class Execution:
             try:
                 await self._attempts.make(work, admitted)
             except BaseException as error:
-                if not is_failure(error, asked):
+                is_own = is_failure(error, asked)
+                await self._attempts.keep_outlived(work, is_patient=is_own)
+                if not is_own:
                     raise
                 if not self._is_held(work, error) and await self._fail(work, admitted.handler, error):
                     return

@@ -11,6 +11,7 @@ from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.dead_letters.record import history_of
 from spoolproof.ids import derived_id
 from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message
+from spoolproof.outbox.publish import Running
 from spoolproof.outbox.transaction import PendingPublishes
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import Attempt
@@ -21,8 +22,8 @@ class Work:
     """A delivery and what is known of it so far.
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
-    only the recording of that may still be missing. pending: what it published until then. messages: how many the last
-    attempt was to add to the outbox.
+    only the recording of that may still be missing. pending: what it published until then. running: the
+    handler's last run.
     """
 
     delivery: BrokerDelivery
@@ -34,7 +35,12 @@ class Work:
     first_deferred_at: datetime | None = None
     has_run: bool = False
     pending: PendingPublishes = field(default_factory=PendingPublishes)
-    messages: int = 0
+    running: Running | None = None
+
+    @property
+    def messages(self) -> int:
+        """How many the handler's last run was to add to the outbox."""
+        return 0 if self.running is None else self.running.messages
 
     @property
     def is_replay(self) -> bool:

@@ -6,10 +6,12 @@ here talks to the broker: a publish is done when its row is durable, or will be 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,8 +48,56 @@ class Receipt(msgspec.Struct, frozen=True):
     place: Place
 
 
-handling: ContextVar[Message | None] = ContextVar("spoolproof_handling", default=None)
-"""The message whose handler runs now; what it publishes is caused by it."""
+class Unit(Protocol):
+    """A unit of work that takes messages until it is written."""
+
+    @property
+    def messages(self) -> int: ...  # noqa: D102
+
+    async def collect(self, outgoing: Outgoing) -> Receipt: ...  # noqa: D102
+
+
+class Running:
+    """A handler while it runs: the message that causes what it publishes, and the unit of work that this joins.
+
+    Tasks started inside a handler inherit this, and many outlive it: a batcher, a poller, a task nobody waits for. From
+    the handler's end on they publish for themselves. What they published before is part of the attempt; if that fails,
+    it must not be lost with it, so `outlived` tells it apart.
+    """
+
+    def __init__(self, message: Message, unit: Unit | None) -> None:
+        self.message = message
+        self._unit: Unit | None = unit
+        self._of_tasks: list[tuple[asyncio.Task[Any], Outgoing]] = []
+        self._task = asyncio.current_task()
+        self.is_over = False
+
+    @property
+    def messages(self) -> int:
+        """How many the unit of work holds."""
+        return 0 if self._unit is None else self._unit.messages
+
+    async def join(self, outgoing: Outgoing) -> Receipt | None:
+        """Add a message to the unit of work; None if it has ended or there is none, and the message stands alone."""
+        if self.is_over or self._unit is None:
+            return None
+        task = asyncio.current_task()
+        if task is not None and task is not self._task:
+            self._of_tasks.append((task, outgoing))
+        return await self._unit.collect(outgoing)
+
+    def end(self) -> None:
+        """The handler has returned or raised."""
+        self.is_over = True
+
+    def outlived(self) -> list[Outgoing]:
+        """Hand over, once, what tasks published that still run."""
+        of_tasks, self._of_tasks = self._of_tasks, []
+        return [outgoing for task, outgoing in of_tasks if not task.done()]
+
+
+handling: ContextVar[Running | None] = ContextVar("spoolproof_handling", default=None)
+"""The handler in whose context code runs, perhaps over by now."""
 
 
 class Publisher:
@@ -91,9 +141,9 @@ class Publisher:
             expires_at=None if expires is None else _expires_at(expires, now),
             headers=dict(headers) if headers else {},
         )
-        cause = handling.get()
-        if cause is not None:
-            message = _caused(message, cause)
+        running = handling.get()
+        if running is not None and not running.is_over:
+            message = _caused(message, running.message)
         check_message(message)
         if routing_key is not None:
             check_short_text("routing_key", routing_key)

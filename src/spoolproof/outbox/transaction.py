@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 
 from spoolproof import limits
@@ -28,6 +27,7 @@ class Transaction:
         self.inner = inner
         self._publisher = publisher
         self._outgoing: list[Outgoing] = []
+        self.messages = 0  #: how many were published in it
         self._has_written = False
         self._has_savepoints = False
         self._is_open = True
@@ -103,11 +103,7 @@ class Transaction:
         self._check_open()
         _check_count(self._outgoing)
         self._outgoing.append(outgoing)
-
-    @property
-    def messages(self) -> int:
-        """How many were collected."""
-        return len(self._outgoing)
+        self.messages += 1
 
     async def flush(self) -> bool:
         """Write what was collected and take no more; True if there was anything."""
@@ -141,6 +137,11 @@ class PendingPublishes:
     def __init__(self) -> None:
         self._outgoing: list[Outgoing] = []
 
+    @property
+    def messages(self) -> int:
+        """How many it holds."""
+        return len(self._outgoing)
+
     async def collect(self, outgoing: Outgoing) -> Receipt:
         """Add a message. Raises InvalidMessage beyond 10 000."""
         _check_count(self._outgoing)
@@ -157,10 +158,6 @@ def _check_count(outgoing: Sequence[Outgoing]) -> None:
     most = limits.MESSAGES_PER_TRANSACTION_MAX
     if len(outgoing) >= most:
         raise InvalidMessage("messages", len(outgoing) + 1, f"at most {most} in one transaction")
-
-
-current: ContextVar[Transaction | PendingPublishes | None] = ContextVar("spoolproof_transaction", default=None)
-"""The handler's unit of work, which a publish without `transaction=` joins."""
 
 
 @asynccontextmanager
