@@ -203,7 +203,7 @@ async def note_delivery(initiated: DeliveryInitiated, tx: Transaction) -> None:
     await tx.execute("update shop_order set delivery_id = $1 where id = $2", initiated.delivery_id, initiated.order_id)
 
 
-app.mount("/", service.health)  # /live, /ready, /health; last, because it answers every other path with 404
+app.mount("/", service.health)  # /live, /ready, /health; every other path stays the application's
 
 
 async def make_tables() -> None:

@@ -1,20 +1,16 @@
 """The health endpoint as a plain ASGI application: mount it anywhere, no framework needed.
 
-Usable before the service starts; it then answers that it is starting.
+Usable before the service starts; it then answers that it is starting. Mounted at the root of a FastAPI or Starlette
+application it answers its own paths and leaves every other to that application, in whatever order they are declared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
-from spoolproof.health.body import document_at
-from spoolproof.health.endpoint import Request, respond
+from spoolproof.health.endpoint import Request, is_ours, respond
+from spoolproof.health.host import Receive, Scope, Send, host_without
 from spoolproof.health.snapshot import Snapshot
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Health:
@@ -25,12 +21,18 @@ class Health:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request. Raises ValueError for other protocols, as ASGI asks of who does not speak them."""
+        path = _path(scope)
+        if scope["type"] != "http" or not is_ours(path):
+            host = host_without(Health, scope)
+            if host is not None:
+                await host(scope, receive, send)
+                return
         if scope["type"] != "http":
             raise ValueError(f"service.health speaks HTTP, not {scope['type']}")
         client = scope.get("client")
         request = Request(
             method=scope["method"],
-            path=_path(scope),
+            path=path,
             client=client[0] if client else None,
             headers=[name.decode("latin-1").lower() for name, _ in scope["headers"]],
         )
@@ -45,8 +47,8 @@ def _path(scope: Scope) -> str:
 
     `mount("/health", …)` makes `/health/live` of `/live`, which is a name of its own; `mount("/ops", …)` does not.
     """
-    path: str = scope["path"]
+    path: str = scope.get("path", "")
     root: str = scope.get("root_path", "")
-    if document_at(path.rstrip("/")) is not None or not root or not path.startswith(root):
+    if is_ours(path) or not root or not path.startswith(root):
         return path
     return path[len(root) :].rstrip("/") or "/health"

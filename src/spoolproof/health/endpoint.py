@@ -42,6 +42,15 @@ class Response:
     body: bytes
 
 
+METRICS = "/metrics"
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a path, with or without a slash at its end, is one that is answered here."""
+    path = path.rstrip("/")
+    return path == METRICS or document_at(path) is not None
+
+
 def respond(request: Request, snapshot: Snapshot) -> Response:
     """Answer a request from a snapshot, without I/O."""
     response = _respond(request, snapshot)
@@ -51,7 +60,7 @@ def respond(request: Request, snapshot: Snapshot) -> Response:
 def _respond(request: Request, snapshot: Snapshot) -> Response:
     if request.method not in ("GET", "HEAD"):
         return encode(Answer(405, {"status": "method_not_allowed"}), ("allow", "GET, HEAD"))
-    if request.path.rstrip("/") == "/metrics":
+    if request.path.rstrip("/") == METRICS:
         return _metrics()
     document = document_at(request.path.rstrip("/"))
     if document is None:
