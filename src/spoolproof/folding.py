@@ -26,27 +26,28 @@ class FoldedLog:
         self._clock = clock
         self._causes: dict[Hashable, tuple[float, int]] = {}  # when its last line was written, how many came since
 
-    def warning(self, cause: Hashable, text: str, *args: object) -> None:
-        """Write a line at WARNING, or count it."""
-        self.log(logging.WARNING, cause, text, *args)
+    def warning(self, cause: Hashable, text: str, *args: object) -> bool:
+        """Write a line at WARNING, or count it; True if it was written."""
+        return self.log(logging.WARNING, cause, text, *args)
 
     def error(self, cause: Hashable, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Write a line at ERROR, or count it. exc_info: whose traceback goes with it."""
         self.log(logging.ERROR, cause, text, *args, exc_info=exc_info)
 
-    def log(self, level: int, cause: Hashable, text: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Write a line, or count it: the next one of its cause then ends in `suppressed=n`."""
+    def log(self, level: int, cause: Hashable, text: str, *args: object, exc_info: BaseException | None = None) -> bool:
+        """Write a line, or count it: the next one of its cause then ends in `suppressed=n`. True if it was written."""
         now = self._clock.monotonic()
         written_at, suppressed = self._causes.pop(cause, (None, 0))
         if written_at is not None and now - written_at < limits.LOG_REPEAT_SECONDS:
             self._causes[cause] = (written_at, suppressed + 1)
-            return
+            return False
         if len(self._causes) >= limits.LOG_CAUSES_MAX:
             self._causes.pop(next(iter(self._causes)), None)
         self._causes[cause] = (now, 0)
         if suppressed:
             text, args = f"{text} suppressed=%d", (*args, suppressed)
         self._logger.log(level, text, *args, exc_info=exc_info, stacklevel=3)
+        return True
 
     def __contains__(self, cause: Hashable) -> bool:
         """Whether a line of this cause was written and its trouble has not been told to be over."""

@@ -93,7 +93,7 @@ PUBLISH_WINDOW = 256
 """Unconfirmed publishes per channel: hides a 10 ms confirm at 25 000/s and bounds the duplicates after a crash."""
 PUBLISH_WINDOW_BYTES_MAX = 16 * 1024 * 1024
 CONFIRM_SECONDS = 10.0
-"""No confirm for this long is an unknown outcome; the row stays."""
+"""No confirm for this long is an unknown outcome, and the row stays; none at all, and the connection is given up."""
 CONNECT_SECONDS = 5.0
 """DNS, TCP, TLS and AMQP open together; a healthy broker needs well under 1 s."""
 CONNECT_ROUND_CAP_SECONDS = 60.0
@@ -103,8 +103,12 @@ STABLE_SECONDS = 30.0
 """Connected this long resets the back-off, so a flapping broker is not hammered."""
 PROBE_INTERVAL_SECONDS = 0.5
 PROBE_CONNECT_SECONDS = 1.0
-HEARTBEAT_SECONDS = 10
-"""Silence of a peer is then seen after 15–30 s."""
+HEARTBEAT_SECONDS = 8
+"""The broker then says something at least every 8 s (it looks every 4 s whether it has said anything in between)."""
+SILENCE_SECONDS = 10.0
+"""Nothing heard for this long, or for a heartbeat and a quarter: the node is dead or frozen, another one is tried."""
+FLAPS_ISSUE_COUNT = 3
+"""Connections in a row that did not last: not an outage any more, but something that goes on."""
 CLOSE_SECONDS = 5.0
 RPC_SECONDS = 5.0
 """A broker that leaves a question unanswered for this long is taken for dead."""

@@ -13,7 +13,7 @@ from spoolproof.brokers.rabbitmq import RabbitMQBroker
 from spoolproof.clock import SystemClock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, WindowFull
 from spoolproof.message import Outgoing
-from spoolproof.ports.broker import Confirmed, ConnectionState, PublishOutcome, Returned, Unknown
+from spoolproof.ports.broker import Confirmed, ConnectionState, Delivery, PublishOutcome, Returned, Unknown
 from spoolproof.testing.conformance import eventually, holds_for
 from spoolproof.testing.conformance._broker import Outcomes, consume, make_topology, publish
 from spoolproof.testing.conformance._messages import make_outgoing
@@ -243,6 +243,41 @@ async def test_a_frozen_broker_does_not_hold_up_the_stop(
 
     assert ConnectionState.DISCONNECTED == broker.status().state
     assert [Unknown] == [type(outcome) for outcome in outcomes.by_token().values()]
+
+
+async def test_of_two_nodes_one_may_freeze_and_all_flows_again_within_fifteen_seconds(
+    rabbitmq_url: str, make_broker: Callable[..., RabbitMQBroker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A frozen node keeps its connections and answers nothing; heartbeats alone showed it after half a minute."""
+    topology = make_topology()
+    with RabbitMQServer() as other:
+        for url in (other.url, rabbitmq_url):
+            await make_broker(url).start(topology)
+        broker = make_broker(other.url, rabbitmq_url)
+        await broker.start(topology)
+        arrived: set[str] = set()
+
+        def take(delivery: Delivery) -> None:
+            arrived.add(delivery.message.id)
+            delivery.ack()
+
+        await broker.subscribe(topology.queues[0].name, 100, take)
+        load = Load(broker)
+        running = asyncio.create_task(load.run())
+        await eventually(lambda: len(load.ids(Confirmed)) > 100)
+
+        await asyncio.to_thread(other.freeze)
+        try:
+            frozen_at = SystemClock().monotonic()
+            before = len(load.ids(Confirmed))
+            await eventually(lambda: len(arrived & set(load.ids(Confirmed)[before:])) > 600, 15.0)
+            assert SystemClock().monotonic() - frozen_at <= 15.0
+            await load.end()
+            await running
+        finally:
+            await asyncio.to_thread(other.thaw)
+        assert "nothing heard for 10 s" in caplog.text or "no confirm for 10 s" in caplog.text
+        await broker.stop()
 
 
 def _unbind(url: str, queue: str, exchange: str, key: str) -> None:

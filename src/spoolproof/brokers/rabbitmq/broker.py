@@ -76,12 +76,17 @@ class RabbitMQBroker:
 
     async def start(self, topology: Topology) -> None:
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs a traceback per failed attempt; we log a line
+
+        def give_up_publishing(reason: str) -> None:
+            publish.abort(reason)
+            consumers.check()  # a node that answers no publish may deliver nothing either: ask it something
+
         self._declarer = Declarer(topology, self._clock)
         self._publisher = Publisher(
             topology=topology,
             clock=self._clock,
             spawn=self._spawn,
-            abort=lambda reason: publish.abort(reason),
+            abort=give_up_publishing,
             missing=lambda: consumers.check(),
         )
         self._consumers = consumers = Consumers(
@@ -164,6 +169,8 @@ class RabbitMQBroker:
     async def _watch(self, publisher: Publisher, consumers: Consumers) -> None:
         while True:
             await self._clock.sleep(_TICK_SECONDS)
+            for connection in self._connections or ():
+                connection.tick()
             publisher.tick()
             consumers.check(limits.TOPOLOGY_CHECK_SECONDS)
 
@@ -172,11 +179,7 @@ class RabbitMQBroker:
         issues += [] if self._publisher is None else self._publisher.issues()
         issues += [] if self._consumers is None else self._consumers.issues()
         for connection in self._connections or ():
-            seconds = connection.blocked_seconds
-            if seconds is not None and seconds > limits.BLOCKED_ISSUE_SECONDS:
-                issues.append(
-                    f"{connection.name}: the broker has read no publishes for {seconds:.0f} s (resource alarm)"
-                )
+            issues += connection.issues()
         return issues
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -11,6 +11,9 @@ A round tries each URL once without waiting. Rounds wait 1, 2, 4 … 60 s ± 20 
 connection only 0 to 250 ms. While a round waits, every URL is probed by a bare TCP connect; one that turns from
 refusing to accepting ends the wait, so a broker's return is used within a second in spite of the 60 s.
 
+A node that is frozen keeps its connections; nothing is heard from it. After 10 s such a connection is given up without
+waiting for the dead peer, and the next URL is tried.
+
 Must never happen: an await on the broker without a limit; an attempt that starts before the last one is gone.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -31,6 +35,7 @@ from spoolproof.brokers.rabbitmq.rpc import guarded
 from spoolproof.brokers.rabbitmq.urls import Address
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerTooOld, BrokerUnavailable
+from spoolproof.folding import FoldedLog
 from spoolproof.ports.broker import ConnectionState, ConnectionStatus
 
 logger = logging.getLogger("spoolproof.broker")
@@ -92,22 +97,26 @@ class BrokerConnection:
         self._last_error: str | None = None
         self._retry_at: datetime | None = None
         self._blocked_at: float | None = None
+        self._connected_at = 0.0
+        self._flaps = 0  # connections in a row that did not last
+        self._last_loss: str | None = None
+        self._bytes_heard, self._heard_at = -1, 0.0
+        self._folded = FoldedLog(logger, clock)
+        self._is_told = False  # whether the log speaks of the trouble that this connection has
 
     async def run(self) -> None:
         """Connect, and connect again after every loss, until cancelled."""
         while True:
             closed = await self._connect()
-            connected_at = self._clock.monotonic()
+            self._connected_at = self._clock.monotonic()
             error = await asyncio.shield(closed)  # cancelling us must not cancel what stop() waits for
             self._last_error = one_line(error)
             self._blocked_at = None
-            seconds = self._seconds_after_loss(self._clock.monotonic() - connected_at)
-            logger.warning(
+            seconds = self._seconds_after_loss(self._clock.monotonic() - self._connected_at)
+            self._is_told |= self._folded.warning(
+                "lost",
                 'broker.connection.lost connection=%s url=%s error="%s" retry_in_seconds=%.1f',
-                self.name,
-                self._address.shown,
-                self._last_error,
-                seconds,
+                *(self.name, self._address.shown, self._last_error, seconds),
             )
             self._attempts = self._rounds = 0
             await self._wait(ConnectionState.DISCONNECTED, seconds)
@@ -132,10 +141,29 @@ class BrokerConnection:
         """Where it stands."""
         return self._state
 
-    @property
-    def blocked_seconds(self) -> float | None:
-        """For how long the broker has not been reading; None when it reads."""
-        return None if self._blocked_at is None else self._clock.monotonic() - self._blocked_at
+    def tick(self) -> None:
+        """Give up a connection from which nothing is heard any more; called every second."""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return
+        now = self._clock.monotonic()
+        silence_seconds = max(limits.SILENCE_SECONDS, 1.25 * self._address.heartbeat_seconds)
+        if connection.bytes_received != self._bytes_heard:
+            self._bytes_heard, self._heard_at = connection.bytes_received, now
+        elif now - self._heard_at >= silence_seconds:
+            self.abort(f"nothing heard for {silence_seconds:g} s: the node is dead, frozen or cut off")
+        if self._state is ConnectionState.CONNECTED and now - self._connected_at >= limits.STABLE_SECONDS:
+            self._flaps = 0
+
+    def issues(self) -> list[str]:
+        """Return a sentence for what is wrong although there is a connection now and then."""
+        issues = []
+        blocked_seconds = 0.0 if self._blocked_at is None else self._clock.monotonic() - self._blocked_at
+        if blocked_seconds > limits.BLOCKED_ISSUE_SECONDS:
+            issues.append(f"{self.name}: the broker has read no publishes for {blocked_seconds:.0f} s (resource alarm)")
+        if self._flaps >= limits.FLAPS_ISSUE_COUNT:
+            issues.append(f"{self.name}: lost {self._flaps} times in a row right after connecting: {self._last_loss}")
+        return issues
 
     def status(self) -> ConnectionStatus:
         """Return its state for people; no I/O."""
@@ -203,6 +231,10 @@ class BrokerConnection:
             seconds = self._backoff.seconds(self._failures, self._random)
         if lasted_seconds < limits.STABLE_SECONDS:
             self._failures += 1  # it flaps: the next loss waits longer
+            self._flaps += 1
+            self._last_loss = self._last_error
+        else:
+            self._flaps = 0
         return seconds
 
     async def _wait(self, state: ConnectionState, seconds: float) -> None:
@@ -230,6 +262,7 @@ class BrokerConnection:
 
     async def _open(self, address: Address) -> Connection:
         """Return an open AMQP connection. Raises whatever stopped it; TimeoutError after the limit of an attempt."""
+        socket.socket().close()  # pika meets "too many open files" in a callback, and tells nobody
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[BaseException | None] = loop.create_future()
         closed: asyncio.Future[BaseException] = loop.create_future()
@@ -250,6 +283,7 @@ class BrokerConnection:
                 closed.set_result(error)
 
         self._closed = closed
+        self._bytes_heard = -1
         self._connection = connection = Connection(
             address.parameters(self._identity), guarded(on_open), guarded(on_open_error), guarded(on_close)
         )
@@ -279,18 +313,19 @@ class BrokerConnection:
             self._since = self._clock.now()
 
     def _log_attempt(self, failure: Failure | None, retry_in_seconds: float) -> None:
-        level = logging.INFO if failure is None else logging.ERROR if failure.needs_operator else logging.WARNING
-        end = "" if failure is None else f' error="{failure.text}" retry_in_seconds={retry_in_seconds:.1f}'
-        logger.log(
-            level,
-            "broker.connection.attempt connection=%s url=%s attempt=%d round=%d outcome=%s%s",
-            self.name,
-            self._address.shown,
-            self._attempts,
-            (self._attempts - 1) // len(self._addresses) + 1,
-            "connected" if failure is None else failure.outcome,
-            end,
-        )
+        """Write a line; failures of one kind share one a minute. A connection after them is told as loudly."""
+        outcome = "connected" if failure is None else failure.outcome
+        round_ = (self._attempts - 1) // len(self._addresses) + 1
+        text = "broker.connection.attempt connection=%s url=%s attempt=%d round=%d outcome=%s"
+        args: tuple[object, ...] = (self.name, self._address.shown, self._attempts, round_, outcome)
+        if failure is None:
+            logger.log(logging.WARNING if self._is_told else logging.INFO, text, *args)
+            self._is_told = False
+            return
+        level = logging.ERROR if failure.needs_operator else logging.WARNING
+        text += ' error="%s" retry_in_seconds=%.1f'
+        cause = (self._address.shown, outcome)
+        self._is_told |= self._folded.log(level, cause, text, *args, failure.text, retry_in_seconds)
 
 
 def _check_version(connection: Connection) -> None:

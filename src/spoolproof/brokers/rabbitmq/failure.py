@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 import struct
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def failure_of(error: BaseException) -> Failure:
             return Failure("timeout", text, was_reached=False)
         case ConnectionRefusedError():
             return Failure("refused", text, was_reached=False)
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            return Failure("no_file_descriptors", text, was_reached=False)
         case OSError():
             return Failure("unreachable", text, was_reached=False)  # no route, no such host, reset while connecting
         case exceptions.IncompatibleProtocolError() | exceptions.ProtocolVersionMismatch():

@@ -89,8 +89,8 @@ class Publisher:
         self._has_confirmed = False  # on this channel
         self._is_allowed = False
         self._is_blocked = False
-        self._frames_seen = -1
-        self._frame_at = 0.0
+        self._answered_at = 0.0
+        self._unanswered_issue: str | None = None
         self._changed = asyncio.Event()
 
     # --- the port's half ---------------------------------------------------------------------------------------------
@@ -142,7 +142,6 @@ class Publisher:
     async def opened(self, connection: Connection) -> None:
         """Open a channel. Raises ChannelClosed or BrokerUnavailable."""
         self._connection = connection
-        self._frames_seen = -1
         await self._open_channel(connection)
 
     def lost(self, reason: str) -> None:
@@ -155,8 +154,8 @@ class Publisher:
         """Stop or go on; what is on its way stays."""
         self._is_blocked = is_blocked
         if not is_blocked:
-            self._frame_at = self._clock.monotonic()
-            self._window.restart_timers(self._frame_at)
+            self._answered_at = self._clock.monotonic()
+            self._window.restart_timers(self._answered_at)
             self._changed.set()
 
     def tick(self) -> None:
@@ -164,12 +163,11 @@ class Publisher:
         if self._connection is None or self._channel is None or self._is_blocked:
             return
         now = self._clock.monotonic()
-        if self._connection.frames_received != self._frames_seen:
-            self._frames_seen = self._connection.frames_received
-            self._frame_at = now
         oldest = self._window.oldest_since()
-        if oldest is not None and now - max(oldest, self._frame_at) >= limits.CONFIRM_SECONDS:
-            self._give_up(f"publishes unanswered and no frame from the broker for {limits.CONFIRM_SECONDS:g} s")
+        if oldest is not None and now - max(oldest, self._answered_at) >= limits.CONFIRM_SECONDS:
+            reason = f"no confirm for {limits.CONFIRM_SECONDS:g} s"
+            self._unanswered_issue = f"publishing: {reason}; that connection was given up and the next URL is tried"
+            self._give_up(reason)
             return
         self._expire(now - limits.CONFIRM_SECONDS)
         if self._aside and now - self._waiting[self._aside[0]][0].since >= limits.SUSPECT_WAIT_SECONDS:
@@ -178,8 +176,8 @@ class Publisher:
             self._answer(answers)
 
     def issues(self) -> list[str]:
-        """Return a sentence for everything that waits for the broker's leave."""
-        return self._barred.issues()
+        """Return a sentence for everything that waits for the broker."""
+        return [*([self._unanswered_issue] if self._unanswered_issue else []), *self._barred.issues()]
 
     # --- channels ----------------------------------------------------------------------------------------------------
 
@@ -286,6 +284,8 @@ class Publisher:
         if self._singly:
             self._singly = max(0, self._singly - len(settled))
         self._has_confirmed = True
+        self._unanswered_issue = None
+        self._answered_at = self._clock.monotonic()
         answers = [(entry, self._judged(entry, is_ack)) for entry in settled if not entry.is_late]
         if self._suspects:
             for entry in settled:

@@ -95,7 +95,17 @@ class ScriptedServer:
             writer.transport.abort()
 
     def heartbeat(self) -> None:
-        self._publisher()[0].write(frame.Heartbeat().marshal())
+        for writer in self._writers:
+            writer.write(frame.Heartbeat().marshal())
+
+    async def live_on(self, clock: ManualClock, seconds: float) -> None:
+        """Let time pass while heartbeats come as they should."""
+        while seconds > 0:
+            self.heartbeat()
+            step = min(4.0, seconds)
+            await clock.advance(step)
+            seconds -= step
+        self.heartbeat()
 
     def _tell(self, method: Any) -> None:
         writer, channel = self._publisher()

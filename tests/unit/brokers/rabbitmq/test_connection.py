@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
 from typing import Any
 
 import pytest
+from pika import spec
 
 from spoolproof import limits
 from spoolproof.clock import SystemClock
@@ -26,7 +29,7 @@ def dead_url() -> Any:
     release_port(port)
 
 
-async def test_a_missing_broker_does_not_stop_the_start_and_each_attempt_is_logged(
+async def test_a_missing_broker_does_not_stop_the_start_and_the_first_attempt_is_logged(
     dead_url: str, make_broker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A1: the service starts at once; the log says what it does, without the password."""
@@ -34,8 +37,9 @@ async def test_a_missing_broker_does_not_stop_the_start_and_each_attempt_is_logg
     broker = make_broker(dead_url, clock=SystemClock())
 
     await broker.start(make_topology())
-    await eventually(lambda: len(caplog.records) >= 4)
+    await eventually(lambda: all(one.attempt >= 3 for one in broker.status().connections))
 
+    assert 2 == len(caplog.records), "one line a minute for each connection, however often it is tried"
     status = broker.status()
     assert status.state in (ConnectionState.DISCONNECTED, ConnectionState.CONNECTING)
     assert {"publish", "consume"} == {one.purpose for one in status.connections}
@@ -137,6 +141,79 @@ async def test_an_attempt_against_a_peer_that_says_nothing_ends(make_broker: Any
     for writer in peers:
         writer.transport.abort()
     await silent.wait_closed()
+
+
+SILENT_AT = (
+    spec.Connection.StartOk,
+    spec.Connection.Open,
+    spec.Channel.Open,
+    spec.Confirm.Select,
+    spec.Queue.Declare,
+    spec.Queue.Bind,
+    spec.Basic.Consume,
+)
+
+
+async def test_a_node_that_falls_silent_at_any_step_gives_way_to_the_next(server: Any, make_broker: Any) -> None:
+    """Frozen in the middle of a set-up it would be waited for, for as long as a new quorum queue may take."""
+    silent = [type(server)() for _ in SILENT_AT]
+    brokers = []
+    for one, method in zip(silent, SILENT_AT, strict=True):
+        await one.start()
+        one.held.add(method)
+        broker = make_broker(one.url, server.url, clock=SystemClock())
+        await broker.start(make_topology())
+        await broker.subscribe("scripted.q", 1, lambda _: None)
+        brokers.append(broker)
+    alive = server.url.replace("guest:guest", "guest:***")
+
+    def are_all_there() -> bool:
+        server.heartbeat()
+        states = {(one.state, one.url) for broker in brokers for one in broker.status().connections}
+        return states == {(ConnectionState.CONNECTED, alive)}
+
+    await eventually(are_all_there, limits.SILENCE_SECONDS + 5)
+
+    for one in silent:
+        one.drop_connections()
+        await one.stop()
+
+
+async def test_a_connection_that_is_lost_right_after_connecting_again_and_again_is_an_issue(
+    server: Any, make_broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two losses it is connected, so that nothing else shows it; and the log must not fill with it."""
+    broker = make_broker(server.url, clock=SystemClock())
+    await broker.start(make_topology())
+
+    for _ in range(limits.FLAPS_ISSUE_COUNT):
+        assert await broker.wait_for_room(5.0)
+        server.drop_connections()
+        await eventually(lambda: broker.room() == 0)
+    assert await broker.wait_for_room(5.0)
+
+    issues = [issue for issue in broker.status().issues if "publish-0: lost 3 times in a row" in issue]
+    assert 1 == len(issues)
+    assert 1 == sum("broker.connection.lost connection=publish-0" in message for message in caplog.messages)
+
+
+async def test_running_out_of_file_descriptors_is_a_connection_failure_like_others(
+    server: Any, make_broker: Any, dead_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends by itself; a loop that it ended would never connect again."""
+    broker = make_broker(dead_url, server.url, clock=SystemClock())
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, limit[1]))
+    try:
+        await broker.start(make_topology())
+        await eventually(lambda: all("24" in str(one.last_error) for one in broker.status().connections))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        os.close(taken[0])
+
+    await eventually(lambda: broker.status().state is ConnectionState.CONNECTED, 10.0)
+    assert "Traceback" not in caplog.text
 
 
 async def test_stop_in_the_middle_of_an_attempt_leaves_nothing(make_broker: Any, server: Any) -> None:

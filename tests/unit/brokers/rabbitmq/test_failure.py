@@ -25,6 +25,7 @@ CASES = [
     (TimeoutError(), "timeout", False, False),
     (socket.gaierror(-2, "Name or service not known"), "unreachable", False, False),
     (wrapped(OSError(113, "No route to host")), "unreachable", False, False),
+    (OSError(24, "Too many open files"), "no_file_descriptors", False, False),
     (ssl.SSLCertVerificationError(1, "certificate verify failed"), "tls_failed", True, True),
     (exceptions.ProbableAuthenticationError("x"), "authentication_refused", True, True),
     (exceptions.AuthenticationError("PLAIN"), "authentication_refused", True, True),

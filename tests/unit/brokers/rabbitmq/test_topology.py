@@ -127,7 +127,7 @@ async def test_the_topology_is_looked_at_every_minute(server: Any, broker: Rabbi
     """Bindings vanish with an exchange that another service then makes anew; nobody tells who only consumes."""
     server.asked.clear()
 
-    await clock.advance(limits.TOPOLOGY_CHECK_SECONDS + 1)
+    await server.live_on(clock, limits.TOPOLOGY_CHECK_SECONDS + 1)
     await eventually(lambda: sum(isinstance(one, spec.Queue.Bind) for one in server.asked) == 4)
 
     declared = [one for one in server.asked if isinstance(one, spec.Queue.Declare | spec.Exchange.Declare)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spoolproof import limits
 from spoolproof.brokers.rabbitmq.urls import parse_urls
 from spoolproof.errors import SettingsError
 
@@ -32,7 +33,12 @@ def test_defaults_are_rabbitmqs_own() -> None:
     """`amqp://host` is enough on a developer's machine."""
     (address,) = parse_urls(["amqp://localhost"])
 
-    assert ("/", "guest", 5672, 10) == (address.vhost, address.user, address.port, address.heartbeat_seconds)
+    assert ("/", "guest", 5672, limits.HEARTBEAT_SECONDS) == (
+        address.vhost,
+        address.user,
+        address.port,
+        address.heartbeat_seconds,
+    )
 
 
 def test_amqps_verifies_the_certificate_and_its_name() -> None:
