@@ -29,8 +29,9 @@ DELETE_INTERVAL_SECONDS = 0.01
 DELETE_BATCH_ROWS_MAX = 256
 CONFIRMED_UNDELETED_MAX = 10_000
 """Confirmed rows remembered while the store is away, so that its return republishes nothing. Full: the relay pauses."""
-FULL_SCAN_SECONDS = 2.0
-"""A late committer may hold a lower id than what was shipped, so no cursor is final."""
+LATE_WRITER_SECONDS = 1.0
+"""How long the relay's cursor waits for a transaction that may commit a lower id; most take milliseconds. Then it moves
+on, and goes back once that one has ended."""
 POLL_FIRST_SECONDS = 0.05
 POLL_MAX_SECONDS = 1.0
 """A lost wake-up costs at most one poll."""

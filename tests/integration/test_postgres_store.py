@@ -15,6 +15,8 @@ from spoolproof import limits
 from spoolproof.clock import SystemClock
 from spoolproof.errors import NotInTransaction, StoreUnavailable
 from spoolproof.message import pack_meta
+from spoolproof.outbox.progress import Progress
+from spoolproof.ports.outbox import RowRef
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, SQL
 from spoolproof.testing.conformance import eventually, holds_for
@@ -354,14 +356,62 @@ async def test_reading_a_batch_costs_the_same_whatever_waits_behind_it(postgres_
     assert many <= 1.5 * few
 
 
+async def test_dead_rows_that_a_forgotten_snapshot_keeps_are_passed_once_and_in_bounded_portions(
+    postgres_url: str, connection: Any
+) -> None:
+    """A backup or a session somebody left open keeps every row that ever was: walked over with each read, they took the
+    relay from milliseconds to half a minute, and then to its time limit for ever."""
+    forgotten: Any = await asyncpg.connect(postgres_url)
+    try:
+        async with postgres_store(postgres_url) as store:
+            await forgotten.execute("begin isolation level repeatable read; select 1 from spoolproof.outbox")
+            await store.outbox.append([make_outgoing()], None)
+            async with connection.transaction():
+                await _insert(connection, 150_000)
+                await connection.execute("delete from spoolproof.outbox where message_id <> 'x' and id > 1")
+            progress = Progress()
+            progress.hold(dict.fromkeys(range(16), 1), 0.0)
+            found = [await _read(store, progress) for _ in range(20)]
+            await store.outbox.append([make_outgoing()], None)
+            newest = await _read(store, progress)
+            (drawn,) = await connection.fetchrow("select last_value from spoolproof.outbox_order")
+
+        assert 1 == len({ref for refs in found for ref in refs})
+        assert 1 == len(newest)
+        assert {drawn - 1} == set(progress.cursors.values())
+    finally:
+        await forgotten.close()
+
+
+async def _read(store: PostgresStore, progress: Progress) -> list[RowRef]:
+    cursors = progress.begin((), 0.0)
+    page = await store.outbox.fetch(cursors, (), 100)
+    progress.note(page, 0.0)
+    return [row.ref for row in page.rows]
+
+
+async def test_a_publish_does_not_wait_to_learn_how_full_the_outbox_is(store: PostgresStore) -> None:
+    """The count may be slow, or its connections busy; an old figure serves as well."""
+    async with AsyncExitStack() as busy:
+        for _ in range(limits.POSTGRES_UPKEEP_CONNECTIONS_MAX):
+            await busy.enter_async_context(store._upkeep.connection())
+
+        async with asyncio.timeout(limits.STATEMENT_SECONDS / 2):
+            await store.outbox.append([make_outgoing()], None)
+
+
 async def _fill(connection: Any, rows: int) -> None:
+    await _insert(connection, rows)
+    await connection.execute("vacuum (analyze) spoolproof.outbox")
+
+
+async def _insert(connection: Any, rows: int) -> None:
     await connection.execute(
         "insert into spoolproof.outbox (shard, message_id, destination, type, ordering_key, headers, body)"
         " select i % 16, i::text, 'events', 't', 'k' || i % 1000, $1::jsonb, '{}' from generate_series(1, $2::int) i",
         pack_meta(make_message()),
         rows,
     )
-    await connection.execute("vacuum (analyze) spoolproof.outbox")
 
 
 async def _pages_of_fetch(connection: Any) -> int:
@@ -369,7 +419,15 @@ async def _pages_of_fetch(connection: Any) -> int:
     (text,) = [
         row[0]
         for row in await connection.fetch(
-            f"explain (analyze, buffers, format json) {SQL['fetch']}", [3], [0], ["queue:full"], 100, []
+            f"explain (analyze, buffers, format json) {SQL['fetch']}",
+            [3],
+            [0],
+            ["queue:full"],
+            100,
+            [],
+            50_000,
+            1_000_000,
+            "0",
         )
     ]
     (explained,) = json.loads(text)

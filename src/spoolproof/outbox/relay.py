@@ -6,10 +6,8 @@ once, so it stays full while a turn waits for the database. Statements run one a
 that is what makes the bookkeeping below sound.
 
 Order. At most one row of a (destination, key) is in flight; its followers wait in memory. Any answer but a confirm
-forgets every row that is not in flight and reads again from the start, so a follower never overtakes. A row with a key
-is only taken from a read from the start: a transaction gets its ids before it commits, so below the cursor there may
-be an earlier row of the key that nobody could see when the cursor passed. A statement that sees a row also sees what
-its writer had committed before.
+forgets every row that is not in flight and reads them again, so a follower never overtakes. How far was read, and what
+lies behind that, is in `outbox/progress.py`.
 
 A row in memory is buffered, a follower, in flight, answered (its fate not yet written) or confirmed (its row not yet
 deleted). `_known` holds them all, so no read takes a row twice. Confirmed rows stay known until their delete has
@@ -38,6 +36,7 @@ from spoolproof.lifecycle.membership import Holding
 from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
+from spoolproof.outbox.progress import Progress
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
 from spoolproof.ports.outbox import OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
@@ -64,8 +63,7 @@ class Relay(Loop):
         self._ids = ids
         self._pauses = Pauses()
         self._folded = FoldedLog(logger, clock)
-        self._cursors: dict[int, int] = {}
-        self._paused: frozenset[str] = frozenset()
+        self._progress = Progress()
         self._known: set[RowRef] = set()
         self._buffer: deque[OutboxRow] = deque()  # bounded: a read happens only when it is half empty
         self._followers: dict[Key, deque[OutboxRow]] = {}
@@ -74,9 +72,7 @@ class Relay(Loop):
         self._answered: deque[tuple[OutboxRow, PublishOutcome | EncodeError]] = deque()  # bounded by the window
         self._confirmed: dict[RowRef, None] = {}
         self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
-        self._has_keys = False  # whether the last rows had ordering keys, and so the next ones are likely to
         self._generation = 0
-        self._scan_at = 0.0
         self._delete_at = 0.0
         self._poll_seconds = limits.POLL_FIRST_SECONDS
         self._stirred = asyncio.Event()
@@ -120,41 +116,38 @@ class Relay(Loop):
 
     async def _fetch(self) -> bool:
         """Read ready rows into the buffer if it has room; True if any came."""
-        held = {int(name) for name in self._shards.held()}
+        held = self._shards.held()
         waiting = len(self._known) - len(self._in_flight) - len(self._confirmed)
         has_room = waiting < self._fetch_rows // 2 and len(self._confirmed) < limits.CONFIRMED_UNDELETED_MAX
         if not held or self._is_draining or not has_room:
             return False
-        started = self._clock.monotonic()
         generation = self._generation
-        for ref in await self._store.outbox.promote_due(held):
-            self._cursors[ref.shard] = min(self._cursors.get(ref.shard, 0), ref.id - 1)
-        paused = frozenset(self._pauses.paused(started))
-        # a destination that is open again has rows below the cursor, which go before those above it
-        is_full_scan = self._has_keys or started >= self._scan_at or not self._paused <= paused
-        cursors = {shard: 0 if is_full_scan else self._cursors.get(shard, 0) for shard in held}
-        skip = [ref.id for ref in self._known] if is_full_scan else ()
-        per_shard = -(-self._fetch_rows // len(held))
-        rows = await self._store.outbox.fetch(cursors, paused, per_shard, skip)
+        self._progress.hold({int(name): fence.epoch for name, fence in held.items()}, self._clock.monotonic())
+        await self._promote_due()
+        now = self._clock.monotonic()
+        paused = self._pauses.paused(now)
+        cursors = self._progress.begin(paused, now)
+        skip = [ref.id for ref in self._known if ref.id > cursors.get(ref.shard, 0)]
+        page = await self._store.outbox.fetch(cursors, paused, -(-self._fetch_rows // len(held)), skip)
         if generation != self._generation:
             return True  # a row before these failed, or its shard went, while they were read
         failpoint("relay.after_fetch")
-        if rows:
-            self._has_keys = any(row.outgoing.message.key is not None for row in rows)
-        if self._has_keys and not is_full_scan:
-            return True  # read again, from the start
-        self._paused = paused
-        if is_full_scan:
-            # behind a large paused backlog a scan may be slow: it gets at most a tenth of the loop
-            took = self._clock.monotonic() - started
-            self._scan_at = started + max(limits.FULL_SCAN_SECONDS, 10 * took)
-        return self._take(rows)
+        if not self._progress.note(page, self._clock.monotonic()):
+            return True  # a late writer has ended: its rows go before some of these
+        return self._take(page.rows) or (page.has_more and self._progress.cursors != cursors)
+
+    async def _promote_due(self) -> None:
+        try:
+            for ref in await self._store.outbox.promote_due(self._progress.cursors):
+                self._progress.go_back(ref)
+        except BaseException:
+            self._progress = Progress()  # the answer that is lost may have named rows that nobody names again
+            raise
 
     def _take(self, rows: Sequence[OutboxRow]) -> bool:
         size = 0
         before = len(self._known)
         for row in rows:
-            self._cursors[row.ref.shard] = max(self._cursors.get(row.ref.shard, 0), row.ref.id)
             if row.ref not in self._known:
                 self._known.add(row.ref)
                 self._buffer.append(row)
@@ -185,7 +178,7 @@ class Relay(Loop):
             elif shard_name(row.ref.shard) not in trusted or not self._pauses.admit(
                 outgoing.destination, outgoing.message.type, now
             ):
-                self._known.discard(row.ref)
+                self._forget(row)
                 self._forget_unsent()  # its followers must not overtake it when it may be sent again
                 break
             elif self._submit(row, key):
@@ -286,6 +279,8 @@ class Relay(Loop):
         match fate:
             case DeferRow(seconds, error) if fence is not None:
                 await self._store.outbox.defer(row.ref, seconds, error, fence)
+                # others behind it wait for it; should it go by other means than its promotion, nobody calls them
+                self._progress.revisit(self._clock.monotonic() + seconds, row.ref)
                 failpoint("relay.after_defer")
                 logger.warning("relay.returned id=%s attempt=%d error=%s", outgoing.message.id, row.attempts + 1, error)
             case GiveUp(reason, error) if fence is not None:
@@ -304,22 +299,24 @@ class Relay(Loop):
                 self._pauses.rest(destination, type_name, now)  # the broker has said why
             case _:
                 self._pauses.unanswered(destination, type_name, now)
-        self._known.discard(row.ref)
+        self._forget(row)
         self._release_key(row)
         self._forget_unsent()
 
     # --- forget and wait ---------------------------------------------------------------------------------------------
 
     def _forget_unsent(self) -> None:
-        """Drop every row that is not in flight and read again from the start: their order may have changed."""
+        """Drop every row that is not in flight and read them again: their order may have changed."""
         self._generation += 1
-        self._cursors.clear()
-        self._scan_at = 0.0
-        self._known.difference_update(row.ref for row in self._buffer)
-        for followers in self._followers.values():
-            self._known.difference_update(row.ref for row in followers)
+        for rows in (self._buffer, *self._followers.values()):
+            for row in rows:
+                self._forget(row)
         self._buffer.clear()
         self._followers.clear()
+
+    def _forget(self, row: OutboxRow) -> None:
+        self._known.discard(row.ref)
+        self._progress.go_back(row.ref)
 
     def _shards_changed(self) -> None:
         self._forget_unsent()

@@ -37,6 +37,22 @@ class OutboxRow:
     attempts: int  #: publishes the broker refused; outages do not count
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read of the outbox found.
+
+    rows: in id order per shard. seen_to: for every shard asked for, up to which id all rows that anybody could see are
+    in `rows`, or were left out as asked for; below the cursor asked for, the store has gone back in time (a restored
+    backup, a promoted replica). unfinished: transactions that may yet commit rows up to there; numbers that never come
+    back. has_more: the read ended early, not for want of rows.
+    """
+
+    rows: Sequence[OutboxRow]
+    seen_to: Mapping[int, int]
+    unfinished: frozenset[int] = frozenset()
+    has_more: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
     """How much waits. rows: all rows, counted up to 100 000 (then 100 000 means "or more"); deferred: of these, the
@@ -63,12 +79,12 @@ class Outbox(Protocol):
 
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
-    ) -> Sequence[OutboxRow]:
+    ) -> Page:
         """Return ready rows of the given shards with ids above the given cursor each, in id order per shard.
 
-        shards: shard → highest id already seen (0 = from the start). paused: destinations, or `destination type`
-        pairs, to leave out. limit: per shard. skip: row ids to leave out. A row behind a deferred row of its key
-        and destination is not ready.
+        shards: shard → cursor (0 = from the start). paused: destinations, or `destination type` pairs, to leave out.
+        limit: per shard. skip: row ids to leave out. A row behind a deferred row of its key and destination is not
+        ready. Bounded work, whatever lies above the cursor; what lies below costs nothing.
         """
 
     async def remove(self, refs: Sequence[RowRef]) -> int:

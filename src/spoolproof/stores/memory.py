@@ -36,7 +36,7 @@ from spoolproof.ports.dead_letters import (
     DeadLetterState,
 )
 from spoolproof.ports.leases import Fence, Process
-from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
 from spoolproof.ports.services import Block
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.transaction import StoreTransaction
@@ -182,10 +182,11 @@ class MemoryOutbox:
 
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
-    ) -> Sequence[OutboxRow]:
+    ) -> Page:
+        state = self._store.committed()
         found: dict[int, list[OutboxRow]] = {shard: [] for shard in shards}
         held: set[tuple[str, str | None]] = set()
-        for row in self._store.committed().outbox.values():
+        for row in state.outbox.values():
             destination, key = row.order
             if row.available_at is not None:
                 if key is not None:
@@ -200,7 +201,9 @@ class MemoryOutbox:
                 and len(found[row.ref.shard]) < limit
             ):
                 found[row.ref.shard].append(OutboxRow(row.ref, row.outgoing, row.attempts))
-        return [row for rows in found.values() for row in rows]
+        full = {shard: rows[-1].ref.id for shard, rows in found.items() if rows and len(rows) == limit}
+        seen_to = {shard: full.get(shard, state.last_id) for shard in shards}  # one writer: ids come in commit order
+        return Page([row for rows in found.values() for row in rows], seen_to)
 
     async def remove(self, refs: Sequence[RowRef]) -> int:
         async with self._store.transaction() as tx:

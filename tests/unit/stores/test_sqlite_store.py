@@ -71,7 +71,7 @@ async def cost_of_a_fetch(path: Path, rows: int, deferred: int) -> int:
             other.execute(sql.replace("ordering_key is null or ", ""), (deferred,))
             other.execute("update spoolproof_outbox set ordering_key = 'x' || id where id <= ?", (deferred,))
         await store._database.read(lambda db: db.set_progress_handler(step, 1))
-        assert 100 == len(await store.outbox.fetch({0: 0}, ["queue:a"], 100, range(50)))
+        assert 100 == len((await store.outbox.fetch({0: 0}, ["queue:a"], 100, range(50))).rows)
         await store._database.read(lambda db: db.set_progress_handler(None, 0))
     return steps
 
@@ -90,12 +90,12 @@ async def test_one_old_row_does_not_make_the_outbox_look_full(path: Path) -> Non
     """Rows are judged by the span of their ids, which one deferred row stretches; near the limit they are counted."""
     async with opened(path, rows_max=10) as store:
         await store.outbox.append([event() for _ in range(9)], None)
-        await store.outbox.remove([row.ref for row in await store.outbox.fetch({0: 1}, (), 8)])
+        await store.outbox.remove([row.ref for row in (await store.outbox.fetch({0: 1}, (), 8)).rows])
         await store.outbox.append([event() for _ in range(9)], None)
     async with opened(path, rows_max=10) as restarted:
         with pytest.raises(OutboxFull, match="10 of at most 10"):
             await restarted.outbox.append([event()], None)
-        refs = [row.ref for row in await restarted.outbox.fetch({0: 1}, (), 5)]
+        refs = [row.ref for row in (await restarted.outbox.fetch({0: 1}, (), 5)).rows]
         await restarted.outbox.remove(refs)
         await restarted.outbox.append([event() for _ in range(5)], None)
 
@@ -104,11 +104,11 @@ async def test_an_id_never_comes_back(path: Path) -> None:
     """A late remove of the old row would take the new one, unsent."""
     async with opened(path) as store:
         await store.outbox.append([event()], None)
-        (old,) = await store.outbox.fetch({0: 0}, (), 1)
+        (old,) = (await store.outbox.fetch({0: 0}, (), 1)).rows
         await store.outbox.remove([old.ref])
     async with opened(path) as store:
         await store.outbox.append([event()], None)
-        (new,) = await store.outbox.fetch({0: 0}, (), 1)
+        (new,) = (await store.outbox.fetch({0: 0}, (), 1)).rows
 
     assert new.ref.id > old.ref.id
 
@@ -224,7 +224,7 @@ async def test_what_the_earlier_release_left_goes_to_the_service_that_wrote_it(p
 
     async with opened(path) as store:
         services = dict(await store.services.all())
-        rows = await store.outbox.fetch({0: 0, 1: 0}, (), 10)
+        rows = (await store.outbox.fetch({0: 0, 1: 0}, (), 10)).rows
         letters = await store.dead_letters.search(DeadLetterFilter())
 
     assert {"shop": Block(0, 1), "bank": Block(1, 1)} == services

@@ -7,8 +7,11 @@ empty table does not serve a full one.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,9 +21,10 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import OutboxFull, StoreUnavailable
 from spoolproof.message import Outgoing, pack_meta, shard_of, unpack_outgoing
+from spoolproof.ports.broker import Spawn
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
-from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.dead_letters import failure_values, storable
@@ -40,22 +44,46 @@ SQL = statements("outbox.sql")
 _Columns = tuple[int, str, str, str, str | None, str | None, str, bytes]
 
 
+_SPAN_IDS = 50_000  #: looked at in one read, however many of them are dead: their pages stay in the server's cache
+_QUICK_SECONDS, _SLOW_SECONDS = 0.05, 0.5  #: a read that takes less looks at more next time, and the other way round
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Ids were drawn up to `drawn`, and whoever holds one of them has a lower transaction number than `writer`."""
+
+    drawn: int = 0
+    writer: int = 0
+    server_since: datetime | None = None  #: the start of the server this was read from
+
+
 class PostgresOutbox:
     """work: for appends without transaction; relay: with RELAY_SETTINGS; upkeep: for everything else."""
 
     def __init__(
-        self, work: Pool, relay: Pool, upkeep: Pool, services: PostgresServices, *, rows_max: int, clock: Clock
+        self,
+        work: Pool,
+        relay: Pool,
+        upkeep: Pool,
+        services: PostgresServices,
+        *,
+        rows_max: int,
+        clock: Clock,
+        spawn: Spawn,
     ) -> None:
         self._work = work
         self._relay = relay
         self._upkeep = upkeep
         self._services = services
-        self._room = _Room(upkeep, services, rows_max, clock)
+        self._clock = clock
+        self._mark = _Mark()
+        self._span = _SPAN_IDS
+        self._room = _Room(upkeep, services, rows_max, clock, spawn)
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
         if not records:
             return
-        await self._room.take(len(records))
+        self._room.take(len(records))
         shards = self._services.own.shards
         rows = [_columns(outgoing, shards) for outgoing in records]
         if tx is None:
@@ -68,32 +96,43 @@ class PostgresOutbox:
             await tx.execute(SQL["append_json"], _as_json(rows))
 
     async def has_room(self, messages: int) -> bool:
-        return await self._room.has(messages)
+        return self._room.has(messages)
 
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
-    ) -> Sequence[OutboxRow]:
+    ) -> Page:
         if not shards:
-            return []
-        rows = await self._relay.fetch(
-            SQL["fetch"], list(shards), list(shards.values()), list(paused), limit, list(skip)
+            return Page([], {})
+        mark, span = self._mark, self._span
+        started = self._clock.monotonic()
+        self._span = _SPAN_IDS  # if this fails: it may have been too much at once
+        found = await self._relay.fetch(
+            SQL["fetch"],
+            list(shards),
+            list(shards.values()),
+            list(paused),
+            limit,
+            list(skip),
+            span,
+            mark.drawn,
+            str(mark.writer),
         )
-        return [
-            OutboxRow(
-                RowRef(shard, id),
-                unpack_outgoing(
-                    message_id=message_id,
-                    type=type,
-                    key=key,
-                    meta=meta,
-                    body=body,
-                    destination=destination,
-                    routing_key=routing_key,
-                ),
-                attempts,
-            )
-            for shard, id, message_id, destination, type, routing_key, key, meta, body, attempts in rows
-        ]
+        drawn, server_since, writer, _, unfinished = found[0][:5]
+        rows = [_outbox_row(row[5:]) for row in found if row[5] is not None]
+        if drawn < mark.drawn or server_since != (mark.server_since or server_since):
+            self._mark = _Mark()  # another server, which may have lost what the last one knew
+            return Page(rows, dict.fromkeys(shards, 0))
+        if writer is not None:
+            self._mark = _Mark(drawn, writer, server_since)
+        ends = {shard: after + span for shard, after in shards.items()}
+        has_more = any(end < self._mark.drawn for end in ends.values())
+        if has_more:
+            self._span = _next_span(span, self._clock.monotonic() - started)
+        for shard, count in Counter(row.ref.shard for row in rows).items():
+            if count == limit:
+                ends[shard] = max(row.ref.id for row in rows if row.ref.shard == shard)
+        seen_to = {shard: min(end, mark.drawn) for shard, end in ends.items()}
+        return Page(rows, seen_to, frozenset(unfinished), has_more)
 
     async def remove(self, refs: Sequence[RowRef]) -> int:
         if not refs:
@@ -140,47 +179,75 @@ class PostgresOutbox:
 class _Room:
     """How many rows the outbox takes, judged from a count every 5 s and what this process wrote since.
 
-    Rows that were rolled back count until the next look: the limit errs on the careful side.
+    A publish never waits for the count: it goes by the old figure meanwhile. Rows that were rolled back count until the
+    next look: the limit errs on the careful side.
     """
 
-    def __init__(self, upkeep: Pool, services: PostgresServices, rows_max: int, clock: Clock) -> None:
+    def __init__(self, upkeep: Pool, services: PostgresServices, rows_max: int, clock: Clock, spawn: Spawn) -> None:
         self._upkeep = upkeep
         self._services = services
         self._rows_max = rows_max
         self._clock = clock
+        self._spawn = spawn
         self._rows = 0
+        self._taken = 0  #: since the look that runs began
+        self._look: asyncio.Task[None] | None = None
         self._look_at = float("-inf")
 
-    async def take(self, count: int) -> None:
+    def take(self, count: int) -> None:
         """Count `count` rows in. Raises OutboxFull."""
-        await self._look_when_due()
+        self._look_when_due()
         if self._rows + count > self._rows_max:
             remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
             raise OutboxFull(self._rows, self._rows_max, remedy)
         self._rows += count
+        self._taken += count
 
-    async def has(self, count: int) -> bool:
+    def has(self, count: int) -> bool:
         """Tell whether `take` would take so many."""
-        await self._look_when_due()
+        self._look_when_due()
         return self._rows + count <= self._rows_max
 
     def give_back(self, count: int) -> None:
         """Count removed rows out."""
         self._rows = max(0, self._rows - count)
 
-    async def _look_when_due(self) -> None:
-        now = self._clock.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + limits.OUTBOX_ESTIMATE_SECONDS  # first: others go on with the old figure meanwhile
-            await self._look()
+    def _look_when_due(self) -> None:
+        if self._clock.monotonic() >= self._look_at and (self._look is None or self._look.done()):
+            self._taken = 0
+            self._look = self._spawn(self._count(), "outbox.estimate")
 
-    async def _look(self) -> None:
+    async def _count(self) -> None:
         exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)
         own = self._services.own.shards
         try:
-            self._rows = await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1)
+            rows = await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1)
+            self._rows = rows + self._taken
         except StoreUnavailable:
             return  # the append itself will say so, or go through a connection that works
+        finally:
+            self._look_at = self._clock.monotonic() + limits.OUTBOX_ESTIMATE_SECONDS
+
+
+def _outbox_row(columns: Sequence[Any]) -> OutboxRow:
+    shard, id, message_id, destination, type, routing_key, key, meta, body, attempts = columns
+    outgoing = unpack_outgoing(
+        message_id=message_id,
+        type=type,
+        key=key,
+        meta=meta,
+        body=body,
+        destination=destination,
+        routing_key=routing_key,
+    )
+    return OutboxRow(RowRef(shard, id), outgoing, attempts)
+
+
+def _next_span(span: int, seconds: float) -> int:
+    """Return how many ids to look at next, so that a read is neither slow nor one of thousands."""
+    if seconds < _QUICK_SECONDS:
+        return span * 2
+    return max(_SPAN_IDS // 10, span // 4) if seconds > _SLOW_SECONDS else span
 
 
 def _columns(outgoing: Outgoing, shards: range) -> _Columns:

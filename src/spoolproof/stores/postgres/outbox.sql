@@ -21,19 +21,32 @@ order by r.position;
 
 -- name: fetch
 -- Guarantees: ready rows only, in id order per shard; no row whose key and destination has a deferred row before it.
--- Reads the primary key from the cursor on, whatever the size of the table; the connection's settings see to that.
-select o.shard, o.id, o.message_id, o.destination, o.type, o.routing_key, o.ordering_key, o.headers, o.body, o.attempts
-from unnest($1::smallint[], $2::bigint[]) s(shard, after)
-cross join lateral (
-  select * from spoolproof.outbox c
-  where c.shard = s.shard and c.state = 0 and c.id > s.after
-    and c.destination <> all ($3::text[]) and c.destination || ' ' || c.type <> all ($3::text[])
-    and c.id <> all ($5::bigint[])
-    and not exists (
-      select 1 from spoolproof.outbox h
-      where h.shard = c.shard and h.destination = c.destination and h.ordering_key = c.ordering_key
-        and h.state <> 0 and h.id < c.id)
-  order by c.id limit $4) o;
+-- Reads the primary key from the cursor on, and at most $6 ids of it, whatever the size of the table; the connection's
+-- settings see to that. `mark` is for the next read: ids are drawn up to `drawn`, and whoever holds one of them has a
+-- lower number than `writer`; it is taken when ids were drawn above $7, and on the disk when the statement returns.
+-- `unfinished`: who below $8 has not ended for this snapshot, and so for the rows beside it.
+with drawn as materialized (
+  select last_value - case when is_called then 0 else 1 end as id from spoolproof.outbox_order),
+mark as materialized (
+  select id as drawn, pg_postmaster_start_time() as server_since,
+    case when id > $7::bigint then pg_current_xact_id()::text::bigint end as writer,
+    case when id > $7::bigint then setval('spoolproof.outbox_mark', 1) end as flushed,
+    array(select w::text::bigint from pg_snapshot_xip(pg_current_snapshot()) w where w < $8::text::xid8) as unfinished
+  from drawn)
+select mark.drawn, mark.server_since, mark.writer, mark.flushed, mark.unfinished,
+  o.shard, o.id, o.message_id, o.destination, o.type, o.routing_key, o.ordering_key, o.headers, o.body, o.attempts
+from mark left join (
+  select r.* from unnest($1::smallint[], $2::bigint[]) s(shard, after)
+  cross join lateral (
+    select * from spoolproof.outbox c
+    where c.shard = s.shard and c.state = 0 and c.id > s.after and c.id <= s.after + $6::bigint
+      and c.destination <> all ($3::text[]) and c.destination || ' ' || c.type <> all ($3::text[])
+      and c.id <> all ($5::bigint[])
+      and not exists (
+        select 1 from spoolproof.outbox h
+        where h.shard = c.shard and h.destination = c.destination and h.ordering_key = c.ordering_key
+          and h.state <> 0 and h.id < c.id)
+    order by c.id limit $4) r) o on true;
 
 -- name: remove
 -- Guarantees: exactly these rows are gone. No fence: a confirmed row may always go.

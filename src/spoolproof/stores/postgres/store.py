@@ -61,7 +61,7 @@ class PostgresStore:
         self._own_database: WeakSet[Connection] = WeakSet()  # users' connections known to lead to it
         self.services = PostgresServices(self._upkeep, self._identity)
         self.outbox = PostgresOutbox(
-            self._work, self._relay, self._upkeep, self.services, rows_max=outbox_rows_max, clock=clock
+            self._work, self._relay, self._upkeep, self.services, rows_max=outbox_rows_max, clock=clock, spawn=spawn
         )
         self.inbox = PostgresInbox(self._upkeep)
         self.dead_letters = PostgresDeadLetters(self._upkeep, self.services)

@@ -15,7 +15,7 @@ from spoolproof.errors import OutboxFull, StoreUnavailable
 from spoolproof.message import Outgoing, pack_meta, unpack_outgoing
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
-from spoolproof.ports.outbox import Backlog, OutboxRow, RowRef
+from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
 from spoolproof.stores.sqlite.dead_letters import keep, storable
@@ -59,18 +59,23 @@ class SqliteOutbox:
 
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
-    ) -> Sequence[OutboxRow]:
-        if not shards:
-            return []
+    ) -> Page:
         paused_json, skip_json = _json(paused), _json(skip)
 
-        def work(connection: sqlite3.Connection) -> list[tuple[int, list[tuple[Any, ...]]]]:
-            return [
-                (shard, connection.execute(_SQL["fetch"], (shard, after, paused_json, skip_json, limit)).fetchall())
-                for shard, after in shards.items()
-            ]
+        def work(connection: sqlite3.Connection) -> Page:
+            # first: there is one writer, so ids come in commit order, and whoever reads later sees all up to this one
+            (last_id,) = connection.execute(_SQL["last_id"]).fetchone()
+            seen_to = dict.fromkeys(shards, last_id)
+            page: list[OutboxRow] = []
+            for shard, after in shards.items():
+                values = (shard, after, paused_json, skip_json, limit)
+                rows = [_outbox_row(shard, row) for row in connection.execute(_SQL["fetch"], values)]
+                if len(rows) == limit:
+                    seen_to[shard] = min(last_id, rows[-1].ref.id)
+                page += rows
+            return Page(page, seen_to)
 
-        return [_outbox_row(shard, row) for shard, rows in await self._database.read(work) for row in rows]
+        return await self._database.read(work)
 
     async def remove(self, refs: Sequence[RowRef]) -> int:
         if not refs:

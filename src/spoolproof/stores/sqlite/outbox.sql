@@ -13,6 +13,10 @@ where shard = ?1 and state = 0 and id > ?2
       and h.state <> 0 and h.id < o.id)
 order by id limit ?5;
 
+-- name: last_id
+-- Guarantees: the highest id of a committed row, also when the row is gone.
+select coalesce((select seq from sqlite_sequence where name = 'spoolproof_outbox'), 0);
+
 -- name: remove
 -- Guarantees: these rows and no others, whoever holds the shard.
 delete from spoolproof_outbox where id in (select value from json_each(?1));

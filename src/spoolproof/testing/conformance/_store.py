@@ -73,7 +73,7 @@ async def stale_fence_for(store: Store, shard: int) -> Fence:
 
 async def ready_rows(store: Store, paused: Collection[str] = (), limit: int = 1000) -> Sequence[OutboxRow]:
     """Return every ready row of every shard, read from the start."""
-    return await store.outbox.fetch(dict.fromkeys(store.services.own.shards, 0), paused, limit)
+    return (await store.outbox.fetch(dict.fromkeys(store.services.own.shards, 0), paused, limit)).rows
 
 
 async def ready_ids(store: Store, paused: Collection[str] = ()) -> list[str]:

@@ -119,7 +119,7 @@ class OutboxConformance(StoreSuite):
         everything = await ready_rows(store)
         shard, second = everything[1].ref.shard, everything[1].ref.id
 
-        rest = await store.outbox.fetch({shard: second}, (), 3)
+        rest = (await store.outbox.fetch({shard: second}, (), 3)).rows
 
         assert [row.ref for row in everything[2:5]] == [row.ref for row in rest]
 
@@ -128,12 +128,12 @@ class OutboxConformance(StoreSuite):
         await store.outbox.append([make_outgoing(key=f"k{n}") for n in range(200)], None)
         cursors = dict.fromkeys(store.services.own.shards, 0)
 
-        limited = await store.outbox.fetch(cursors, (), 2)
-        only_first = await store.outbox.fetch({0: 0}, (), 1000)
+        limited = (await store.outbox.fetch(cursors, (), 2)).rows
+        only_first = (await store.outbox.fetch({0: 0}, (), 1000)).rows
 
         assert {2} == {sum(row.ref.shard == shard for row in limited) for shard in cursors}
         assert {0} == {row.ref.shard for row in only_first}
-        assert [] == list(await store.outbox.fetch({}, (), 10))
+        assert [] == (await store.outbox.fetch({}, (), 10)).rows
 
     async def test_paused_destinations_and_pairs_are_left_out(self, store: Store) -> None:
         """A full queue or a missing binding stops its own messages and no others."""
@@ -152,7 +152,7 @@ class OutboxConformance(StoreSuite):
         rows = await ready_rows(store)
         skip = {rows[0].ref.id, rows[1].ref.id}
 
-        rest = await store.outbox.fetch({rows[0].ref.shard: 0}, (), 1, skip)
+        rest = (await store.outbox.fetch({rows[0].ref.shard: 0}, (), 1, skip)).rows
 
         assert [rows[2].ref] == [row.ref for row in rest]
 
@@ -168,6 +168,47 @@ class OutboxConformance(StoreSuite):
 
         assert [early.message.id] == [row.outgoing.message.id for row in seen]
         assert {early.message.id, late.message.id} == set(await ready_ids(store))
+
+    async def test_a_page_sees_up_to_the_last_id_whatever_has_become_of_the_rows(self, store: Store) -> None:
+        """A relay that reads on from there never looks again at what is gone."""
+        await store.outbox.append([make_outgoing(key="k") for _ in range(6)], None)
+        rows = await ready_rows(store)
+        shard, last = rows[-1].ref.shard, rows[-1].ref.id
+        await store.outbox.remove([row.ref for row in rows])
+
+        await store.outbox.fetch({shard: 0}, (), 3)
+        page = await store.outbox.fetch({shard: 0}, (), 3)
+
+        assert ([], frozenset()) == (page.rows, page.unfinished)
+        assert page.seen_to[shard] >= last
+
+    async def test_a_full_page_sees_no_further_than_its_last_row(self, store: Store) -> None:
+        """What comes after is read next time."""
+        await store.outbox.append([make_outgoing(key="k") for _ in range(6)], None)
+        rows = await ready_rows(store)
+        shard = rows[0].ref.shard
+
+        await store.outbox.fetch({shard: 0}, (), 3)
+        page = await store.outbox.fetch({shard: 0}, (), 3)
+
+        assert rows[2].ref.id == page.seen_to[shard]
+
+    async def test_a_page_names_whoever_may_yet_commit_below_what_it_has_seen(self, store: Store) -> None:
+        """Its cursor may pass them only if it remembers where it was."""
+        self.needs_overlap()
+        late, early = make_outgoing(key="k"), make_outgoing(key="k")
+
+        async with store.transaction() as tx:
+            await store.outbox.append([late], tx)
+            await store.outbox.append([early], None)
+            (row,) = await ready_rows(store)
+            while_open = await store.outbox.fetch({row.ref.shard: 0}, (), 9)
+        after = await store.outbox.fetch({row.ref.shard: 0}, (), 9)
+
+        assert while_open.seen_to[row.ref.shard] >= row.ref.id
+        assert 1 == len(while_open.unfinished)
+        assert not after.unfinished & while_open.unfinished
+        assert [late.message.id, early.message.id] == [found.outgoing.message.id for found in after.rows]
 
     async def test_rows_behind_a_deferred_row_of_their_key_and_destination_wait(self, store: Store) -> None:
         """Order holds also while the first waits for its next attempt; nobody else waits."""

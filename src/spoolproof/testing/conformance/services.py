@@ -84,7 +84,7 @@ class ServicesConformance(StoreSuite):
         """As what a consumer gave up on."""
         await store.services.claim("shop")
         bank = await _publish(store, "bank", 1)
-        (row,) = await store.outbox.fetch(dict.fromkeys(bank.shards, 0), (), 10)
+        (row,) = (await store.outbox.fetch(dict.fromkeys(bank.shards, 0), (), 10)).rows
         letter = make_dead_letter(row.outgoing.message, consumer="relay:events")
         assert await store.outbox.give_up(row.ref, letter, await fence_for(store, row.ref.shard))
         await store.services.claim("shop")
@@ -119,4 +119,5 @@ async def _waiting(store: Store, block: Block) -> int:
 
 
 async def _shards(store: Store, block: Block) -> list[int]:
-    return [row.ref.shard for row in await store.outbox.fetch(dict.fromkeys(block.shards, 0), (), 100)]
+    page = await store.outbox.fetch(dict.fromkeys(block.shards, 0), (), 100)
+    return [row.ref.shard for row in page.rows]
