@@ -127,6 +127,10 @@ class ProtectedBroker:
         """See the port; consuming is never held back."""
         return await self.inner.subscribe(queue, prefetch, on_delivery)
 
+    async def depth(self, queue: str) -> int | None:
+        """See the port."""
+        return await self.inner.depth(queue)
+
     def status(self) -> BrokerStatus:
         """See the port; with an issue while publishing waits."""
         status = self.inner.status()

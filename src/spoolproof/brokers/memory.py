@@ -376,6 +376,11 @@ class MemoryBroker:
             subscription.open()
         return subscription
 
+    async def depth(self, queue: str) -> int | None:
+        if not self._is_connected:
+            raise BrokerUnavailable("the memory broker is not connected")
+        return self.server.depth(queue) if queue in self.server.queues else None
+
     def status(self) -> BrokerStatus:
         state = ConnectionState.CONNECTED if self._is_connected else ConnectionState.DISCONNECTED
         connections = tuple(

@@ -217,6 +217,10 @@ class Broker(Protocol):
         """Consume a queue of the topology, at most `prefetch` unsettled at once. With the broker away it begins when
         the broker is back."""
 
+    async def depth(self, queue: str) -> int | None:
+        """Return how many messages a queue holds, those with a consumer counted or not, or None if there is none of
+        that name; also for queues outside the topology. Raises BrokerUnavailable."""
+
     def status(self) -> BrokerStatus:
         """Return the state of every connection; no I/O."""
 

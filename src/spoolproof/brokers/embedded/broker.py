@@ -128,6 +128,14 @@ class EmbeddedBroker:
         self._ring()
         return subscription
 
+    async def depth(self, queue: str) -> int | None:
+        if self._state is not ConnectionState.CONNECTED or self._database is None:
+            raise BrokerUnavailable(f"the embedded broker's file {self._path} is not open")
+        try:
+            return await self._database.read(lambda db: queues.depths(db).get(queue))
+        except Unavailable as error:
+            raise BrokerUnavailable(str(error)) from error
+
     def status(self) -> BrokerStatus:
         is_silent = self._is_silent()
         state = ConnectionState.DISCONNECTED if is_silent else self._state

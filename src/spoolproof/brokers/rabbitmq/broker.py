@@ -124,6 +124,11 @@ class RabbitMQBroker:
             raise BrokerUnavailable("the broker is not started")
         return await self._consumers.subscribe(queue, prefetch, on_delivery)
 
+    async def depth(self, queue: str) -> int | None:
+        if self._consumers is None:
+            raise BrokerUnavailable("the broker is not started")
+        return await self._consumers.depth(queue)
+
     def status(self) -> BrokerStatus:
         if self._connections is None:
             return BrokerStatus(kind=_KIND, state=ConnectionState.DISCONNECTED, is_blocked=False, connections=())

@@ -28,6 +28,8 @@ from spoolproof.ports.broker import OnDelivery, Spawn
 
 logger = logging.getLogger("spoolproof.broker")
 
+_NOT_FOUND = 404
+
 
 class RabbitMQSubscription:
     """See ports.broker.Subscription."""
@@ -188,6 +190,20 @@ class Consumers:
         if self._connection is not None:
             await self._open(subscription, self._connection)
         return subscription
+
+    async def depth(self, queue: str) -> int | None:
+        """See the port. Asked on a channel of its own: the broker closes it over a queue that is not there."""
+        if self._connection is None:
+            raise BrokerUnavailable("the broker is not connected")
+        try:
+            asking = await RpcChannel.open(self._connection)
+            answer = await asking.call("queue_declare", queue=queue, passive=True)
+        except ChannelClosed as refusal:
+            if refusal.code == _NOT_FOUND:
+                return None
+            raise BrokerUnavailable(f"queue {queue}: {refusal}") from refusal
+        asking.close()
+        return int(answer.method.message_count)
 
     def issues(self) -> list[str]:
         """Return a sentence for every subscription the broker does not serve although it is connected."""

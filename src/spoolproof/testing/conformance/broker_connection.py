@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from spoolproof.errors import BrokerUnavailable
 from spoolproof.ports.broker import ConnectionState, Delivery
 from spoolproof.testing.conformance._broker import (
     CONNECT_SECONDS,
@@ -39,6 +42,27 @@ class BrokerConnectionConformance(BrokerSuite):
         assert connected.kind
         assert () == connected.issues
         assert ConnectionState.DISCONNECTED == broker.status().state
+
+    async def test_a_queue_can_be_asked_how_much_waits_in_it(self, brokers: Brokers) -> None:
+        """Also one that nobody declares any more: its messages wait for ever, and only this finds them."""
+        topology = make_topology()
+        broker = await start(brokers, topology)
+        (queue,) = topology.queues
+        before = await within(broker.depth(queue.name))
+
+        await publish(broker, make_outgoing(), make_outgoing())
+        async with asyncio.timeout(CONNECT_SECONDS):  # a broker may count a moment late
+            while (after := await broker.depth(queue.name)) != 2:
+                await asyncio.sleep(0.05)
+
+        assert (0, 2) == (before, after)
+        assert await within(broker.depth(f"{queue.name}.nothing")) is None
+        assert 2 == await within(broker.depth(queue.name)), "a queue that is not there must not cost the connection"
+
+    async def test_a_broker_that_is_not_there_is_asked_in_vain(self, brokers: Brokers) -> None:
+        """None would say that the queue is gone, and with it what waits there."""
+        with pytest.raises(BrokerUnavailable):
+            await within(brokers.another().depth("any"))
 
     async def test_stop_is_safe_before_start_and_twice(self, brokers: Brokers) -> None:
         """A start that failed half way is stopped like any other."""
