@@ -8,22 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.part import ConsumerPart
 from spoolproof.consumer.router import Router
+from spoolproof.consumer.settings import ConsumerSettings
+from spoolproof.health.settings import HealthSettings
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.maintenance.part import MaintenancePart, PoliciesPart
+from spoolproof.maintenance.settings import InboxSettings
 from spoolproof.outbox.part import RelayPart
 from spoolproof.outbox.publish import Publisher
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.store import Store
-from spoolproof.settings import Settings
+from spoolproof.settings_group import SettingsGroup
+
+if TYPE_CHECKING:
+    from spoolproof.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +57,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the list. facet: what `service.<name>` is, if the feature offers more than the service's verbs."""
+    """One line of the list. facet: what `service.<name>` is, if the feature offers more than the service's verbs.
+    settings: the groups it reads."""
 
     role: str | None
     make: Callable[[Context], Part]
     facet: tuple[str, type[Facet]] | None = None
+    settings: tuple[type[SettingsGroup], ...] = ()
 
 
 RELAY = "relay"
@@ -81,20 +90,24 @@ ENTRIES = (
             random=of.random,
             spawn=of.spawn,
         ),
+        settings=(ConsumerSettings,),
     ),
     Entry(
         MAINTENANCE,
         lambda of: MaintenancePart(
             of.store,
-            inbox_seconds=of.settings.inbox_retention_seconds,
+            inbox_seconds=of.settings.of(InboxSettings).retention_seconds,
             fence_seconds=of.fence_seconds,
             clock=of.clock,
         ),
+        settings=(InboxSettings,),
     ),
 )
 
 ROLES = tuple(dict.fromkeys(entry.role for entry in ENTRIES if entry.role is not None))
 """What a process can do; all of it unless `--only` names some."""
+GROUPS: tuple[type[SettingsGroup], ...] = (HealthSettings, *(group for entry in ENTRIES for group in entry.settings))
+"""Every group of settings but the service's own."""
 FACETS = dict(entry.facet for entry in ENTRIES if entry.facet is not None)
 
 

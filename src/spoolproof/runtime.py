@@ -26,6 +26,7 @@ from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, Store
 from spoolproof.failpoints import failpoint
 from spoolproof.folding import FoldedLog
 from spoolproof.health.monitor import Monitor
+from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
@@ -103,8 +104,8 @@ class Runtime:
             self.broker,
             service=service,
             version=spoolproof.__version__,
-            detail=settings.health_detail,
-            ready_needs=settings.ready_needs,
+            detail=settings.of(HealthSettings).detail,
+            ready_needs=settings.of(HealthSettings).ready_needs,
             is_broker_required=settings.broker_required,
             lease_seconds=settings.lease_seconds,
             local=self._local,

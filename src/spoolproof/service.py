@@ -19,8 +19,10 @@ from spoolproof.codec import TypeRegistry, Upcast
 from spoolproof.consumer.handler import HandlerFunction, make_handler
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
+from spoolproof.consumer.settings import ConsumerSettings
 from spoolproof.errors import InvalidMessage, RegistrationError, SettingsError, SpoolproofError
 from spoolproof.health.asgi import Health
+from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Snapshot
 from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
@@ -266,8 +268,9 @@ class Service:
             raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
         settings = self._checked_settings()
         self._check(settings)
-        if health is None and settings.health_port is not None:
-            health = Address(settings.health_host, settings.health_port)
+        probes = settings.of(HealthSettings)
+        if health is None and probes.port is not None:
+            health = Address(probes.host, probes.port)
         self._runtime = Runtime(
             self.name,
             settings,
@@ -325,7 +328,7 @@ class Service:
                 check_short_text("queue", queue)
             except InvalidMessage as error:
                 faults.append(str(error))
-        limit = settings.consumer_timeout_seconds * 2 / 3
+        limit = settings.of(ConsumerSettings).timeout_seconds * 2 / 3
         for queue in self._router.queues:
             for handler in self._router.handlers(queue):
                 if handler.timeout_seconds > limit:

@@ -12,17 +12,19 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 
 from spoolproof import limits
-from spoolproof.errors import SettingsError
+from spoolproof.errors import InvariantViolated, SettingsError
+from spoolproof.parts import GROUPS
+from spoolproof.settings_group import PREFIX, SettingsGroup, also
 from spoolproof.urls import BROKER_SCHEMES, STORE_SCHEMES, several_fault, url_fault
 
-PREFIX = "SPOOLPROOF_"
+G = TypeVar("G", bound=SettingsGroup)
+
 _POLICY = f"{PREFIX}POLICY_"  #: `policies.config` knows what follows, and which policies there are
 _READ_ELSEWHERE = frozenset(
     f"{PREFIX}{name}"
@@ -36,26 +38,14 @@ _READ_ELSEWHERE = frozenset(
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT(_\w+)?)|.*_PORT_\d+_(TCP|UDP|SCTP)\w*")
 
 
-def _also(name: str, *others: str) -> AliasChoices:
-    return AliasChoices(f"{PREFIX}{name}", *others)
-
-
-class Settings(BaseSettings):
+class Settings(SettingsGroup):
     """What can be set, with its default and the environment variable it is read from.
 
     The variable is the field's name in capitals after `SPOOLPROOF_`, unless it says otherwise. Keyword arguments win
     over the environment, the environment over `.env`. Raises SettingsError with every fault.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,  # an empty variable is a fault already
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-        allow_inf_nan=False,
-    )
+    _groups: dict[type[SettingsGroup], SettingsGroup] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
         faults = _keyword_faults(values)
@@ -64,20 +54,35 @@ class Settings(BaseSettings):
         except (OSError, ValueError) as error:
             raise SettingsError([*faults, f".env cannot be read: {error}"]) from None
         faults += _variable_faults(os.environ, dotenv)
+        made: dict[type[SettingsGroup], SettingsGroup] = {}
+        for group in GROUPS:
+            given = {field: values[name] for field in group.model_fields if (name := group.keyword_of(field)) in values}
+            try:
+                made[group] = group(**given, **{name: values[name] for name in values if name.startswith("_env")})
+            except ValidationError as error:
+                faults += [_sentence(group, fault) for fault in error.errors(include_url=False)]
         try:
             super().__init__(**values)
         except ValidationError as error:
-            faults += [_sentence(fault) for fault in error.errors(include_url=False)]
+            faults += [_sentence(Settings, fault) for fault in error.errors(include_url=False)]
         except ValueError as error:  # pydantic-settings: a value that is not the JSON its field needs
             faults.append(str(error))
         if faults:
             raise SettingsError(faults)
+        self._groups.update(made)
+
+    def of(self, group: type[G]) -> G:
+        """Return the settings of a part, by the class it declares them in."""
+        found = self._groups[group]
+        if not isinstance(found, group):
+            raise InvariantViolated(f"settings of {group.__name__} are of type {type(found).__name__}")
+        return found
 
     data_dir: Path = Path(".spoolproof")
     """Where SQLite files live: local disk, not a network file system."""
     store: SecretStr = SecretStr("")
     """`sqlite:///PATH`, `postgresql://…` or `memory://`. Default: `store.db` in the data directory."""
-    broker: SecretStr = Field(SecretStr(""), validation_alias=_also("BROKER", "RABBITMQ_URL"))
+    broker: SecretStr = Field(SecretStr(""), validation_alias=also("BROKER", "RABBITMQ_URL"))
     """`embedded:///PATH`, `amqp(s)://a,amqp(s)://b` or `memory://`. Default: `broker.db` in the data directory."""
     exchange: str = Field("spoolproof.events", min_length=1, max_length=200)
     """The topic exchange events go to; the routing key is the type."""
@@ -85,47 +90,27 @@ class Settings(BaseSettings):
     """`off` behind PgBouncer in transaction mode: no LISTEN, no session settings; polling is always there."""
     migrate: Literal["auto", "refuse"] | None = None
     """Whether a start brings the schema up to date. Default: SQLite yes, PostgreSQL refuses and prints the command."""
-    broker_required: bool = Field(False, validation_alias=_also("BROKER_REQUIRED", "RABBITMQ_REQUIRED"))
+    broker_required: bool = Field(False, validation_alias=also("BROKER_REQUIRED", "RABBITMQ_REQUIRED"))
     """True: the start waits for the broker and fails after `broker_rounds_max` rounds."""
     broker_rounds_max: int = Field(
-        10, ge=1, le=1000, validation_alias=_also("BROKER_MAX_RETRIES", "RABBITMQ_MAX_RETRIES")
+        10, ge=1, le=1000, validation_alias=also("BROKER_MAX_RETRIES", "RABBITMQ_MAX_RETRIES")
     )
     """Rounds of connection attempts before a required broker fails the start: 10 is about 4 minutes."""
     broker_retry_seconds: float = Field(
-        1.0, gt=0, le=300, validation_alias=_also("BROKER_RETRY_DELAY", "RABBITMQ_RETRY_DELAY")
+        1.0, gt=0, le=300, validation_alias=also("BROKER_RETRY_DELAY", "RABBITMQ_RETRY_DELAY")
     )
     """The first wait between connection rounds; doubles up to 60 s."""
     outbox_rows_max: int = Field(
-        10_000_000, ge=1, validation_alias=_also("OUTBOX_ROWS_MAX", "RABBITMQ_MAX_PENDING_EVENTS")
+        10_000_000, ge=1, validation_alias=also("OUTBOX_ROWS_MAX", "RABBITMQ_MAX_PENDING_EVENTS")
     )
     """Rows the outbox may hold; then publish raises OutboxFull. Nothing accepted is dropped."""
-    consumer_timeout_seconds: float = Field(
-        limits.CONSUMER_TIMEOUT_SECONDS,
-        gt=0,
-        validation_alias=_also("CONSUMER_TIMEOUT_SECONDS", "RABBITMQ_CONSUMER_TIMEOUT_SECONDS"),
-    )
-    """The broker's own limit on an unacked delivery; handlers may use two thirds of it."""
     drain_seconds: float = Field(limits.DRAIN_SECONDS, ge=0, le=3600)
     """How long running handlers may go on after SIGTERM."""
     lease_seconds: float = Field(limits.LEASE_SECONDS, ge=1, le=300)
     """How long a shard stays with a process that no longer answers; renewed every third of it, self-fenced at two
     thirds. Short leases take over faster and mind a slow database more."""
-    inbox_retention_seconds: float = Field(limits.INBOX_RETENTION_SECONDS, gt=0)
-    """How long a handled message is remembered. At least the longest retry tier and a day."""
-    health_host: str = "127.0.0.1"
-    health_port: int | None = Field(None, ge=0, le=65535)
-    """Where `spoolproof run` answers probes: 9464 unless set; 0 picks a free port. In an ASGI app only when set."""
-    health_detail: Literal["loopback", "always", "never"] = "loopback"
-    """Who sees URLs, counts and errors in the health body."""
-    ready_needs: Annotated[tuple[str, ...], NoDecode] = ()
-    """Dependencies without which this service is useless (`db`, `rabbitmq`): away for 30 s they fail readiness."""
     failpoints: str = ""
     failpoint_log: str | None = None
-
-    @field_validator("ready_needs", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("broker_retry_seconds", mode="before")
     @classmethod
@@ -156,14 +141,6 @@ class Settings(BaseSettings):
     def _right_broker(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
         return _checked(value, text and several_fault(_split_urls(text), BROKER_SCHEMES))
-
-    @field_validator("inbox_retention_seconds")
-    @classmethod
-    def _outlasts_retries(cls, value: float) -> float:
-        least = limits.TIERS_SECONDS[-1] + 86400
-        if value < least:
-            raise ValueError(f"must be at least {least} s (the longest retry tier and a day), or a retry runs twice")
-        return value
 
     @property
     def store_url(self) -> str:
@@ -198,14 +175,16 @@ def _checked(value: SecretStr, fault: str | None) -> SecretStr:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _variables_of(field: str) -> list[str]:
-    """Return the environment variables a field is read from, ours first."""
-    alias = Settings.model_fields[field].validation_alias
-    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [f"{PREFIX}{field.upper()}"]
+def _kinds() -> list[type[SettingsGroup]]:
+    return [Settings, *GROUPS]
 
 
 def _known_variables() -> set[str]:
-    return {name for field in Settings.model_fields for name in _variables_of(field)}
+    return {name for kind in _kinds() for field in kind.model_fields for name in kind.variables_of(field)}
+
+
+def _keywords() -> list[str]:
+    return [kind.keyword_of(field) for kind in _kinds() for field in kind.model_fields]
 
 
 def _variable_faults(environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> list[str]:
@@ -238,15 +217,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _keyword_faults(values: Iterable[str]) -> list[str]:
-    known = _known_variables()
+    known, keywords = _known_variables(), _keywords()
     unknown = [
-        name
-        for name in values
-        if name not in Settings.model_fields and name.upper() not in known and not name.startswith("_")
+        name for name in values if name not in keywords and name.upper() not in known and not name.startswith("_")
     ]
-    fields = list(Settings.model_fields)
     return [
-        f"{name}=: no setting has this name; the nearest is {get_close_matches(name, fields, 1, cutoff=0)[0]}"
+        f"{name}=: no setting has this name; the nearest is {get_close_matches(name, keywords, 1, cutoff=0)[0]}"
         for name in unknown
     ]
 
@@ -261,12 +237,13 @@ def _read_dotenv(file: Any) -> dict[str, str | None]:
     return found
 
 
-def _sentence(fault: Any) -> str:
+def _sentence(kind: type[SettingsGroup], fault: Any) -> str:
     place = str(fault["loc"][0]) if fault["loc"] else "settings"
     names, shown = place, f"={fault['input']!r}"
-    for field in Settings.model_fields:
-        if place == field or place.upper() in _variables_of(field):
-            names = " or ".join(_variables_of(field))
-            if Settings.model_fields[field].annotation is SecretStr:
+    for field in kind.model_fields:
+        variables = kind.variables_of(field)
+        if place == field or place.upper() in variables:
+            names = " or ".join(variables)
+            if kind.model_fields[field].annotation is SecretStr:
                 shown = ""  # a wrong URL may hold a password; the message of its validator shows it redacted
     return f"{names}{shown}: {fault['msg'].removeprefix('Value error, ')}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from spoolproof.errors import SettingsError
+from spoolproof.health.settings import HealthSettings
 from spoolproof.settings import Settings, load_settings
 from spoolproof.urls import path_of
 
@@ -151,7 +152,7 @@ def test_a_variable_without_our_prefix_is_nobodys_setting(monkeypatch: pytest.Mo
 
     assert load_settings(_env_file=None) == load_settings()
     assert "sqlite:///.spoolproof/store.db" == load_settings().store_url
-    assert None is load_settings().health_port
+    assert None is load_settings().of(HealthSettings).port
 
 
 def test_what_kubernetes_sets_for_services_of_its_own_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

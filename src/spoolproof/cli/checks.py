@@ -19,6 +19,7 @@ from spoolproof.backoff import system_random
 from spoolproof.cli.store import is_missing, opened
 from spoolproof.clock import SystemClock
 from spoolproof.errors import SettingsError, SpoolproofError
+from spoolproof.health.settings import HealthSettings
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
@@ -290,7 +291,7 @@ async def _rabbitmq(url: str, settings: Settings, spawn: Spawn) -> Finding:
     try:
         version = await visit_broker(url, clock=SystemClock(), random=system_random(), spawn=spawn)
     except SpoolproofError as error:
-        is_needed = settings.broker_required or "rabbitmq" in settings.ready_needs
+        is_needed = settings.broker_required or "rabbitmq" in settings.of(HealthSettings).ready_needs
         meaning = "the service does not start without it" if is_needed else "events wait in the outbox until it is back"
         remedy = "start RabbitMQ, or correct SPOOLPROOF_BROKER"
         return Finding("broker", Verdict.FAIL, f"{redact_url(url)}: {error}", meaning, remedy)

@@ -15,6 +15,7 @@ from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit
 from spoolproof.cli.target import load_service
 from spoolproof.failpoints import InjectedFault
+from spoolproof.health.settings import HealthSettings
 from spoolproof.health.thread import Address
 from spoolproof.lifecycle.shutdown import Ending, StopSignals, run_until_stopped
 from spoolproof.parts import ROLES
@@ -46,8 +47,9 @@ def run(
     loaded = load_service(service)
     refuse_memory(loaded.settings, is_allowed=allow_memory)
     log_to_stderr(log_level)
-    port = loaded.settings.health_port if health_port is None else health_port
-    running = Running(loaded, roles, Address(loaded.settings.health_host, port))
+    probes = loaded.settings.of(HealthSettings)
+    port = probes.port if health_port is None else health_port
+    running = Running(loaded, roles, Address(probes.host, port))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         ending = runner.run(_until_stopped(running, loaded.settings.drain_seconds))
     logger.info("service.ended name=%s ending=%s", loaded.name, ending.value)
