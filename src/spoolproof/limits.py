@@ -186,6 +186,13 @@ STACK_BYTES_MAX = 8 * 1024
 STORE_PING_FIRST_SECONDS = 0.25
 STORE_PING_MAX_SECONDS = 2.0
 """A consumer is back within 5 s of its database (invariant: none stays silent while healthy)."""
+STORE_TRIAL_SECONDS = 5.0
+"""After an outage, how long the one delivery that tries the store may take before another one tries it too."""
+RERUNS = 3
+"""How often a transaction that lost against another is run again before it counts as failed: two that collide need one
+or two, ten on the same rows need three."""
+RERUN_SECONDS = 0.1
+RERUN_SECONDS_MAX = 1.0
 
 # --- policies ----------------------------------------------------------------------------------------------------
 FACTS_SECONDS = 5.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.gate import Gate, GateClosing
@@ -64,10 +65,12 @@ class Bridge(Loop):
             if not await self._gate.wait(until=self._clock.monotonic() + _IDLE_SECONDS):
                 return 0
             await self._record(self._held)
+            self._gate.passed()
         except GateClosing:
             self._held.nack()
         except (Unavailable, LimitReached) as error:
-            self._gate.shut(error)
+            if not await self._gate.confirms(error):
+                await self._clock.sleep(limits.RERUN_SECONDS_MAX)
             return 0  # and keep it: to send it back would bring it here again at once
         self._held = None
         return 1

@@ -5,7 +5,8 @@ confirmed. Killed at any line, the broker delivers again and the inbox drops wha
 
 What never counts as an attempt: the store or the broker being away (the gate holds the delivery and the same attempt
 runs again), a limit of ours being reached, and cancellation by a drain (the delivery is not settled; the broker takes
-it back).
+it back). A transaction that lost against another one (a deadlock, a serialisation failure), and one that met what looks
+like an outage and is none, runs again a few times at once, uncounted; from then on it counts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import math
 
 from spoolproof import limits
-from spoolproof.backoff import RandomSource, spread_seconds
+from spoolproof.backoff import RandomSource, full_jitter_seconds, spread_seconds
 from spoolproof.caught import cancellations, error_line, is_failure
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
@@ -40,6 +41,7 @@ from spoolproof.errors import (
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.outbox.publish import Publisher
+from spoolproof.policies.report import kept_report
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.store import Store
 
@@ -142,29 +144,49 @@ class Execution:
                 await self._attempts.keep_outlived(work, is_patient=is_own)
                 if not is_own:
                     raise
-                if not self._is_held(work, error) and await self._fail(work, admitted.handler, error):
+                if not await self._is_held(work, error) and await self._fail(work, admitted.handler, error):
                     return
             else:
-                self._room.passed(work.queue)
+                self._passed(work)
                 return
 
     async def _may_run(self, work: Work, *, until: float) -> bool:
         return await self._gate.wait(until=until) and await self._room.wait(work.queue, until=until)
 
-    def _is_held(self, work: Work, error: BaseException) -> bool:
+    async def _is_held(self, work: Work, error: BaseException) -> bool:
         """Whether the same attempt is made again, uncounted, when what it met is over."""
         match error:
             case OutboxFull() as full if work.messages <= full.maximum:
+                self._gate.passed()
                 self._room.refused(work.queue, full, work.messages)
+                return True
             case (Unavailable() | StoreBusy() | WindowFull()) as away:
                 self._room.stays(work.queue)
-                self._gate.shut(away)
+                if await self._gate.confirms(away):
+                    return True
+                if work.has_run or not isinstance(away, Unavailable) or work.reruns < limits.RERUNS:
+                    return await self._soon(work)
             case TransactionTooLong() if work.has_run:  # this process stood still while it recorded the success
                 self._room.stays(work.queue)
-            case _:
-                self._room.passed(work.queue)
-                return False
+                return True
+            case _ if work.reruns < limits.RERUNS and self._store.is_conflict(error) and kept_report(error) is None:
+                self._room.stays(work.queue)
+                return await self._soon(work)
+        self._passed(work)
+        return False
+
+    async def _soon(self, work: Work) -> bool:
+        """Wait a moment, so that those who stood in each other's way do not meet again."""
+        work.reruns += 1
+        seconds = full_jitter_seconds(
+            work.reruns, base_seconds=limits.RERUN_SECONDS, cap_seconds=limits.RERUN_SECONDS_MAX, source=self._random
+        )
+        await self._clock.sleep(seconds)
         return True
+
+    def _passed(self, work: Work) -> None:
+        self._gate.passed()
+        self._room.passed(work.queue)
 
     async def _let_go(self, work: Work) -> bool:
         """Put a copy in the place of a delivery held for long, before the broker takes it away, and counts that. False
@@ -262,7 +284,9 @@ class Execution:
                 is_kept = await keep(self._store, record)
                 break
             except (Unavailable, LimitReached) as unavailable:
-                self._gate.shut(unavailable)
+                if not await self._gate.confirms(unavailable):
+                    await self._clock.sleep(limits.RERUN_SECONDS_MAX)
+        self._gate.passed()
         failpoint("dead_letter.after_record")
         if is_kept:
             logger.error(

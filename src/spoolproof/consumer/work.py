@@ -22,8 +22,8 @@ class Work:
     """A delivery and what is known of it so far.
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
-    only the recording of that may still be missing. pending: what it published until then. running: the
-    handler's last run.
+    only the recording of that may still be missing. pending: what it published until then. running: the handler's last
+    run. reruns: how often it ran again at once, uncounted, for no outage.
     """
 
     delivery: BrokerDelivery
@@ -36,6 +36,7 @@ class Work:
     has_run: bool = False
     pending: PendingPublishes = field(default_factory=PendingPublishes)
     running: Running | None = None
+    reruns: int = 0
 
     @property
     def messages(self) -> int:

@@ -88,7 +88,11 @@ class Store(Protocol):
         """Close every connection and thread. Idempotent, safe before start."""
 
     async def ping(self) -> None:
-        """Return if the database answers now. Raises StoreUnavailable."""
+        """Return if the database answers now and, as far as it says, takes writes. Raises StoreUnavailable."""
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Tell whether an error of the user's own transaction, or the cause of one, says that it lost against another
+        and may succeed when run again: a deadlock, a serialisation failure."""
 
     def transaction(self) -> AbstractAsyncContextManager[OwnTransaction]:
         """Open a transaction: committed when the block ends, rolled back when it raises.

@@ -40,6 +40,16 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _AWAY
 
 
+def is_conflict(error: BaseException | None) -> bool:
+    """Tell whether an error of a user's own connection, or the cause of one, says that another transaction was in the
+    way. In a transaction of ours that is StoreUnavailable."""
+    while error is not None:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return True
+        error = error.__cause__
+    return False
+
+
 def unavailable(name: str, error: BaseException) -> StoreUnavailable:
     """Return our error for one of theirs."""
     code = getattr(error, "sqlite_errorname", type(error).__name__)

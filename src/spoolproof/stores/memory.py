@@ -122,6 +122,9 @@ class MemoryStore:
     async def ping(self) -> None:
         self.committed()
 
+    def is_conflict(self, error: BaseException) -> bool:
+        return False
+
     def committed(self) -> MemoryState:
         """Return what readers see."""
         if not self._is_started:

@@ -283,14 +283,34 @@ async def test_ack_ends_the_handler_early_and_commits(shop: Shop) -> None:
     await shop.until_charged(1)
 
 
-async def test_a_store_that_is_away_burns_no_attempt_and_makes_no_dead_letter(shop: Shop) -> None:
+class Outages:
+    """A store whose small facts cannot be written while it `is_away`: what the gate goes by."""
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_away = False
+        state = service.runtime.store.state
+        self._put = state.put
+        monkeypatch.setattr(state, "put", self._try_put)
+
+    async def _try_put(self, kind: str, name: str, value: bytes) -> int:
+        if self.is_away:
+            raise StoreUnavailable("planted")
+        return await self._put(kind, name, value)
+
+
+async def test_a_store_that_is_away_burns_no_attempt_and_makes_no_dead_letter(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S9: the gate holds the delivery and the same attempt runs again."""
-    failures = 6
+    failures, outages = 6, Outages(shop.service, monkeypatch)
+    loop = asyncio.get_running_loop()
 
     async def flaky(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> None:
         nonlocal failures
         if failures:
             failures -= 1
+            outages.is_away = True
+            loop.call_later(0.05, lambda: setattr(outages, "is_away", False))
             raise StoreUnavailable("planted")
         await charge(order, delivery, tx)
 
@@ -303,7 +323,51 @@ async def test_a_store_that_is_away_burns_no_attempt_and_makes_no_dead_letter(sh
     assert [] == await shop.letters()
 
 
-async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing() -> None:
+async def test_what_looks_like_an_outage_and_is_none_counts_in_the_end(shop: Shop) -> None:
+    """A message whose own statements make the database answer so ran for ever, and held up all others each time."""
+    attempts: list[int] = []
+
+    async def poisonous(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> None:
+        if order.n == 1:
+            attempts.append(delivery.attempt)
+            raise StoreUnavailable("could not extend the temporary file: its own")
+        await charge(order, delivery, tx)
+
+    shop.behaviour = poisonous
+    for n in (1, 2):
+        await shop.service.publish(OrderPlaced(n))
+
+    (letter,) = await shop.until_letters(1)
+
+    again = limits.RERUNS  # in each process, before the first failure that counts
+    assert [1] * (1 + again) + [2] + [3] * (1 + again) == attempts
+    assert 3 == len(letter.attempts)
+    await shop.until_charged(2)
+
+
+async def test_a_transaction_that_lost_against_another_runs_again_uncounted_a_few_times(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deadlock's victim is innocent, and its database asks to run it again; one that always loses must end."""
+
+    class Deadlock(Exception):
+        pass
+
+    async def loses(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> None:
+        raise Deadlock
+
+    monkeypatch.setattr(shop.store, "is_conflict", lambda error: isinstance(error, Deadlock))
+    shop.behaviour = loses
+    await shop.service.publish(OrderPlaced(1))
+
+    (letter,) = await shop.until_letters(1)
+
+    again = limits.RERUNS
+    assert [1] * (1 + again) + [2] + [3] * (1 + again) == shop.attempts
+    assert 3 == len(letter.attempts)
+
+
+async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """S9, L9: an outage of a day would be fifty deliveries, each ended by the broker's own limit for a consumer."""
     clock = SkippingClock()
     service = Service("held", settings=Settings(store="memory://", broker="memory://"), clock=clock)
@@ -314,10 +378,12 @@ async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing() -
         attempts.append(delivery.attempt)
         if len(attempts) == 1:
             clock.skipped_seconds = limits.GATE_HOLD_SECONDS_MAX
+            outages.is_away = True
             raise StoreUnavailable("planted")
 
     await service.start()
     try:
+        outages = Outages(service, monkeypatch)
         await service.publish(OrderPlaced(1))
         broker = service.runtime.broker.inner
         assert isinstance(broker, MemoryBroker)
@@ -328,6 +394,7 @@ async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing() -
         assert 50 < due - clock.monotonic() <= 60
 
         clock.skipped_seconds += 60
+        outages.is_away = False
         for delayed_due in broker.server.due_times():
             broker.release_at(delayed_due)
         async with asyncio.timeout(5):

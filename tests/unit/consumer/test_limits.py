@@ -245,7 +245,7 @@ async def test_the_record_of_a_success_outlasts_a_long_outage(monkeypatch: pytes
     """Held for five minutes a delivery goes to a delay queue; the record must still come first, or it runs again."""
     async with Full("without tx").running() as full:
         store, is_away = full.store, True
-        record, contains, ping = store.inbox.record, store.inbox.contains, store.ping
+        record, contains, put = store.inbox.record, store.inbox.contains, store.state.put
 
         def unless_away(method: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
             async def call(*args: object) -> object:
@@ -257,7 +257,7 @@ async def test_the_record_of_a_success_outlasts_a_long_outage(monkeypatch: pytes
 
         monkeypatch.setattr(store.inbox, "record", unless_away(record))
         monkeypatch.setattr(store.inbox, "contains", unless_away(contains))
-        monkeypatch.setattr(store, "ping", unless_away(ping))
+        monkeypatch.setattr(store.state, "put", unless_away(put))
         full.deliver(1)
         await full.pass_seconds(2000)
         is_away = False

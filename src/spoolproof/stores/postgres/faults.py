@@ -22,6 +22,9 @@ _QUERY_CANCELED = "57014"
 _OWN_CODES = frozenset({_QUERY_CANCELED, "40001", "40P01", "55P03"})
 """Cancelled, serialisation failure, deadlock, lock not available: a statement of ours may be tried again."""
 
+_CONFLICT_CODES = frozenset({"40001", "40P01"})
+"""Serialisation failure, deadlock: the transaction may succeed when run again."""
+
 
 def is_away(error: BaseException, *, is_closed: bool = False) -> bool:
     """Tell whether the error says that the server, not the statement, is the trouble.
@@ -41,6 +44,16 @@ def is_own_trouble(error: BaseException, *, is_closed: bool = False) -> bool:
     return is_away(error, is_closed=is_closed) or (
         isinstance(error, asyncpg.PostgresError) and error.sqlstate in _OWN_CODES
     )
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Tell whether an error, or the cause of one, says that the transaction lost against another. Whatever the driver:
+    asyncpg and psycopg 3 name the code `sqlstate`, psycopg 2 `pgcode`; SQLAlchemy raises its own from theirs."""
+    while error is not None:
+        if (getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)) in _CONFLICT_CODES:
+            return True
+        error = error.__cause__
+    return False
 
 
 def is_table_missing(error: BaseException) -> bool:

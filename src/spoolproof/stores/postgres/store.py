@@ -26,7 +26,7 @@ from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.stores import sqlalchemy_handles
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
-from spoolproof.stores.postgres.faults import is_away, outbox_missing, unavailable
+from spoolproof.stores.postgres.faults import is_away, is_conflict, outbox_missing, unavailable
 from spoolproof.stores.postgres.identity import SQL, Identity
 from spoolproof.stores.postgres.inbox import PostgresInbox
 from spoolproof.stores.postgres.leases import PostgresLeases
@@ -87,7 +87,15 @@ class PostgresStore:
         await asyncio.gather(*(pool.close() for pool in self._pools))
 
     async def ping(self) -> None:
+        if await self._upkeep.fetch_value("select current_setting('transaction_read_only')") != "off":
+            raise StoreUnavailable(f"{self._name}: the database takes no writes (transaction_read_only is on)")
+
+    async def answers(self) -> None:
+        """Return if the server answers, whatever it may do. Raises StoreUnavailable."""
         await self._upkeep.fetch_value("select 1")
+
+    def is_conflict(self, error: BaseException) -> bool:
+        return is_conflict(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OwnTransaction]:
@@ -176,7 +184,7 @@ class _Watch:
 
     async def _ask(self) -> None:
         try:
-            await self._store.ping()
+            await self._store.answers()
         except StoreUnavailable:
             self._connection.terminate()
         else:

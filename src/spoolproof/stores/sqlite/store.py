@@ -12,6 +12,7 @@ from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
+from spoolproof.sqlite.errors import is_conflict
 from spoolproof.stores.sqlite import handles
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
 from spoolproof.stores.sqlite.inbox import SqliteInbox
@@ -55,6 +56,9 @@ class SqliteStore:
     async def ping(self) -> None:
         # a read: it does not wait behind a transaction that holds the writer
         await self._database.read(lambda connection: connection.execute("select 1 from sqlite_schema").fetchone())
+
+    def is_conflict(self, error: BaseException) -> bool:
+        return is_conflict(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OwnTransaction]:
