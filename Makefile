@@ -51,15 +51,21 @@ setup-servers:
 demo: setup-python ## The example shop on SQLite and the embedded broker: orders flow, a service is killed, nothing is lost
 	@$(BIN)/spoolproof demo
 
-check: setup-python ## Format, lint, types, layers, unit tests; before every commit
+define checks
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy src
 	$(BIN)/lint-imports
-	$(PYTEST) $(wildcard tests/unit tests/architecture tests/api)
+	$(PYTEST) -n 2 --dist worksteal $(wildcard tests/unit tests/architecture tests/api)
+endef
+
+check: export SPOOLPROOF_DOSE ?= commit
+check: setup-python ## Format, lint, types, layers, unit tests with small doses; before every commit
+	$(checks)
 
 # Three at a time, each with servers of its own: most of their time they wait for a fault to end.
-test: setup check ## What CI runs: check, then real processes and real servers
+test: setup ## What CI runs: check with its whole doses, then real processes and real servers
+	$(checks)
 	$(PYTEST) -n 3 --dist worksteal -m "not proof" $(wildcard tests/conformance tests/integration tests/crash tests/acceptance tests/docs)
 
 ci: export SPOOLPROOF_DOSE = ci

@@ -1,4 +1,5 @@
-"""How much of a random test to run: a little before every commit, a lot in `make proof`, least for each mutant."""
+"""How much of a random test to run: a little before every commit, more in `make test`, a lot in `make proof`, least for
+each mutant."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 
 import pytest
 
-_FACTORS = {"": 1.0, "ci": 5.0, "proof": 500.0, "mutation": 0.1}
+_FACTORS = {"commit": 0.25, "": 1.0, "ci": 5.0, "proof": 500.0, "mutation": 0.1}
 
 
 def examples(count: int) -> int:

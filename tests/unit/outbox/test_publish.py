@@ -17,7 +17,7 @@ from spoolproof import CodecError, InvalidMessage, MessageTooLarge, UnknownType,
 from spoolproof.brokers.rabbitmq.properties import from_properties, to_properties
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
-from spoolproof.outbox.publish import Publisher, handling
+from spoolproof.outbox.publish import Publisher, Running, handling
 from spoolproof.testing.clock import ManualClock
 
 NOW = ManualClock().now()
@@ -63,12 +63,12 @@ def test_a_message_holds_what_its_publish_was_given() -> None:
     assert Outgoing(message=expected, destination="queue:q", routing_key="r", may_be_unrouted=True) == made
 
 
-def test_what_a_handler_publishes_tells_what_it_comes_from() -> None:
+async def test_what_a_handler_publishes_tells_what_it_comes_from() -> None:
     """One order can be followed through all its services."""
     cause = Message(
         id="9", type="t", source="s", time=NOW, body=b"", tenant="north", traceparent="00-1", tracestate="x"
     )
-    token = handling.set(cause)
+    token = handling.set(Running(cause, None))
     try:
         plain, own = outgoing(key="k", headers={"a": 1}).message, outgoing(correlation_id="mine").message
     finally:
@@ -148,9 +148,9 @@ def test_an_option_that_cannot_be_sent_is_refused_by_name(field: str, options: d
     assert field == caught.value.field
 
 
-def test_an_inherited_field_that_cannot_be_sent_is_refused_by_name() -> None:
+async def test_an_inherited_field_that_cannot_be_sent_is_refused_by_name() -> None:
     """What a stranger sent may be longer than what we may send."""
-    token = handling.set(Message(id="i" * 300, type="t", source="s", time=NOW, body=b""))
+    token = handling.set(Running(Message(id="i" * 300, type="t", source="s", time=NOW, body=b""), None))
     try:
         with pytest.raises(InvalidMessage) as caught:
             outgoing()

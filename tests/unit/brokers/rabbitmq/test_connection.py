@@ -118,8 +118,11 @@ async def test_rounds_back_off_to_a_minute_and_a_refused_service_is_failed_later
     await server.start()  # for the fixture's own stop
 
 
-async def test_an_attempt_against_a_peer_that_says_nothing_ends(make_broker: Any) -> None:
+async def test_an_attempt_against_a_peer_that_says_nothing_ends(
+    make_broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A black hole accepts the connection and never speaks; the next URL must get its turn."""
+    monkeypatch.setattr(limits, "CONNECT_SECONDS", 0.3)
     peers: list[asyncio.StreamWriter] = []
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
