@@ -20,7 +20,7 @@ from spoolproof.health.settings import HealthSettings
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
-from spoolproof.maintenance.part import MaintenancePart, PoliciesPart
+from spoolproof.maintenance.part import MaintenancePart, PoliciesPart, QueuesPart
 from spoolproof.maintenance.settings import InboxSettings
 from spoolproof.outbox.part import RelayPart
 from spoolproof.outbox.publish import Publisher
@@ -91,6 +91,10 @@ ENTRIES = (
             spawn=of.spawn,
         ),
         settings=(ConsumerSettings,),
+    ),
+    Entry(
+        CONSUMER,
+        lambda of: QueuesPart(of.service, of.registrations.of(Router).queues, of.store, of.broker, clock=of.clock),
     ),
     Entry(
         MAINTENANCE,

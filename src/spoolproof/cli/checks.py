@@ -21,6 +21,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.errors import SettingsError, SpoolproofError
 from spoolproof.health.settings import HealthSettings
 from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.maintenance.queues import REMEDY, stranded_queues
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings, load_settings
@@ -170,6 +171,8 @@ async def store(settings: Settings) -> list[Finding]:
         async with opened(settings) as one:
             findings = [Finding("store", Verdict.PASS, f"{one.name} answers"), await _schema(one)]
             is_migrated = findings[-1].verdict is Verdict.PASS
+            if is_migrated:
+                findings += await _queues(one)
             if url.startswith("sqlite://"):
                 return findings + await _sqlite(one, is_migrated)
             return findings + await _postgres(one)
@@ -197,6 +200,16 @@ async def _schema(one: Store) -> Finding:
         "the service may refuse to start",
         remedy,
     )
+
+
+async def _queues(one: Store) -> list[Finding]:
+    findings = []
+    for service in await one.services.all():
+        for name, row in (await stranded_queues(one, service)).items():
+            meaning = "events go on filling it, and a replay into it is handled by nobody"
+            remedy = REMEDY.format(queue=name)
+            findings.append(Finding("queue", Verdict.FAIL, row.sentence(name, service), meaning, remedy))
+    return findings or [Finding("queues", Verdict.PASS, "every known one is read by a handler")]
 
 
 async def _sqlite(one: Store, is_migrated: bool) -> list[Finding]:

@@ -11,7 +11,9 @@ from spoolproof.lifecycle.part import Part, Report
 from spoolproof.maintenance.breakers import Breakers
 from spoolproof.maintenance.facts import FactExchange
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
+from spoolproof.maintenance.queues import QueueWatch
 from spoolproof.policies import Registry
+from spoolproof.ports.broker import Broker
 from spoolproof.ports.store import Store
 
 
@@ -30,6 +32,21 @@ class MaintenancePart(Part):
     def loops(self) -> Sequence[Loop]:
         """Return the pruner."""
         return (self._pruner,)
+
+
+class QueuesPart(Part):
+    """Finds queues that a renamed handler has left behind; in processes that have handlers, which know theirs."""
+
+    def __init__(self, service: str, queues: Sequence[str], store: Store, broker: Broker, *, clock: Clock) -> None:
+        self._watch = QueueWatch(service, queues, store, broker, clock=clock)
+
+    def loops(self) -> Sequence[Loop]:
+        """Return what looks."""
+        return (self._watch,)
+
+    def report(self) -> Report:
+        """Tell which queues nobody reads."""
+        return Report(issues=self._watch.issues())
 
 
 class PoliciesPart(Part):

@@ -19,6 +19,7 @@ from spoolproof.cli.store import with_store
 from spoolproof.dead_letters import replay as verbs
 from spoolproof.dead_letters.document import shown_body, summary, whole
 from spoolproof.errors import SpoolproofError
+from spoolproof.maintenance.queues import stranded_queues
 from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterFilter, DeadLetterRecord, DeadLetterState
 from spoolproof.ports.store import Store
 
@@ -82,6 +83,10 @@ def replay(
 
     async def act(store: Store, id: str) -> None:
         await verbs.replay(store, id, actor=actor_or_user(actor), reason=reason)
+        record = (await verbs.find(store, id)).record
+        row = (await stranded_queues(store, record.service)).get(record.consumer)
+        if row is not None:
+            complain(plain(f"warning: {row.sentence(record.consumer, record.service)}, and so will this one"))
 
     _report("dlq.replay", "replayed", with_store(lambda store: _each(store, ids, act)), as_json)
 
