@@ -4,7 +4,7 @@
 a machine was suspended: a lease kept on a clock that stops in sleep would be believed after it ran out.
 
 Nothing above this file reads time in any other way, so a simulator can put its own clock in its place. Leases and
-schedules use the database's clock, not this one.
+schedules on PostgreSQL use the database's clock, not this one.
 
 A service gets its clock passed in. Policies may be made at import, before any clock could be passed: they read
 `AMBIENT`, which is the machine's clock unless a test has put another in its place with `use`.
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 
@@ -37,6 +39,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back and include suspend, for measuring."""
 
+    def boot_id(self) -> str:
+        """Return the name of the machine's run for which `monotonic()` counts, the same in all processes; or ""."""
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` (0 or more) of this clock."""
 
@@ -51,6 +56,14 @@ _MONOTONIC_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _clock_gettime = time.clock_gettime
 
 
+@cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -61,6 +74,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds since boot, suspend included where the platform offers it (Linux does)."""
         return _clock_gettime(_MONOTONIC_CLOCK)
+
+    def boot_id(self) -> str:
+        """Return Linux's name for it, elsewhere ""."""
+        return _boot_id()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
@@ -91,6 +108,10 @@ class AmbientClock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return _clock.get().monotonic() if _replaced else _clock_gettime(_MONOTONIC_CLOCK)
+
+    def boot_id(self) -> str:
+        """Return the name of the machine's run."""
+        return _clock.get().boot_id()
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""

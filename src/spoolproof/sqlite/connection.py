@@ -14,7 +14,7 @@ from spoolproof import limits
 from spoolproof.errors import SettingsError, StoreUnavailable
 
 NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
-"""The database's clock: Unix seconds, to the millisecond. `unixepoch('subsec')` would need SQLite 3.42."""
+"""The wall clock: Unix seconds, to the millisecond. `unixepoch('subsec')` would need SQLite 3.42."""
 
 _VERSION_MIN = (3, 37, 0)  #: STRICT tables; RETURNING came in 3.35
 _SYNCHRONOUS_FULL = 2

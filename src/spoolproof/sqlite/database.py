@@ -24,6 +24,7 @@ from spoolproof.forks import let_go_in_child
 from spoolproof.sqlite.checkpoint import Checkpoints, WriterLock
 from spoolproof.sqlite.connection import check_version, connect, data_version, make_directory
 from spoolproof.sqlite.errors import translated
+from spoolproof.sqlite.steady import OnReboot, give_steady
 from spoolproof.sqlite.threads import Caller, Runner, ThreadRunner
 from spoolproof.sqlite.transaction import Transaction
 from spoolproof.sqlite.writer import Done, Work, Writer
@@ -43,12 +44,15 @@ class Database:
         clock: Clock,
         transaction_seconds_max: float = limits.USER_TRANSACTION_SECONDS_MAX,
         close_seconds: float = limits.DATABASE_CLOSE_SECONDS,
+        on_reboot: OnReboot | None = None,
         make_runner: Callable[[str], Runner] = ThreadRunner,
     ) -> None:
+        """on_reboot: what to do to the file when the machine was started anew, see `steady`."""
         self.path = path
         self._transaction_seconds_max = transaction_seconds_max
         self._close_seconds = close_seconds
         self._clock = clock
+        self._on_reboot = on_reboot
         self._make_runner = make_runner
         self._parts: _Parts | None = None
         self._transactions: set[Transaction] = set()
@@ -64,7 +68,7 @@ class Database:
             return
         check_version()
         try:
-            parts = _Parts(self.path, self._clock, self._make_runner)
+            parts = _Parts(self.path, self._clock, self._on_reboot, self._make_runner)
         except RuntimeError as error:  # no more threads
             raise StoreUnavailable(f"sqlite:///{self.path}: {error}") from error
         try:
@@ -163,9 +167,12 @@ class _Parts:
     writer: Writer
     _reader: sqlite3.Connection
 
-    def __init__(self, path: Path, clock: Clock, make_runner: Callable[[str], Runner]) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, on_reboot: OnReboot | None, make_runner: Callable[[str], Runner]
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._on_reboot = on_reboot
         self._loop = asyncio.get_running_loop()
         self._writing = make_runner(f"spoolproof-sqlite-writer-{path.name}")
         try:
@@ -205,14 +212,16 @@ class _Parts:
         lock.acquire()  # of two processes that make the file, one switches it to WAL and the other finds it so
         try:
             connection = connect(self._path)
+            self._closing.callback(connection.close)
+            give_steady(connection, self._clock, self._on_reboot)
         finally:
             lock.release()
-        self._closing.callback(connection.close)
         return connection, lock
 
     def _open_reader(self) -> sqlite3.Connection:
         connection = connect(self._path)
         self._closing.callback(connection.close)
+        give_steady(connection, self._clock)
         connection.execute("PRAGMA query_only = ON")
         return connection
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,8 @@ from spoolproof.clock import use
 _TURNS_MIN = 10  #: of the event loop after each timer, so that what it woke runs before the next; sockets are polled
 _TURNS_MAX = 100  #: after so many, tasks that never rest are not waited for
 _IDLE_SECONDS = 0.001  #: real time between two looks for timers while there are none
+
+_boots = itertools.count(1)
 
 
 class _Timer:
@@ -62,6 +65,7 @@ class ManualClock:
             raise ValueError(f"start={start!r}: without a timezone; use datetime(…, tzinfo=UTC)")
         self._start = start.astimezone(UTC)
         self._elapsed = 0.0
+        self._boot_id = f"manual-{next(_boots)}"
         self._lock = threading.Lock()
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = 0
@@ -84,6 +88,10 @@ class ManualClock:
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
         return self._elapsed
+
+    def boot_id(self) -> str:
+        """Return a name of this clock's own: another clock is another start of the machine."""
+        return self._boot_id
 
     # --- wait --------------------------------------------------------------------------------------------------------
 

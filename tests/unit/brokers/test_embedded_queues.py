@@ -28,9 +28,11 @@ from spoolproof.brokers.embedded.queues import (
     seconds_until_due,
     settle,
 )
+from spoolproof.clock import SystemClock
 from spoolproof.errors import EncodeError
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import CONFIRMED, NACKED, PublishOutcome, QueueSpec, Topology
+from spoolproof.sqlite.steady import give_steady
 from spoolproof.testing.conformance._messages import make_outgoing
 
 TOPOLOGY = Topology(
@@ -48,6 +50,7 @@ LEASE_SECONDS = 30.0
 @pytest.fixture
 def db() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        give_steady(connection, SystemClock())
         _prepare(connection, TOPOLOGY)
         yield connection
 
@@ -213,6 +216,7 @@ def test_text_that_is_no_unicode_is_refused_before_it_meets_its_neighbours() -> 
 def test_row_counts_are_right_whatever_happens(steps: list[str]) -> None:
     """The limit of a queue rests on them, and nobody ever counts."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        give_steady(db, SystemClock())
         _prepare(db, TOPOLOGY)
         owner = add_owner(db, "u", LEASE_SECONDS)
         held: list[Claim] = []

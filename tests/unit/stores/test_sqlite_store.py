@@ -190,11 +190,11 @@ async def test_the_schema_can_be_made_from_its_text(path: Path, tmp_path: Path) 
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection:
         connection.executescript(text)
+    async with opened(other) as store:
+        assert needed == await store.migrations.found()
     schema = "select type, name, sql from sqlite_schema order by type, name"
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(other)) as two:
         assert one.execute(schema).fetchall() == two.execute(schema).fetchall()
-    async with opened(other) as store:
-        assert needed == await store.migrations.found()
 
 
 async def test_what_the_earlier_release_left_goes_to_the_service_that_wrote_it(path: Path) -> None:

@@ -25,7 +25,7 @@ from importlib import resources
 from pathlib import Path
 
 from spoolproof import limits
-from spoolproof.brokers.embedded import owners, queues
+from spoolproof.brokers.embedded import queues
 from spoolproof.brokers.embedded.delivery import EmbeddedSubscription
 from spoolproof.brokers.embedded.ownership import Ownership
 from spoolproof.brokers.embedded.publishing import Window
@@ -46,7 +46,7 @@ from spoolproof.ports.broker import (
     Spawn,
     Topology,
 )
-from spoolproof.sqlite import Database
+from spoolproof.sqlite import Database, owners
 
 logger = logging.getLogger("spoolproof.broker")
 
@@ -213,7 +213,7 @@ class EmbeddedBroker:
         self._set_state(ConnectionState.CONNECTING)
         self._trouble = None
         if self._database is None:
-            database = Database(self._path, clock=self._clock)
+            database = Database(self._path, clock=self._clock, on_reboot=queues.on_reboot)
             await database.start()
             self._database = database
         await self._database.write(lambda db: _prepare(db, topology))

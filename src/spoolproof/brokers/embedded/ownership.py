@@ -1,6 +1,6 @@
 """This process as the owner of claims: its row, its lock, its trust in both, and how its claims end.
 
-The lease is one row per owner, so renewing a thousand claims is one UPDATE. Its time is the database's clock. This
+The lease is one row per owner, so renewing a thousand claims is one UPDATE. Its time is the file's steady clock. This
 process trusts it no longer than a lease after the last answered renewal was sent, by a clock that counts suspend: an
 ack after that may meet a message that is somebody else's by now, so it is refused, and the claim goes back instead.
 What is written late all the same is fenced in `queues.settle`.
@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spoolproof.brokers.embedded.owners import OwnerLock
 from spoolproof.brokers.embedded.queues import Claim, Settlement, Verb, add_owner, renew_owner, rescue, settle
 from spoolproof.clock import Clock
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.sqlite import Database
+from spoolproof.sqlite.owners import OwnerLock
 
 
 class Ownership:

@@ -24,7 +24,8 @@ from spoolproof.brokers.topics import topic_matches
 from spoolproof.errors import EncodeError
 from spoolproof.message import EVENTS, Outgoing, pack_meta
 from spoolproof.ports.broker import CONFIRMED, NACKED, PublishOutcome, Returned, Topology
-from spoolproof.sqlite import NOW
+from spoolproof.sqlite import STEADY
+from spoolproof.sqlite.steady import has_table
 
 _ROUTES_MAX = 10_000
 
@@ -178,7 +179,7 @@ def enqueue(db: sqlite3.Connection, router: Router, batch: Sequence[Parcel], row
             outcomes.append(CONFIRMED)
     db.executemany(
         "insert into message (queue, available_at, return_queue, message_id, type, ordering_key, headers, body)"
-        f" values (?1, {NOW} + (select delay_seconds from queue where name = ?1), ?2, ?3, ?4, ?5, ?6, ?7)",
+        f" values (?1, {STEADY} + (select delay_seconds from queue where name = ?1), ?2, ?3, ?4, ?5, ?6, ?7)",
         rows,
     )
     return outcomes
@@ -187,7 +188,7 @@ def enqueue(db: sqlite3.Connection, router: Router, batch: Sequence[Parcel], row
 def release_due(db: sqlite3.Connection, limit: int) -> int:
     """Send delayed messages whose time has passed to the end of their queue, or to unrouted if it is gone."""
     due = db.execute(
-        f"select id from message where available_at <= {NOW} order by available_at, id limit ?", (limit,)
+        f"select id from message where available_at <= {STEADY} order by available_at, id limit ?", (limit,)
     ).fetchall()
     db.executemany(
         "insert into message (queue, message_id, type, ordering_key, headers, body)"
@@ -209,7 +210,7 @@ def has_ready(db: sqlite3.Connection, queues: Iterable[str]) -> bool:
 def seconds_until_due(db: sqlite3.Connection) -> float | None:
     """Return when the next delayed message is due, 0 or less for now; None when none waits. Reads only."""
     # without the condition on null the partial index would not serve
-    found = db.execute(f"select min(available_at) - {NOW} from message where available_at is not null").fetchone()[0]
+    found = db.execute(f"select min(available_at) - {STEADY} from message where available_at is not null").fetchone()[0]
     return None if found is None else float(found)
 
 
@@ -264,14 +265,14 @@ def _bury(db: sqlite3.Connection, reason: str, which: str, value: int) -> None:
 
 def add_owner(db: sqlite3.Connection, uuid: str, lease_seconds: float) -> int:
     """Register an owner; returns its id, which was never used before."""
-    row = db.execute(f"insert into owner (uuid, expires_at) values (?, {NOW} + ?)", (uuid, lease_seconds))
+    row = db.execute(f"insert into owner (uuid, expires_at) values (?, {STEADY} + ?)", (uuid, lease_seconds))
     assert row.lastrowid is not None
     return row.lastrowid
 
 
 def renew_owner(db: sqlite3.Connection, owner: int, lease_seconds: float) -> bool:
     """Extend an owner's lease on all its claims. False if it was rescued: none of its claims is its own any more."""
-    changed = db.execute(f"update owner set expires_at = {NOW} + ? where id = ?", (lease_seconds, owner))
+    changed = db.execute(f"update owner set expires_at = {STEADY} + ? where id = ?", (lease_seconds, owner))
     return changed.rowcount == 1
 
 
@@ -282,7 +283,7 @@ def is_owner(db: sqlite3.Connection, owner: int) -> bool:
 
 def other_owners(db: sqlite3.Connection, owner: int) -> list[tuple[int, str, bool]]:
     """Return (id, uuid, whether its lease has run out) of every other owner."""
-    found = db.execute(f"select id, uuid, expires_at <= {NOW} from owner where id <> ?", (owner,))
+    found = db.execute(f"select id, uuid, expires_at <= {STEADY} from owner where id <> ?", (owner,))
     return [(id, uuid, bool(has_expired)) for id, uuid, has_expired in found]
 
 
@@ -291,12 +292,20 @@ def rescue(db: sqlite3.Connection, owner: int, *, is_dead: bool) -> int:
 
     is_dead: known from its lock; else its lease must still be over, for it may have renewed since we looked.
     """
-    gone = db.execute(f"delete from owner where id = ? and (? or expires_at <= {NOW})", (owner, is_dead))
+    gone = db.execute(f"delete from owner where id = ? and (? or expires_at <= {STEADY})", (owner, is_dead))
     if gone.rowcount == 0:
         return 0
     (held,) = db.execute("select count(*) from message where owner = ?", (owner,)).fetchone()
     _put_back(db, "owner = ?", owner)
     return int(held)
+
+
+def on_reboot(db: sqlite3.Connection) -> None:
+    """After a start of the machine: every owner is dead, and no message waits longer from now than its whole delay."""
+    if has_table(db, "message"):
+        db.execute("update owner set expires_at = 0")
+        longest = f"{STEADY} + (select delay_seconds from queue where name = message.queue)"
+        db.execute(f"update message set available_at = {longest} where available_at > {longest}")
 
 
 def depths(db: sqlite3.Connection) -> Counter[str]:

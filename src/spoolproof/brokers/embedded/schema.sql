@@ -39,7 +39,7 @@ create table if not exists message (
   claims integer not null default 0,
   dead_reason text,
   return_queue text,
-  available_at real,                      -- set: a delayed message, by this machine's wall clock
+  available_at real,                      -- set: a delayed message, by the clock that nobody sets
   headers text not null,
   body blob not null
 ) strict;

@@ -1,16 +1,27 @@
-"""Leases and the process table on SQLite."""
+"""Leases and the process table on SQLite.
+
+Times are of the clock that nobody sets. A process also holds a lock file under its id: one whose lock is free has died,
+and what it held is free at once, however long its lease would have lasted.
+"""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from spoolproof.errors import StoreUnavailable
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
 from spoolproof.sqlite import Database, load_statements
+from spoolproof.sqlite.owners import OwnerLock, forget, is_dead
 from spoolproof.stores.sqlite.times import instant_of
+
+logger = logging.getLogger("spoolproof.store")
 
 _SQL = load_statements(__package__, "leases.sql")
 
@@ -18,6 +29,24 @@ _SQL = load_statements(__package__, "leases.sql")
 class SqliteLeases:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._locks: dict[str, OwnerLock] = {}
+
+    def stop(self) -> None:
+        """Let every lock go: whoever looks next finds this process dead."""
+        for id in list(self._locks):
+            self._unlock(id, remove=False)
+
+    def _lock(self, id: str) -> None:
+        if id not in self._locks:
+            try:
+                self._locks[id] = OwnerLock(self._database.path, id)
+            except OSError as error:
+                raise StoreUnavailable(f"{self._database.path}: no lock file for this process: {error}") from error
+
+    def _unlock(self, id: str, *, remove: bool) -> None:
+        lock = self._locks.pop(id, None)
+        if lock is not None:
+            lock.release(remove=remove)
 
     async def ensure(self, kind: str, names: Sequence[str]) -> None:
         rows = [(kind, name) for name in names]
@@ -55,10 +84,29 @@ class SqliteLeases:
             process.is_draining,
             expires_seconds,
         )
-        return await self._database.write(lambda connection: connection.execute(_SQL["beat"], values).rowcount == 1)
+        is_leaving = expires_seconds <= 0
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if not is_leaving:
+                self._lock(values[0])  # before its row: a row is looked after by its lock
+            return connection.execute(_SQL["beat"], values).rowcount == 1
+
+        is_alive = await self._database.write(work)
+        if is_leaving or not is_alive:
+            self._unlock(values[0], remove=True)
+        return is_alive
 
     async def processes(self) -> Sequence[Process]:
-        rows = await self._database.read(lambda connection: connection.execute(_SQL["processes"]).fetchall())
+        def look(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[str]]:
+            rows = connection.execute(_SQL["processes"]).fetchall()
+            return rows, [id for id, *_ in rows if is_dead(self._database.path, id)]
+
+        rows, dead = await self._database.read(look)
+        if dead:
+            await self._database.write(partial(_bury, dead=dead))
+            for id in dead:
+                forget(self._database.path, id)
+            logger.warning("process.dead ids=%s", ",".join(dead))
         return [
             Process(
                 id=UUID(id),
@@ -68,7 +116,8 @@ class SqliteLeases:
                 roles=msgspec.json.decode(roles, type=tuple[str, ...]),
                 is_draining=bool(is_draining),
             )
-            for id, service, host, pid, roles, is_draining in rows
+            for id, service, host, pid, roles, is_draining, is_expired in rows
+            if not is_expired and id not in dead
         ]
 
     async def status(self, kind: str) -> Sequence[LeaseStatus]:
@@ -86,9 +135,21 @@ class SqliteLeases:
         ]
 
 
+def _bury(connection: sqlite3.Connection, dead: Sequence[str]) -> None:
+    for id in dead:
+        connection.execute(_SQL["free_dead"], (id,))
+        connection.execute(_SQL["forget_dead"], (id,))
+
+
 def _renew(connection: sqlite3.Connection, fence: Fence, lease_seconds: float) -> bool:
     return connection.execute(_SQL["renew"], (*_values(fence), lease_seconds)).rowcount == 1
 
 
 def _values(fence: Fence) -> tuple[str, str, str, int]:
     return (fence.kind, fence.name, str(fence.owner), fence.epoch)
+
+
+def on_reboot(connection: sqlite3.Connection) -> None:
+    """After a start of the machine: nobody holds anything."""
+    connection.execute(_SQL["free_all"])
+    connection.execute(_SQL["expire_all"])

@@ -171,6 +171,11 @@ class _Room:
         return int(ready + deferred)
 
 
+def on_reboot(connection: sqlite3.Connection) -> None:
+    """After a start of the machine: no row waits longer from now than a row may wait."""
+    connection.execute(_SQL["pull_in"], (max(limits.UNROUTABLE_DELAYS_SECONDS),))
+
+
 def columns_of(outgoing: Outgoing, shard: int) -> tuple[object, ...]:
     """Return the values of `_COLUMNS` for one message."""
     message = outgoing.message

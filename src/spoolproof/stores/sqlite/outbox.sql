@@ -24,7 +24,7 @@ delete from spoolproof_outbox where id in (select value from json_each(?1));
 -- name: defer
 -- Guarantees: nothing changes unless the lease is still held under this fence.
 update spoolproof_outbox
-set state = 1, attempts = attempts + 1, available_at = {now} + ?3, last_error = ?4
+set state = 1, attempts = attempts + 1, available_at = {steady} + ?3, last_error = ?4
 where shard = ?1 and id = ?2
   and exists (select 1 from spoolproof_lease where kind = ?5 and name = ?6 and owner = ?7 and epoch = ?8);
 
@@ -32,14 +32,14 @@ where shard = ?1 and id = ?2
 -- Guarantees: one look at the index; promotion takes the writer only when there is something to promote.
 select exists (
   select 1 from spoolproof_outbox indexed by spoolproof_outbox_deferred
-  where shard in (select value from json_each(?1)) and state = 1 and available_at <= {now});
+  where shard in (select value from json_each(?1)) and state = 1 and available_at <= {steady});
 
 -- name: promote_due
 -- Guarantees: attempts stay; at most ?2 rows, those due longest first.
 update spoolproof_outbox set state = 0, available_at = null
 where id in (
   select id from spoolproof_outbox indexed by spoolproof_outbox_deferred
-  where shard in (select value from json_each(?1)) and state = 1 and available_at <= {now}
+  where shard in (select value from json_each(?1)) and state = 1 and available_at <= {steady}
   order by available_at limit ?2)
 returning shard, id;
 
@@ -64,3 +64,7 @@ select
 -- name: span
 -- Guarantees: no fewer than there are rows, at the cost of two look-ups.
 select coalesce((select max(id) from spoolproof_outbox) - (select min(id) from spoolproof_outbox) + 1, 0);
+
+-- name: pull_in
+-- Guarantees: no deferred row waits for longer than ?1 seconds from now.
+update spoolproof_outbox set available_at = {steady} + ?1 where state = 1 and available_at > {steady} + ?1;

@@ -12,4 +12,4 @@ delete from spoolproof_dead_letter where id in (
 -- name: prune_processes
 -- Guarantees: only processes that have been gone for a day; at most ?1.
 delete from spoolproof_process where id in (
-  select id from spoolproof_process where expires_at < {now} - 86400 limit ?1);
+  select id from spoolproof_process where expires_at < {steady} - 86400 limit ?1);

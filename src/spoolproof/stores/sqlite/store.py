@@ -13,7 +13,8 @@ from spoolproof.message import Outgoing
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
 from spoolproof.sqlite.errors import is_conflict
-from spoolproof.stores.sqlite import handles
+from spoolproof.sqlite.steady import has_table
+from spoolproof.stores.sqlite import handles, leases, outbox
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
 from spoolproof.stores.sqlite.inbox import SqliteInbox
 from spoolproof.stores.sqlite.leases import SqliteLeases
@@ -32,7 +33,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
         self._path = path
         self._clock = clock
-        self._database = database = Database(path, clock=clock)
+        self._database = database = Database(path, clock=clock, on_reboot=_on_reboot)
         self.services = SqliteServices(database)
         self.outbox = SqliteOutbox(database, self.services, rows_max=outbox_rows_max, clock=clock)
         self.inbox = SqliteInbox(database)
@@ -52,6 +53,7 @@ class SqliteStore:
 
     async def stop(self) -> None:
         await self._database.stop()
+        self.leases.stop()
 
     async def ping(self) -> None:
         # a read: it does not wait behind a transaction that holds the writer
@@ -67,6 +69,12 @@ class SqliteStore:
 
     async def adopt(self, handle: object) -> StoreTransaction:
         return await handles.adopt(handle, self._path, self._clock)
+
+
+def _on_reboot(connection: sqlite3.Connection) -> None:
+    if has_table(connection, "spoolproof_outbox"):
+        leases.on_reboot(connection)
+        outbox.on_reboot(connection)
 
 
 def _copy_out(connection: sqlite3.Connection, outgoing: Outgoing, shard: int) -> None:

@@ -1,7 +1,7 @@
 """The lock file by which others see at once that a process has died.
 
-A lock that can be taken means a dead owner, and its messages can be rescued without waiting for its lease. A frozen
-process keeps its lock: only its lease tells.
+A lock that can be taken means a dead owner, and what it held can be given to others without waiting for its lease. A
+frozen process keeps its lock: only its lease tells.
 
 The file is made before the owner's row and removed after it. A row without a file (somebody tidied up) proves
 nothing, so it too waits for the lease.
@@ -21,7 +21,7 @@ def lock_path(database: Path, uuid: str) -> Path:
 
 
 class OwnerLock:
-    """The lock of this process's claims, held from the first claim to the last."""
+    """The lock of this process under one identity, held for as long as it may hold anything else."""
 
     def __init__(self, database: Path, uuid: str) -> None:
         """Raises OSError."""
