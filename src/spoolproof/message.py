@@ -17,6 +17,7 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.errors import InvalidMessage, MessageTooLarge
+from spoolproof.ids import derived_id, is_uuid
 
 HeaderValue = str | int | bool
 
@@ -164,6 +165,20 @@ def _message(message_id: str, type: str, key: str | None, fields: _Meta, body: b
         tracestate=fields.tracestate,
         headers=fields.headers,
     )
+
+
+def message_key(message: Message) -> str | None:
+    """Return a UUID that is equal for every copy of this message and for no other; None for one without an id.
+
+    An id is unique per source (CloudEvents 1.0.2, "id"), so by itself it says nothing: two services may use one UUID,
+    that of the order, for different events. A false duplicate is a loss.
+    """
+    return derived_id(message.source, message.type, message.id) if message.id else None
+
+
+def earlier_key(message: Message) -> str | None:
+    """Return the key the release before gave this message, where that was another: the bare id when it is a UUID."""
+    return message.id.lower() if is_uuid(message.id) else None
 
 
 def shard_of(message: Message, shards: int) -> int:

@@ -9,18 +9,21 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from spoolproof import limits
 from spoolproof.clock import SystemClock
 from spoolproof.errors import NotInTransaction, StoreUnavailable
-from spoolproof.message import pack_meta
+from spoolproof.message import Outgoing, pack_meta
 from spoolproof.outbox.progress import Progress
+from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
 from spoolproof.ports.outbox import RowRef
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, SQL
 from spoolproof.testing.conformance import eventually, holds_for
-from spoolproof.testing.conformance._messages import make_message, make_outgoing
+from spoolproof.testing.conformance._messages import make_dead_letter, make_message, make_outgoing
+from spoolproof.testing.conformance._store import fence_for, ready_rows
 from spoolproof.testing.servers import PostgresServer
 from spoolproof.testing.stores import postgres_store
 
@@ -388,6 +391,39 @@ async def _read(store: PostgresStore, progress: Progress) -> list[RowRef]:
     page = await store.outbox.fetch(cursors, (), 100)
     progress.note(page, 0.0)
     return [row.ref for row in page.rows]
+
+
+async def test_a_dead_letter_of_the_earlier_release_is_found_by_its_bare_id(
+    store: PostgresStore, connection: Any
+) -> None:
+    """It is the same dead letter when its message fails again, in the relay too, or succeeds, and none of another event
+    of that id."""
+    message = make_message()
+    other = msgspec.structs.replace(message, source="another")
+    await connection.execute(
+        "insert into spoolproof.dead_letter (id, consumer, message_id, destination, type, headers, body, reason,"
+        " fingerprint, error_class, error, stack, attempts, state, first_failed_at, last_failed_at)"
+        " select gen_random_uuid(), c, $1, 'queue:orders', $2, $3, '', 'r', 'f', 'c', 'e', '', '[]', 'replaying',"
+        " '2020-01-01', '2020-01-01' from unnest('{orders,relay:events}'::text[]) c",
+        message.id,
+        message.type,
+        pack_meta(message),
+    )
+    await store.dead_letters.add(make_dead_letter(other))
+    await store.dead_letters.add(make_dead_letter(message, error="again"))
+    await store.outbox.append([Outgoing(message=message)], None)
+    (row,) = await ready_rows(store)
+    relays = make_dead_letter(message, consumer="relay:events", error="unroutable again")
+    assert await store.outbox.give_up(row.ref, relays, await fence_for(store, row.ref.shard))
+    found = await store.dead_letters.search(DeadLetterFilter(message_id=message.id))
+    async with store.transaction() as tx:
+        await store.dead_letters.resolve(tx, "orders", message)
+    after = await store.dead_letters.search(DeadLetterFilter(consumer="orders"))
+
+    assert {("orders", "again"), ("relay:events", "unroutable again"), ("orders", "no stock")} == {
+        (record.consumer, record.error) for record in found
+    }
+    assert [DeadLetterState.RESOLVED, DeadLetterState.OPEN] == [record.state for record in after]
 
 
 async def test_a_publish_does_not_wait_to_learn_how_full_the_outbox_is(store: PostgresStore) -> None:

@@ -19,6 +19,7 @@ from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
+from spoolproof.message import earlier_key
 from spoolproof.outbox.publish import Publisher, Running, handling
 from spoolproof.outbox.transaction import PendingPublishes, Transaction, unit_of_work
 from spoolproof.outcome import Ack, Outcome
@@ -82,7 +83,7 @@ class Attempts:
             return
         if not admitted.is_deduplicated(work):
             await self._call(work, admitted, None)
-        elif not await self._store.inbox.contains(work.queue, work.key or ""):
+        elif not await self._store.inbox.contains(work.queue, work.key or "", earlier_key(work.message)):
             work.pending = PendingPublishes()
             await self._call(work, admitted, work.pending)
         work.has_run = True
@@ -91,7 +92,7 @@ class Attempts:
         """Note it in the inbox, first in the transaction; False if the message was handled before."""
         if not admitted.is_deduplicated(work):
             return True
-        is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "")
+        is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "", earlier_key(work.message))
         if not is_new:
             logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
         failpoint("consumer.after_inbox")
@@ -125,5 +126,5 @@ class Attempts:
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:
-            await self._store.dead_letters.resolve(tx.inner, work.queue, work.key)
+            await self._store.dead_letters.resolve(tx.inner, work.queue, work.message)
             failpoint("dead_letter.after_resolve")

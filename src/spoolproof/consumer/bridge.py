@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
@@ -100,7 +99,7 @@ class Bridge(Loop):
             id=self._ids.message_id(),
             queue=queue,
             message=message,
-            message_id=inbox_key(message) or self._ids.message_id(),
+            message_id=message.id or self._ids.message_id(),
             reason=f"broker:{why}",
             error=None,
             detail=f"the broker gave it up ({why}); found in queue {delivery.queue}",

@@ -270,7 +270,7 @@ class Execution:
             id=self._ids.message_id(),
             queue=work.queue,
             message=work.message,
-            message_id=work.key or self._ids.message_id(),
+            message_id=work.message.id or self._ids.message_id(),
             reason=reason,
             error=error,
             detail=detail,

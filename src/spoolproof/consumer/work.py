@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from spoolproof.consumer.dedupe import inbox_key
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.dead_letters.record import history_of
 from spoolproof.ids import derived_id
-from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message
+from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message, earlier_key, message_key
 from spoolproof.outbox.publish import Running
 from spoolproof.outbox.transaction import PendingPublishes
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -64,7 +63,8 @@ class Work:
             message=self.message,
             queue=self.queue,
             attempt=self.failed + 1,
-            idempotency_key=derived_id(self.queue, self.key or self.message.id),
+            # as ever: a retry after an upgrade must show its dependency the key of the first attempt
+            idempotency_key=derived_id(self.queue, earlier_key(self.message) or self.key or self.message.id),
             is_replay=self.is_replay,
         )
 
@@ -97,7 +97,7 @@ def work_of(delivery: BrokerDelivery) -> Work:
         delivery=delivery,
         message=message,
         queue=delivery.queue,
-        key=inbox_key(message),
+        key=message_key(message),
         failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,
         history=list(history_of(message)),
         first_deferred_at=instant_of(message.headers.get(FIRST_DEFERRED_AT)),

@@ -12,5 +12,5 @@ async def keep(store: Store, record: DeadLetterRecord) -> bool:
     if await store.dead_letters.add(record):
         return True
     async with store.transaction() as tx:
-        await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+        await store.dead_letters.resolve(tx, record.consumer, record.message)
     return False

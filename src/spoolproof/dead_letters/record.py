@@ -52,8 +52,8 @@ def consumer_dead_letter(
 ) -> DeadLetterRecord:
     """Return the record of a message a consumer gave up on; a replay sends it to this queue alone.
 
-    message_id: the inbox key, which is the message's id unless that is missing or not unique by itself. detail: what
-    `error` does not say, put before its text; may be empty beside an error.
+    message_id: the message's id, or a new one for a message that has none. detail: what `error` does not say, put
+    before its text; may be empty beside an error.
     """
     kept = tuple(attempts)[-limits.ATTEMPT_HISTORY_MAX :]
     return DeadLetterRecord(
@@ -90,4 +90,4 @@ def _storable(message: Message, message_id: str) -> Message:
         for name, value in message.headers.items()
         if name not in OWN_HEADERS
     }
-    return msgspec.structs.replace(message, **{**texts, "id": message_id, "headers": headers})
+    return msgspec.structs.replace(message, **{**texts, "id": storable_text(message_id), "headers": headers})

@@ -1,7 +1,8 @@
 """Every message given up on, with the reason and its history, until a person or a success closes it.
 
-One row per (consumer, message id). States: open → replaying → resolved, or open again when the replay fails; open or
-replaying → discarded by a person. Nothing here expires while it is open.
+One row per (consumer, message); source, type and id together tell one message from another. States: open → replaying →
+resolved, or open again when the replay fails; open or replaying → discarded by a person. Nothing here expires while it
+is open.
 """
 
 from __future__ import annotations
@@ -101,9 +102,9 @@ class DeadLetters(Protocol):
     """The table of dead letters. Every verb writes its audit row in the same transaction."""
 
     async def add(self, record: DeadLetterRecord) -> bool:
-        """Keep a dead letter; committed on return. A second one for the same (consumer, message id) updates the row:
-        state open, newest error, `replays`, `id` and `first_failed_at` kept. False, and nothing written, if the inbox
-        says this consumer has handled the message (a copy of it succeeded)."""
+        """Keep a dead letter; committed on return. A second one for the same (consumer, message) updates the row: state
+        open, newest error, `replays`, `id` and `first_failed_at` kept. False, and nothing written, if the inbox says
+        this consumer has handled the message (a copy of it succeeded)."""
 
     async def get(self, id: str) -> DeadLetterDetails | None:
         """Return one with its audit trail, or None."""
@@ -124,5 +125,5 @@ class DeadLetters(Protocol):
     async def discard(self, id: str, actor: str, note: str) -> bool:
         """Close one that is open or replaying for good, keeping its content. False if it was in another state."""
 
-    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+    async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         """Mark the open or replaying one of this message as resolved in `tx`; False if there is none."""

@@ -12,13 +12,16 @@ from spoolproof.ports.transaction import StoreTransaction
 
 
 class Inbox(Protocol):
-    """The dedupe record, one row per (consumer, message id)."""
+    """The dedupe record, one row per (consumer, key of the message).
 
-    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+    earlier: the key the release before gave the message; one recorded under it counts as well.
+    """
+
+    async def record(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> bool:
         """Note the message as handled in `tx`; True if it is new, False if it was handled before.
 
         A concurrent record of the same pair waits until the other transaction ends.
         """
 
-    async def contains(self, consumer: str, message_id: str) -> bool:
+    async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
         """Tell whether a committed transaction has recorded the message."""

@@ -27,7 +27,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import OutboxFull, StoreUnavailable, UnsupportedTransaction, WrongDatabase
 from spoolproof.ids import Ids
-from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, shard_of
+from spoolproof.message import REPLAY_NO, REPLAY_OF, Message, Outgoing, earlier_key, message_key, shard_of
 from spoolproof.ports.dead_letters import (
     AuditEntry,
     DeadLetterDetails,
@@ -254,15 +254,16 @@ class MemoryInbox:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+    async def record(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> bool:
         inbox = state_of(self._store, tx).inbox
-        if (consumer, message_id) in inbox:
+        if (consumer, key) in inbox or (consumer, earlier) in inbox:
             return False
-        inbox[consumer, message_id] = self._store.clock.now()
+        inbox[consumer, key] = self._store.clock.now()
         return True
 
-    async def contains(self, consumer: str, message_id: str) -> bool:
-        return (consumer, message_id) in self._store.committed().inbox
+    async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
+        inbox = self._store.committed().inbox
+        return (consumer, key) in inbox or (consumer, earlier) in inbox
 
 
 class MemoryDeadLetters:
@@ -271,14 +272,14 @@ class MemoryDeadLetters:
 
     async def add(self, record: DeadLetterRecord) -> bool:
         async with self._store.transaction() as tx:
-            if (record.consumer, record.message.id) in tx.state.inbox:
+            if any((record.consumer, key(record.message)) in tx.state.inbox for key in (message_key, earlier_key)):
                 return False
             self.upsert(tx.state, record)
             return True
 
     def upsert(self, state: MemoryState, record: DeadLetterRecord) -> None:
         record = replace(record, service=self._store.services.own_name)
-        known = _find(state, record.consumer, record.message.id)
+        known = _find(state, record.consumer, record.message)
         if known is not None:
             record = replace(
                 record,
@@ -333,9 +334,9 @@ class MemoryDeadLetters:
             self._close(tx.state, replace(record, note=note), DeadLetterState.DISCARDED, actor, note)
             return True
 
-    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+    async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         state = state_of(self._store, tx)
-        record = _find(state, consumer, message_id)
+        record = _find(state, consumer, message)
         if record is None or record.state in _CLOSED:
             return False
         self._close(state, record, DeadLetterState.RESOLVED, _SYSTEM_ACTOR, "")
@@ -352,9 +353,9 @@ class MemoryDeadLetters:
         state.audit[record.id] = (*state.audit.get(record.id, ()), entry)
 
 
-def _find(state: MemoryState, consumer: str, message_id: str) -> DeadLetterRecord | None:
+def _find(state: MemoryState, consumer: str, message: Message) -> DeadLetterRecord | None:
     for record in state.dead_letters.values():
-        if (record.consumer, record.message.id) == (consumer, message_id):
+        if (record.consumer, message_key(record.message)) == (consumer, message_key(message)):
             return record
     return None
 

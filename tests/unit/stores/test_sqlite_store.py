@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spoolproof.clock import SystemClock
@@ -22,6 +23,7 @@ from spoolproof.stores.migrations import load
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
 from spoolproof.testing.clock import ManualClock
+from spoolproof.testing.conformance._messages import make_dead_letter
 
 CLOCK = SystemClock()
 IDS = Ids(CLOCK)
@@ -244,3 +246,27 @@ async def _at_version(path: Path, version: int) -> AsyncIterator[None]:
     finally:
         await database.stop()
     yield
+
+
+async def test_a_dead_letter_of_the_earlier_release_is_found_by_its_bare_id(path: Path) -> None:
+    """It is the same dead letter when its message fails again or succeeds, and none of another event of that id."""
+    message = event().message
+    other = msgspec.structs.replace(message, source="another")
+    async with opened(path) as store:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                "insert into spoolproof_dead_letter (id, consumer, message_id, destination, type, headers, body,"
+                " reason, fingerprint, error_class, error, stack, attempts, state, first_failed_at, last_failed_at)"
+                " values ('old', 'orders', ?, 'queue:orders', 't', ?, x'', 'r', 'f', 'c', 'e', '', '[]', 'replaying',"
+                " 1.0, 1.0)",
+                (message.id, pack_meta(message)),
+            )
+        await store.dead_letters.add(make_dead_letter(other))
+        await store.dead_letters.add(make_dead_letter(message, error="again"))
+        found = await store.dead_letters.search(DeadLetterFilter(message_id=message.id))
+        async with store.transaction() as tx:
+            await store.dead_letters.resolve(tx, "orders", message)
+        after = await store.dead_letters.search(DeadLetterFilter(message_id=message.id))
+
+    assert [("old", "again"), (found[1].id, "no stock")] == [(record.id, record.error) for record in found]
+    assert ["resolved", "open"] == [record.state for record in after]

@@ -10,7 +10,16 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.ids import is_uuid
-from spoolproof.message import REPLAY_NO, REPLAY_OF, pack_meta, shard_of, unpack_message
+from spoolproof.message import (
+    REPLAY_NO,
+    REPLAY_OF,
+    Message,
+    earlier_key,
+    message_key,
+    pack_meta,
+    shard_of,
+    unpack_message,
+)
 from spoolproof.ports.dead_letters import (
     Attempt,
     AuditEntry,
@@ -39,7 +48,7 @@ class PostgresDeadLetters:
             _SQL["add"],
             UUID(record.id),
             record.consumer,
-            message.id,
+            message_key(message),
             record.destination,
             record.routing_key,
             message.key,
@@ -48,6 +57,9 @@ class PostgresDeadLetters:
             message.body,
             *failure_values(record),
             self._services.own_name,
+            message.id,
+            message.source,
+            earlier_key(message),
         )
         return kept is not None
 
@@ -94,8 +106,9 @@ class PostgresDeadLetters:
             return False
         return await self._upkeep.fetch_value(_SQL["discard"], UUID(id), actor, storable(note)) is not None
 
-    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
-        return bool(await tx.fetch(_SQL["resolve"], consumer, message_id))
+    async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
+        key = message_key(message)
+        return bool(await tx.fetch(_SQL["resolve"], consumer, key, message.id, message.type, message.source))
 
 
 def failure_values(record: DeadLetterRecord) -> tuple[object, ...]:
@@ -126,7 +139,7 @@ def _record(row: Mapping[str, Any]) -> DeadLetterRecord:
         id=str(row["id"]),
         consumer=row["consumer"],
         message=unpack_message(
-            message_id=row["message_id"],
+            message_id=row["given_id"] or row["message_id"],
             type=row["type"],
             key=row["ordering_key"],
             meta=row["headers"],

@@ -1,11 +1,15 @@
 -- name: add
--- Guarantees: one row per (consumer, message id), open afterwards; nothing is written when the inbox says handled.
+-- Guarantees: one row per (consumer, message), open afterwards; nothing is written when the inbox says handled.
+-- `message_id` is the message's key; a row that the earlier release wrote under the bare id goes on under that.
 with kept as (
   insert into spoolproof.dead_letter as d (
     id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
-  select $1, $2::text, $3::text, $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17, $18
-  where not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id = $3)
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service, given_id)
+  select $1, $2::text, coalesce((
+      select e.message_id from spoolproof.dead_letter e where e.consumer = $2 and e.given_id is null
+        and e.message_id in ($19::text, lower($19)) and e.type = $7 and e.headers->>'source' = $20::text), $3::text),
+    $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17, $18, $19
+  where not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id in ($3, $21::text))
   on conflict (consumer, message_id) do update
   set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
     error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
@@ -28,7 +32,7 @@ select at, actor, verb, detail from spoolproof.dead_letter_audit where dead_lett
 -- Guarantees: every given field matches; oldest failure first; at most $6 rows.
 select * from spoolproof.dead_letter
 where ($1::text is null or state = $1) and ($2::text is null or consumer = $2) and ($3::text is null or reason = $3)
-  and ($4::text is null or type = $4) and ($5::text is null or message_id = $5)
+  and ($4::text is null or type = $4) and ($5::text is null or coalesce(given_id, message_id) = $5)
 order by first_failed_at, id limit $6;
 
 -- name: counts
@@ -45,7 +49,8 @@ with moved as (
   returning *),
 copy as (
   insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-  select $2 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0), message_id, destination, type, routing_key, ordering_key,
+  select $2 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0),
+    coalesce(given_id, message_id), destination, type, routing_key, ordering_key,
     jsonb_set(headers, '{headers}', coalesce(headers->'headers', '{}')
       || jsonb_build_object($5::text, id::text, $6::text, replays)), body
   from moved),
@@ -67,7 +72,8 @@ select id from moved;
 -- Guarantees: resolved if and only if the transaction of the success commits.
 with moved as (
   update spoolproof.dead_letter set state = 'resolved', closed_at = clock_timestamp()
-  where consumer = $1 and message_id = $2 and state in ('open', 'replaying')
+  where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+    and message_id in ($3::text, lower($3)) and type = $4 and headers->>'source' = $5)
   returning id),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb) select id, 'spoolproof', 'resolved' from moved)

@@ -13,10 +13,10 @@ class PostgresInbox:
     def __init__(self, upkeep: Pool) -> None:
         self._upkeep = upkeep
 
-    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
+    async def record(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> bool:
         # no time limit of its own: it waits as long as the other delivery of the same message runs; a server that
         # stops answering ends it through the watch on the transaction
-        return await tx.execute(_SQL["record"], consumer, message_id) == 1
+        return await tx.execute(_SQL["record"], consumer, key, earlier) == 1
 
-    async def contains(self, consumer: str, message_id: str) -> bool:
-        return bool(await self._upkeep.fetch_value(_SQL["contains"], consumer, message_id))
+    async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
+        return bool(await self._upkeep.fetch_value(_SQL["contains"], consumer, key, earlier))

@@ -1,8 +1,11 @@
 -- name: record
--- Guarantees: one row per (consumer, message id). A concurrent insert of the same pair waits for the other transaction
--- to end; 0 rows changed means it was handled before.
-insert into spoolproof.inbox (consumer, message_id) values ($1, $2) on conflict do nothing;
+-- Guarantees: one row per (consumer, key). A concurrent insert of the same pair waits for the other transaction to end;
+-- 0 rows changed means it was handled before, also under the earlier release's key $3.
+insert into spoolproof.inbox (consumer, message_id)
+select $1::text, $2::text
+where not exists (select 1 from spoolproof.inbox where consumer = $1 and message_id = $3::text)
+on conflict do nothing;
 
 -- name: contains
 -- Guarantees: sees committed transactions only.
-select exists (select 1 from spoolproof.inbox where consumer = $1 and message_id = $2);
+select exists (select 1 from spoolproof.inbox where consumer = $1 and message_id in ($2, $3::text));

@@ -20,7 +20,7 @@ import msgspec
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import OutboxFull, StoreUnavailable
-from spoolproof.message import Outgoing, pack_meta, shard_of, unpack_outgoing
+from spoolproof.message import Outgoing, message_key, pack_meta, shard_of, unpack_outgoing
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
@@ -166,6 +166,7 @@ class PostgresOutbox:
             dead_letter.routing_key,
             *failure_values(dead_letter),
             self._services.own_name,
+            message_key(dead_letter.message),
         )
         return kept is not None
 

@@ -83,10 +83,13 @@ given_up as (
 kept as (
   insert into spoolproof.dead_letter as d (
     id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
-  select $7, $8, message_id, $9, $10, ordering_key, type, headers, body,
-    $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19
-  from given_up
+    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service, given_id)
+  select $7, $8::text, coalesce((
+      select e.message_id from spoolproof.dead_letter e where e.consumer = $8 and e.given_id is null
+        and e.message_id in (g.message_id, lower(g.message_id)) and e.type = g.type
+        and e.headers->>'source' = g.headers->>'source'), $20::text),
+    $9, $10, ordering_key, type, headers, body, $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, g.message_id
+  from given_up g
   on conflict (consumer, message_id) do update
   set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
     error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,

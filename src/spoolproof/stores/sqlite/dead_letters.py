@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 
 from spoolproof import limits
-from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, pack_meta, unpack_message
+from spoolproof.message import (
+    REPLAY_NO,
+    REPLAY_OF,
+    Message,
+    Outgoing,
+    earlier_key,
+    message_key,
+    pack_meta,
+    unpack_message,
+)
 from spoolproof.ports.dead_letters import (
     Attempt,
     AuditEntry,
@@ -44,7 +53,7 @@ class SqliteDeadLetters:
 
     async def add(self, record: DeadLetterRecord) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            if has_handled(connection, record.consumer, record.message.id):
+            if has_handled(connection, record.consumer, message_key(record.message), earlier_key(record.message)):
                 return False
             keep(connection, record, self._services.own_name)
             return True
@@ -64,6 +73,8 @@ class SqliteDeadLetters:
     async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
         fields = ("state", "consumer", "reason", "type", "message_id")
         given = {field: value for field in fields if (value := getattr(filter, field)) is not None}
+        if "message_id" in given:
+            given["coalesce(given_id, message_id)"] = given.pop("message_id")
         where = "where " + " and ".join(f"{field} = ?" for field in given) if given else ""
         sql = f"{_SQL['select']} {where} order by first_failed_at, id limit ?"
         values = (*given.values(), filter.limit)
@@ -98,10 +109,11 @@ class SqliteDeadLetters:
 
         return await self._database.write(work)
 
-    async def resolve(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
-        if not await tx.execute(_SQL["note_resolved"], consumer, message_id):
+    async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
+        values = (consumer, message_key(message), message.id, message.type, message.source)
+        if not await tx.execute(_SQL["note_resolved"], *values):
             return False
-        return await tx.execute(_SQL["resolve"], consumer, message_id) == 1
+        return await tx.execute(_SQL["resolve"], *values) == 1
 
 
 def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str) -> None:
@@ -110,7 +122,7 @@ def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str)
     values = (
         record.id,
         record.consumer,
-        message.id,
+        message_key(message),
         record.destination,
         record.routing_key,
         message.key,
@@ -126,6 +138,8 @@ def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str)
         seconds_of(record.first_failed_at),
         seconds_of(record.last_failed_at),
         service,
+        message.id,
+        message.source,
     )
     ((id,),) = connection.execute(_SQL["keep"], values).fetchall()
     _note(connection, id, _SYSTEM_ACTOR, "recorded", record.reason)

@@ -1,9 +1,14 @@
 -- name: keep
--- Guarantees: one row per (consumer, message id), open afterwards.
+-- Guarantees: one row per (consumer, message), open afterwards. `message_id` is the message's key; a row that the earlier
+-- release wrote under the bare id goes on under that.
 insert into spoolproof_dead_letter (
   id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service)
-values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service,
+  given_id)
+values (?1, ?2, coalesce((
+    select message_id from spoolproof_dead_letter where consumer = ?2 and given_id is null
+      and message_id in (?19, lower(?19)) and type = ?7 and json_extract(headers, '$.source') = ?20), ?3),
+  ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
 on conflict (consumer, message_id) do update
 set state = 'open', closed_at = null, note = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
   error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
@@ -16,7 +21,7 @@ insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb, detail) v
 
 -- name: select
 -- Guarantees: every column of the record.
-select id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
+select id, consumer, coalesce(given_id, message_id), destination, routing_key, ordering_key, type, headers, body,
   reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at,
   state, replays, note, closed_at, service
 from spoolproof_dead_letter
@@ -43,9 +48,11 @@ where id = ?1 and state in ('open', 'replaying');
 -- Guarantees: an audit row if and only if `resolve`, which follows in the same transaction, changes the row.
 insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb)
 select id, 'spoolproof', 'resolved' from spoolproof_dead_letter
-where consumer = $1 and message_id = $2 and state in ('open', 'replaying');
+where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+  and message_id in ($3, lower($3)) and type = $4 and json_extract(headers, '$.source') = $5);
 
 -- name: resolve
 -- Guarantees: resolved if and only if the transaction of the success commits.
 update spoolproof_dead_letter set state = 'resolved', closed_at = {now}
-where consumer = $1 and message_id = $2 and state in ('open', 'replaying');
+where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+  and message_id in ($3, lower($3)) and type = $4 and json_extract(headers, '$.source') = $5);

@@ -14,14 +14,14 @@ class SqliteInbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, tx: StoreTransaction, consumer: str, message_id: str) -> bool:
-        return await tx.execute(_SQL["record"], consumer, message_id) == 1
+    async def record(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> bool:
+        return await tx.execute(_SQL["record"], consumer, key, earlier) == 1
 
-    async def contains(self, consumer: str, message_id: str) -> bool:
-        return await self._database.read(lambda connection: has_handled(connection, consumer, message_id))
+    async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
+        return await self._database.read(lambda connection: has_handled(connection, consumer, key, earlier))
 
 
-def has_handled(connection: sqlite3.Connection, consumer: str, message_id: str) -> bool:
+def has_handled(connection: sqlite3.Connection, consumer: str, key: str | None, earlier: str | None) -> bool:
     """Tell whether the inbox, as this connection sees it, has the message."""
-    (is_there,) = connection.execute(_SQL["contains"], (consumer, message_id)).fetchone()
+    (is_there,) = connection.execute(_SQL["contains"], (consumer, key, earlier)).fetchone()
     return bool(is_there)

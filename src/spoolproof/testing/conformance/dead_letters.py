@@ -45,7 +45,7 @@ async def _verbs(store: Store, id: str) -> list[tuple[str, str, str]]:
 
 async def _resolve(store: Store, record: DeadLetterRecord) -> bool:
     async with store.transaction() as tx:
-        return await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+        return await store.dead_letters.resolve(tx, record.consumer, record.message)
 
 
 @pytest.mark.asyncio
@@ -104,6 +104,20 @@ class DeadLettersConformance(StoreSuite):
         found = await store.dead_letters.search(DeadLetterFilter(message_id=message.id))
         assert {"orders", "billing"} == {record.consumer for record in found}
 
+    async def test_an_id_names_a_message_only_together_with_source_and_type(self, store: Store) -> None:
+        """Two services use the order's UUID for events of their own: neither takes the other's place."""
+        id = IDS.message_id()
+        sent = [make_message(type, id=id, source=source) for type, source in (("a", "x"), ("b", "x"), ("a", "y"))]
+        for message in sent:
+            await store.dead_letters.add(make_dead_letter(message))
+        async with store.transaction() as tx:
+            await store.dead_letters.resolve(tx, "orders", sent[1])
+
+        found = await store.dead_letters.search(DeadLetterFilter(message_id=id))
+
+        assert sent == [record.message for record in found]
+        assert [OPEN, RESOLVED, OPEN] == [record.state for record in found]
+
     async def test_nothing_is_kept_of_a_message_its_consumer_has_handled(self, store: Store) -> None:
         """A copy of it succeeded: a dead letter would be a false alarm, and its replay does nothing."""
         record = make_dead_letter()
@@ -119,7 +133,7 @@ class DeadLettersConformance(StoreSuite):
         await store.dead_letters.add(record)
         async with store.transaction() as tx:
             await store.inbox.record(tx, record.consumer, record.message.id)
-            await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+            await store.dead_letters.resolve(tx, record.consumer, record.message)
         before = await store.dead_letters.get(record.id)
 
         assert not await store.dead_letters.add(make_dead_letter(record.message))
@@ -297,8 +311,7 @@ class DeadLettersConformance(StoreSuite):
 
         async with store.transaction() as tx:
             answers = [
-                await store.dead_letters.resolve(tx, record.consumer, record.message.id)
-                for record in (opened, replaying)
+                await store.dead_letters.resolve(tx, record.consumer, record.message) for record in (opened, replaying)
             ]
             while_open = await _state(store, opened.id)
 
@@ -316,7 +329,7 @@ class DeadLettersConformance(StoreSuite):
         await store.dead_letters.add(record)
 
         async with rolled_back(store) as tx:
-            await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+            await store.dead_letters.resolve(tx, record.consumer, record.message)
 
         assert OPEN == await _state(store, record.id)
         assert ["recorded"] == [verb for verb, _, _ in await _verbs(store, record.id)]
@@ -328,9 +341,9 @@ class DeadLettersConformance(StoreSuite):
         await store.dead_letters.discard(record.id, "ann", "spam")
 
         async with store.transaction() as tx:
-            closed = await store.dead_letters.resolve(tx, record.consumer, record.message.id)
-            unknown = await store.dead_letters.resolve(tx, record.consumer, IDS.message_id())
-            other = await store.dead_letters.resolve(tx, "another", record.message.id)
+            closed = await store.dead_letters.resolve(tx, record.consumer, record.message)
+            unknown = await store.dead_letters.resolve(tx, record.consumer, make_message())
+            other = await store.dead_letters.resolve(tx, "another", record.message)
 
         assert (False, False, False) == (closed, unknown, other)
         assert DISCARDED == await _state(store, record.id)

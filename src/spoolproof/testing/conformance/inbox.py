@@ -28,6 +28,25 @@ class InboxConformance(StoreSuite):
         assert (True, False, False) == (first, same_transaction, later)
         assert (True, True) == (other_consumer, other_message)
 
+    async def test_what_was_recorded_under_the_earlier_releases_key_counts(self, store: Store) -> None:
+        """What was handled before an upgrade and comes again after it has no second effect."""
+        async with store.transaction() as tx:
+            await store.inbox.record(tx, "orders", "bare")
+        async with store.transaction() as tx:
+            answers = [
+                await store.inbox.record(tx, consumer, key, earlier)
+                for consumer, key, earlier in (
+                    ("orders", "k1", "bare"),
+                    ("orders", "k2", "other"),
+                    ("billing", "k1", "bare"),
+                    ("orders", "k3", None),
+                )
+            ]
+
+        assert [False, True, True, True] == answers
+        assert await store.inbox.contains("orders", "k9", "bare")
+        assert not await store.inbox.contains("orders", "k9", "other")
+
     async def test_a_rolled_back_handling_is_forgotten(self, store: Store) -> None:
         """A retry must not be mistaken for a duplicate: that would be a loss."""
         async with rolled_back(store) as tx:

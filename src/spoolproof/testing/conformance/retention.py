@@ -68,5 +68,5 @@ async def _close(store: Store) -> dict[DeadLetterState, str]:
     await store.dead_letters.replay(replaying.id, "ann", "fixed")
     await store.dead_letters.discard(discarded.id, "ann", "spam")
     async with store.transaction() as tx:
-        await store.dead_letters.resolve(tx, resolved.consumer, resolved.message.id)
+        await store.dead_letters.resolve(tx, resolved.consumer, resolved.message)
     return {DeadLetterState.OPEN: opened.id, DeadLetterState.REPLAYING: replaying.id}

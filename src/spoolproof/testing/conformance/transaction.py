@@ -31,7 +31,7 @@ class TransactionConformance(StoreSuite):
         async with store.transaction() as tx:
             await store.inbox.record(tx, "orders", "m1")
             await store.outbox.append([outgoing], tx)
-            await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+            await store.dead_letters.resolve(tx, record.consumer, record.message)
 
         details = await store.dead_letters.get(record.id)
         assert details is not None
@@ -50,7 +50,7 @@ class TransactionConformance(StoreSuite):
         async with rolled_back(store, error) as tx:
             await store.inbox.record(tx, "orders", "m1")
             await store.outbox.append([make_outgoing()], tx)
-            await store.dead_letters.resolve(tx, record.consumer, record.message.id)
+            await store.dead_letters.resolve(tx, record.consumer, record.message)
 
         details = await store.dead_letters.get(record.id)
         assert details is not None
