@@ -138,8 +138,9 @@ RESUBSCRIBE_FIRST_SECONDS = 1.0
 RESUBSCRIBE_MAX_SECONDS = 30.0
 DELIVERY_LIMIT = 50
 """Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
-DELIVERIES_WORN = 40
-"""Delivered this often, a message that a gate sends back goes as a copy, which the broker counts anew."""
+DELIVERIES_WORN = 10
+"""Delivered this often, a message that a gate sends back goes as a copy, which the broker counts anew. Half of what
+RabbitMQ 4 allows in a queue that others declared."""
 CLAIM_SECONDS = 30.0
 """Embedded broker: a delivery is claimed for 30 s; its process renews every third of that."""
 EMBEDDED_SILENT_SECONDS = 10.0
@@ -174,9 +175,11 @@ DEFER_GROWTH_SECONDS_MAX = 300.0
 at most five minutes after the outage."""
 DEFERRED_SECONDS_MAX = 86_400.0
 """An outage this long has an open breaker; deferred again without one, it is the message, and a person decides."""
+CONSUMER_TIMEOUT_ASKED_SECONDS = 10.0
+"""How often it is asked whether the broker has shown a shorter one."""
 GATE_HOLD_SECONDS_MAX = 300.0
-"""A delivery may wait this long for the next probe, or for the store: far below the broker's own limit for a consumer,
-30 min."""
+"""A delivery may wait this long for the next probe, or for the store, and never over a third of the broker's own limit
+for a consumer."""
 INBOX_RETENTION_SECONDS = 14 * 86400.0
 PRUNE_ROWS_MAX = 5000
 PRUNE_SECONDS = 60.0

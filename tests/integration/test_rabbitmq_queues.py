@@ -202,6 +202,33 @@ def unbind(channel: Any, topology: Topology) -> None:
     channel.queue_unbind(topology.queues[0].name, topology.exchange, "test.happened")
 
 
+async def test_the_consumer_timeout_of_the_broker_is_learnt_when_it_strikes(
+    rabbitmq: RabbitMQServer, make_broker: Make
+) -> None:
+    """Nothing in the protocol tells it, and what holds deliveries for longer wears them out up to a dead letter."""
+
+    def set_timeout(milliseconds: int, tick: int) -> None:
+        values = {"consumer_timeout": milliseconds, "channel_tick_interval": tick}
+        settings = ", ".join(f"application:set_env(rabbit, {name}, {value})" for name, value in values.items())
+        rabbitmq.rabbitmqctl("eval", f"{settings}.")
+
+    await asyncio.to_thread(set_timeout, 500, 200)
+    try:
+        topology = make_topology()
+        broker = make_broker()
+        await broker.start(topology)
+        assert broker.status().consumer_timeout_seconds is None
+        arrivals, _ = await consume(broker, topology.queues[0].name)
+        await publish(broker, make_outgoing())
+
+        await eventually(lambda: broker.status().consumer_timeout_seconds == 0.5, CONNECT_SECONDS)
+
+        assert "unsettled for 0.5 s, its consumer timeout" in broker.status().issues[-1]
+        assert (await arrivals.reach(2, CONNECT_SECONDS))[1].ack()
+    finally:
+        await asyncio.to_thread(set_timeout, 1_800_000, 60_000)
+
+
 async def test_a_queue_that_vanished_while_we_were_away_is_reported_before_it_is_made_again(
     rabbitmq: RabbitMQServer, rabbitmq_url: str, make_broker: Make
 ) -> None:

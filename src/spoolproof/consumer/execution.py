@@ -24,6 +24,7 @@ from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
 from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Handler
+from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
@@ -63,6 +64,7 @@ class Execution:
         publisher: Publisher,
         copies: Copies,
         gate: Gate,
+        patience: Patience,
         room: Room,
         clock: Clock,
         ids: Ids,
@@ -75,20 +77,24 @@ class Execution:
         self._attempts = Attempts(store, publisher, gate, clock=clock)
         self._copies = copies
         self._gate = gate
+        self._patience = patience
         self._room = room
         self._clock = clock
         self._ids = ids
         self._random = random
         self._host = host
 
-    async def handle(self, delivery: BrokerDelivery) -> None:
-        """Bring one delivery to its end and settle it. Raises GateClosing when it should go back unstarted."""
+    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> None:
+        """Bring one delivery to its end and settle it. Raises GateClosing when it should go back unstarted.
+
+        arrived_at: monotonic seconds; it may have waited for its lane.
+        """
         work = self._receive(delivery)
         admitted = self._admit(work)
         if isinstance(admitted, Refusal):
             await self._bury(work, admitted.reason, None, admitted.detail)
         else:
-            await self._run_to_end(work, admitted)
+            await self._run_to_end(work, admitted, arrived_at)
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
@@ -127,14 +133,15 @@ class Execution:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
-    async def _run_to_end(self, work: Work, admitted: Admitted) -> None:
+    async def _run_to_end(self, work: Work, admitted: Admitted, arrived_at: float) -> None:
         """Run attempts until the message is done, or lives on as a copy or a dead letter."""
-        held_until = self._clock.monotonic() + limits.GATE_HOLD_SECONDS_MAX
+        held_until, leave_at = self._patience.hold_until(arrived_at), self._patience.leave_at(arrived_at)
         while True:
-            if not await self._may_run(work, until=held_until):
+            is_late = self._clock.monotonic() >= leave_at
+            if is_late or not await self._may_run(work, until=held_until):
                 if await self._let_go(work):
                     return
-                held_until = math.inf
+                held_until = leave_at = math.inf
                 continue
             asked = cancellations()
             try:

@@ -12,6 +12,7 @@ from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
@@ -36,12 +37,14 @@ class ConsumerPart(Part):
         registry: TypeRegistry,
         publisher: Publisher,
         *,
+        consumer_timeout_seconds: float,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
         spawn: Spawn,
     ) -> None:
         self._router = router
+        self._patience = Patience(consumer_timeout_seconds, broker, clock)
         self.gate = Gate(store, clock=clock, spawn=spawn)
         self._room = Room(store.outbox, self.gate, clock=clock)
         execution = Execution(
@@ -51,13 +54,14 @@ class ConsumerPart(Part):
             publisher=publisher,
             copies=Copies(broker, clock=clock),
             gate=self.gate,
+            patience=self._patience,
             room=self._room,
             clock=clock,
             ids=ids,
             random=random,
             host=socket.gethostname(),
         )
-        self.workers = tuple(_worker(queue, execution, broker, router, spawn) for queue in router.queues)
+        self.workers = tuple(_worker(queue, execution, broker, router, clock, spawn) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
         self._bridge = Bridge(service, router.queues, store, broker, self.gate, clock=clock, ids=ids)
 
@@ -91,11 +95,14 @@ class ConsumerPart(Part):
         if not handler.gates:
             return None
         return PolicyGate(
-            worker.queue, handler.gates, worker, concurrency=handler.concurrency, prefetch=handler.prefetch
+            *(worker.queue, handler.gates, worker),
+            concurrency=handler.concurrency,
+            prefetch=handler.prefetch,
+            hold_seconds=lambda: self._patience.hold_seconds,
         )
 
 
-def _worker(queue: str, execution: Execution, broker: Broker, router: Router, spawn: Spawn) -> Worker:
+def _worker(queue: str, execution: Execution, broker: Broker, router: Router, clock: Clock, spawn: Spawn) -> Worker:
     handler = router.handlers(queue)[0]  # those of one queue agree, the router saw to it
     return Worker(
         queue,
@@ -104,5 +111,6 @@ def _worker(queue: str, execution: Execution, broker: Broker, router: Router, sp
         concurrency=handler.concurrency,
         prefetch=handler.prefetch,
         is_gated=bool(handler.gates),
+        clock=clock,
         spawn=spawn,
     )

@@ -81,8 +81,14 @@ class Intake:
     holds: int = 0
 
 
-def intake_of(policies: Sequence[GatingPolicy], *, concurrency: int, prefetch: int) -> Intake:
-    """Return the strictest of what the policies allow."""
+def intake_of(
+    policies: Sequence[GatingPolicy],
+    *,
+    concurrency: int,
+    prefetch: int,
+    hold_seconds: float = limits.GATE_HOLD_SECONDS_MAX,
+) -> Intake:
+    """Return the strictest of what the policies allow. hold_seconds: how long a delivery may be held for a probe."""
     lanes, taken, holds = concurrency, prefetch, prefetch
     for policy in policies:
         if not policy.gates:
@@ -97,7 +103,7 @@ def intake_of(policies: Sequence[GatingPolicy], *, concurrency: int, prefetch: i
                 taken = min(taken, policy.probes_max)
             case _:
                 lanes = taken = 0
-                is_soon = policy.state == "open" and policy.open_until_seconds <= limits.GATE_HOLD_SECONDS_MAX
+                is_soon = policy.state == "open" and policy.open_until_seconds <= hold_seconds
                 holds = min(holds, policy.probes_max if is_soon else 0)
     return Intake(lanes, taken, holds if taken == 0 else 0)
 
@@ -146,12 +152,21 @@ class PolicyGate(Loop):
     phase = Phase.TAKE_IN
 
     def __init__(
-        self, queue: str, policies: Sequence[GatingPolicy], worker: Gated, *, concurrency: int, prefetch: int
+        self,
+        queue: str,
+        policies: Sequence[GatingPolicy],
+        worker: Gated,
+        *,
+        concurrency: int,
+        prefetch: int,
+        hold_seconds: Callable[[], float] = lambda: limits.GATE_HOLD_SECONDS_MAX,
     ) -> None:
+        """hold_seconds: tells how long a delivery may be held for a probe."""
         self.name = f"consumer.{queue}.gate"
         self._queue = queue
         self._policies = tuple(policies)
         self._worker = worker
+        self._hold_seconds = hold_seconds
         self._concurrency = concurrency
         self._prefetch = prefetch
         self._unwatch: list[Callable[[], None]] = []
@@ -208,7 +223,12 @@ class PolicyGate(Loop):
         self._stirred.set()
 
     def _allowed(self) -> Intake:
-        return intake_of(self._policies, concurrency=self._concurrency, prefetch=self._prefetch)
+        return intake_of(
+            self._policies,
+            concurrency=self._concurrency,
+            prefetch=self._prefetch,
+            hold_seconds=self._hold_seconds(),
+        )
 
     async def _look(self) -> None:
         intake = self._allowed()

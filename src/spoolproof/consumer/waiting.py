@@ -9,11 +9,34 @@ again, up to the broker's delivery limit: an outage would make dead letters.
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from spoolproof.ports.broker import Delivery
 
-D = TypeVar("D", bound=Delivery | None)
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery and when it arrived, in monotonic seconds."""
+
+    delivery: Delivery
+    arrived_at: float
+
+    @property
+    def is_stale(self) -> bool:
+        """See ports.broker.Delivery."""
+        return self.delivery.is_stale
+
+
+class Perishable(Protocol):
+    """What may be let go of once it is stale."""
+
+    @property
+    def is_stale(self) -> bool:
+        """See ports.broker.Delivery."""
+
+
+D = TypeVar("D", bound=Perishable | None)
 
 
 def make_room(waiting: asyncio.Queue[D]) -> bool:

@@ -15,10 +15,11 @@ import asyncio
 import logging
 
 from spoolproof import limits
+from spoolproof.clock import Clock
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
-from spoolproof.consumer.waiting import make_room
+from spoolproof.consumer.waiting import Waiting, make_room
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -41,6 +42,7 @@ class Worker:
         concurrency: int,
         prefetch: int,
         is_gated: bool = False,
+        clock: Clock,
         spawn: Spawn,
     ) -> None:
         """is_gated: a gate tells it how much to take in; else it begins by itself."""
@@ -49,8 +51,9 @@ class Worker:
         self._broker = broker
         self._prefetch = prefetch
         self._is_gated = is_gated
+        self._clock = clock
         self._spawn = spawn
-        self._waiting: asyncio.Queue[BrokerDelivery | None] = asyncio.Queue(maxsize=prefetch + concurrency)
+        self._waiting: asyncio.Queue[Waiting | None] = asyncio.Queue(maxsize=prefetch + concurrency)
         self._subscriptions: list[Subscription] = []
         self._subscribed = 0  #: the prefetch of all subscriptions together
         self._intake = Intake(concurrency, prefetch)
@@ -125,19 +128,20 @@ class Worker:
         if self._waiting.empty():
             try:
                 async with asyncio.timeout(_IDLE_SECONDS):
-                    delivery = await self._waiting.get()
+                    waiting = await self._waiting.get()
             except TimeoutError:
                 return False
         else:
-            delivery = self._waiting.get_nowait()
-        if delivery is None or delivery.is_stale:  # stale: the broker delivers it again by itself
+            waiting = self._waiting.get_nowait()
+        if waiting is None or waiting.is_stale:  # stale: the broker delivers it again by itself
             return False
         if self.in_flight >= self._intake.lanes:  # the gate closed on the way here
-            self._on_delivery(delivery)
+            self._keep(waiting)
             return False
+        delivery = waiting.delivery
         self.in_flight += 1
         try:
-            await self._execution.handle(delivery)
+            await self._execution.handle(delivery, waiting.arrived_at)
         except GateClosing:
             delivery.nack()
         except Exception:
@@ -174,9 +178,9 @@ class Worker:
 
     def _hand_back(self) -> None:
         while not self._waiting.empty():
-            delivery = self._waiting.get_nowait()
-            if delivery is not None:
-                self._give_back(delivery)
+            waiting = self._waiting.get_nowait()
+            if waiting is not None:
+                self._give_back(waiting.delivery)
 
     def _give_back(self, delivery: BrokerDelivery) -> None:
         """Let the broker deliver it again. A breaker that flaps must not wear it out, up to the broker's own limit."""
@@ -187,11 +191,14 @@ class Worker:
             delivery.nack()
 
     def _on_delivery(self, delivery: BrokerDelivery) -> None:
+        self._keep(Waiting(delivery, self._clock.monotonic()))
+
+    def _keep(self, waiting: Waiting) -> None:
         is_shut = self._intake.prefetch == 0 and not self._subscriptions
         if self._is_draining or is_shut or not make_room(self._waiting):
-            self._give_back(delivery)
+            self._give_back(waiting.delivery)
         else:
-            self._waiting.put_nowait(delivery)
+            self._waiting.put_nowait(waiting)
 
 
 class Lane(Loop):

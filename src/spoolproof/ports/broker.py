@@ -169,6 +169,7 @@ class BrokerStatus:
     is_blocked: bool
     connections: tuple[ConnectionStatus, ...]
     issues: tuple[str, ...] = ()  #: sentences for the health body: a vanished queue, a blocked connection
+    consumer_timeout_seconds: float | None = None  #: after which it has taken deliveries back; None if it never did
 
 
 class Subscription(Protocol):

@@ -36,6 +36,14 @@ def test_of_several_policies_the_strictest_rules(policies: list[FakePolicy], int
     assert intake == intake_of(policies, concurrency=10, prefetch=20)
 
 
+def test_nothing_is_held_for_a_probe_that_the_broker_would_not_wait_for() -> None:
+    """Held beyond a third of its consumer timeout, deliveries are taken back again and again, and given up."""
+    policies = [FakePolicy("open", until=60)]
+
+    assert Intake(0, 0, holds=2) == intake_of(policies, concurrency=10, prefetch=20, hold_seconds=60.0)
+    assert Intake(0, 0) == intake_of(policies, concurrency=10, prefetch=20, hold_seconds=59.0)
+
+
 @pytest.mark.parametrize(
     ("policies", "seconds"),
     [

@@ -139,6 +139,7 @@ class RabbitMQBroker:
             is_blocked=any(status.is_blocked for status in statuses),
             connections=statuses,
             issues=tuple(self._issues()),
+            consumer_timeout_seconds=None if self._consumers is None else self._consumers.consumer_timeout_seconds,
         )
 
     async def stop(self) -> None:

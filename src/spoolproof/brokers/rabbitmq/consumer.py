@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,6 +30,8 @@ from spoolproof.ports.broker import OnDelivery, Spawn
 logger = logging.getLogger("spoolproof.broker")
 
 _NOT_FOUND = 404
+_CONSUMER_TIMEOUT = re.compile(r"Timeout value used: (\d+) ms")
+"""In the 406 with which RabbitMQ closes a channel that has kept a delivery for too long."""
 
 
 class RabbitMQSubscription:
@@ -46,6 +49,7 @@ class RabbitMQSubscription:
         self._channel: ConsumeChannel | None = None
         self._consumer_tag = ""
         self.on_lost: Callable[[RabbitMQSubscription], None] = lambda _: None
+        self.on_timeout: Callable[[float], None] = lambda _: None
 
     @property
     def is_active(self) -> bool:
@@ -126,6 +130,9 @@ class RabbitMQSubscription:
     def _end(self, channel: ConsumeChannel, reason: str) -> None:
         self._rpc = self._channel = None
         self.last_error = reason
+        shown = _CONSUMER_TIMEOUT.search(reason)
+        if shown is not None:
+            self.on_timeout(int(shown[1]) / 1000)
         is_connected = channel.pika.connection.is_open
         if is_connected and not self.is_cancelled:
             logger.error('consumer.lost queue=%s error="%s"', self.queue, reason)
@@ -152,6 +159,8 @@ class Consumers:
         self._declared = declared
         self._connection: Connection | None = None
         self._subscriptions: list[RabbitMQSubscription] = []
+        self.consumer_timeout_seconds: float | None = None
+        self._timed_out_at = -math.inf
         self._checked_at = -math.inf
         self._is_checking = False
 
@@ -186,6 +195,7 @@ class Consumers:
         self._subscriptions = [one for one in self._subscriptions if not one.is_cancelled]
         subscription = RabbitMQSubscription(queue, prefetch, on_delivery, self._clock, self._declarer)
         subscription.on_lost = self._reopen
+        subscription.on_timeout = self._note_timeout
         self._subscriptions.append(subscription)
         if self._connection is not None:
             await self._open(subscription, self._connection)
@@ -209,11 +219,21 @@ class Consumers:
         """Return a sentence for every subscription the broker does not serve although it is connected."""
         if self._connection is None:
             return []
-        return [
+        issues = [
             f"queue {one.queue} is not consumed: {one.last_error}"
             for one in self._subscriptions
             if not one.is_active and not one.is_cancelled and one.last_error
         ]
+        if self._clock.monotonic() - self._timed_out_at < limits.VANISHED_KEPT_SECONDS:
+            issues.append(
+                f"the broker took back deliveries unsettled for {self.consumer_timeout_seconds:g} s, its consumer "
+                "timeout: handlers and SPOOLPROOF_CONSUMER_TIMEOUT_SECONDS must stay below it, or raise it there"
+            )
+        return issues
+
+    def _note_timeout(self, seconds: float) -> None:
+        self.consumer_timeout_seconds = min(seconds, self.consumer_timeout_seconds or math.inf)
+        self._timed_out_at = self._clock.monotonic()
 
     async def _check(self, connection: Connection) -> None:
         try:
