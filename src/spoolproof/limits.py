@@ -19,6 +19,8 @@ SHARDS_POSTGRES = 16
 SHARDS_SQLITE = 1
 """One machine, one writer: more shards would only add leases."""
 LEASE_SECONDS = 15.0
+LEASE_SECONDS_MAX = 300.0
+"""Of what a user may set; a lease that lasts longer yet was written by another clock."""
 RENEW_SECONDS = 5.0
 SELF_FENCE_SECONDS = 10.0
 """A lease minus one beat: no new publish later than this after the last answered renewal was sent."""
@@ -37,6 +39,8 @@ POLL_MAX_SECONDS = 1.0
 """A lost wake-up costs at most one poll."""
 UNROUTABLE_DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0)
 """Six minutes for a queue to be declared; the sixth return makes a dead letter."""
+DEFERRED_ROW_SECONDS_MAX = 600.0
+"""Twice the longest of them; a row that waits longer yet was deferred by another clock."""
 UNROUTABLE_PAUSE_COUNT = 100
 UNROUTABLE_PAUSE_WINDOW_SECONDS = 60.0
 UNROUTABLE_PROBE_SECONDS = 30.0

@@ -106,7 +106,7 @@ class Settings(SettingsGroup):
     """Rows the outbox may hold; then publish raises OutboxFull. Nothing accepted is dropped."""
     drain_seconds: float = Field(limits.DRAIN_SECONDS, ge=0, le=3600)
     """How long running handlers may go on after SIGTERM."""
-    lease_seconds: float = Field(limits.LEASE_SECONDS, ge=1, le=300)
+    lease_seconds: float = Field(limits.LEASE_SECONDS, ge=1, le=limits.LEASE_SECONDS_MAX)
     """How long a shard stays with a process that no longer answers; renewed every third of it, self-fenced at two
     thirds. Short leases take over faster and mind a slow database more."""
     failpoints: str = ""

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -15,9 +16,11 @@ import pytest
 from spoolproof import limits
 from spoolproof.clock import SystemClock
 from spoolproof.errors import NotInTransaction, StoreUnavailable
+from spoolproof.ids import Ids
 from spoolproof.message import Outgoing, pack_meta
 from spoolproof.outbox.progress import Progress
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
+from spoolproof.ports.leases import Process
 from spoolproof.ports.outbox import RowRef
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.stores.postgres.outbox import RELAY_SETTINGS, SQL
@@ -32,6 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.servers]
 RECOVERY_SECONDS = 2.0  #: of the server's return
 PACE_SECONDS = 0.01
 CLOCK = SystemClock()
+IDS = Ids(CLOCK)
 
 
 @pytest.fixture
@@ -470,3 +474,32 @@ async def _pages_of_fetch(connection: Any) -> int:
     plan = explained["Plan"]
     assert 100 == plan["Actual Rows"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def test_a_clock_put_back_by_an_hour_holds_nothing_up_so_long(store: PostgresStore, connection: Any) -> None:
+    """Leases, deferrals and process rows are by the server's clock: a dead process would have held its shards, and
+    counted as a peer, for an hour."""
+    dead, heir = process(), process()
+    await store.leases.beat(dead, 15.0)
+    await store.leases.ensure("outbox", ["00"])
+    (fence,) = await store.leases.acquire("outbox", dead.id, 1, 15.0)
+    await store.outbox.append([make_outgoing()], None)
+    (ref,) = [RowRef(shard, id) for shard, id in await connection.fetch("select shard, id from spoolproof.outbox")]
+    assert await store.outbox.defer(ref, 5.0, "returned", fence)
+    await connection.execute("update spoolproof.lease set lease_until = lease_until + interval '1 h'")
+    await connection.execute("update spoolproof.process set expires_at = expires_at + interval '1 h'")
+    await connection.execute("update spoolproof.outbox set available_at = available_at + interval '1 h'")
+
+    assert [] == list(await store.leases.processes())
+    assert [] == list(await store.leases.acquire("outbox", heir.id, 1, 0.1))  # its holder may be alive, and renew
+    assert [fence] == list(await store.leases.renew([fence], 0.1))
+    await eventually(lambda: _acquires(store, heir.id))
+    assert [ref] == list(await store.outbox.promote_due([ref.shard]))
+
+
+async def _acquires(store: PostgresStore, owner: UUID) -> bool:
+    return len(await store.leases.acquire("outbox", owner, 1, 15.0)) == 1
+
+
+def process() -> Process:
+    return Process(id=IDS.uuid7(), service="shop", host="h", pid=1, roles=("outbox",))

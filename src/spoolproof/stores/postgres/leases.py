@@ -1,10 +1,14 @@
-"""Leases and the process table on PostgreSQL, by the server's clock."""
+"""Leases and the process table on PostgreSQL, by the server's clock.
+
+That clock may be put back, by an hour: what lies further ahead than it can is then pulled in.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from uuid import UUID
 
+from spoolproof import limits
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.statements import statements
@@ -20,6 +24,7 @@ class PostgresLeases:
         await self._upkeep.execute(_SQL["ensure"], kind, list(names))
 
     async def acquire(self, kind: str, owner: UUID, limit: int, lease_seconds: float) -> Sequence[Fence]:
+        await self._upkeep.execute(_SQL["pull_in"], kind, lease_seconds, limits.LEASE_SECONDS_MAX)
         rows = await self._upkeep.fetch(_SQL["acquire"], kind, owner, limit, lease_seconds)
         return [Fence(kind=kind, name=row["name"], owner=owner, epoch=row["epoch"]) for row in rows]
 
@@ -57,7 +62,7 @@ class PostgresLeases:
                 roles=tuple(row["roles"]),
                 is_draining=row["is_draining"],
             )
-            for row in await self._upkeep.fetch(_SQL["processes"])
+            for row in await self._upkeep.fetch(_SQL["processes"], limits.LEASE_SECONDS_MAX)
         ]
 
     async def status(self, kind: str) -> Sequence[LeaseStatus]:

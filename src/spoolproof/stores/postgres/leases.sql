@@ -2,6 +2,11 @@
 -- Guarantees: leases that exist stay as they are.
 insert into spoolproof.lease (kind, name) select $1, unnest($2::text[]) on conflict do nothing;
 
+-- name: pull_in
+-- Guarantees: no lease lasts longer from now than one may: the server's clock was put back. Its holder keeps it if alive.
+update spoolproof.lease set lease_until = clock_timestamp() + $2::float8 * interval '1 s'
+where kind = $1 and lease_until > clock_timestamp() + $3::float8 * interval '1 s';
+
 -- name: acquire
 -- Guarantees: two processes never get one lease; each change of owner raises the epoch. Random order, so that
 -- processes that start together do not queue for the same row.
@@ -37,9 +42,10 @@ where p.expires_at > clock_timestamp()
 returning p.id;
 
 -- name: processes
--- Guarantees: only processes that beat in time.
+-- Guarantees: only processes that beat in time, by a clock that may have been put back since.
 select id, service, host, pid, roles, is_draining from spoolproof.process
-where expires_at > clock_timestamp() order by started_at, id;
+where expires_at > clock_timestamp() and expires_at <= clock_timestamp() + $1::float8 * interval '1 s'
+order by started_at, id;
 
 -- name: status
 -- Guarantees: every lease of the kind, sorted by name.

@@ -62,12 +62,16 @@ set state = 1, attempts = o.attempts + 1, available_at = clock_timestamp() + $3:
 where o.shard = $1 and o.id = $2 and exists (select 1 from fence);
 
 -- name: promote_due
--- Guarantees: rows become ready no earlier than their time. now(), not clock_timestamp(): only that can use the index.
+-- Guarantees: rows become ready no earlier than their time, but for those whose time lies further ahead than it can: the
+-- server's clock was put back. now(), not clock_timestamp(): only that can use the index.
 update spoolproof.outbox o set state = 0, available_at = null
 from unnest($1::smallint[]) s(shard)
 cross join lateral (
-  select d.shard, d.id from spoolproof.outbox d
-  where d.shard = s.shard and d.state = 1 and d.available_at <= now() limit $2) due
+  (select d.shard, d.id from spoolproof.outbox d
+   where d.shard = s.shard and d.state = 1 and d.available_at <= now() limit $2)
+  union all
+  (select d.shard, d.id from spoolproof.outbox d
+   where d.shard = s.shard and d.state = 1 and d.available_at > now() + $3::float8 * interval '1 s' limit $2)) due
 where o.shard = due.shard and o.id = due.id and o.state = 1
 returning o.shard, o.id;
 
