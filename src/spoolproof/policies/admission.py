@@ -34,12 +34,14 @@ class Permit:
         """Learn whose attempt it is: one that the express way began without a call."""
         self._call = call
 
+    @property
+    def started_at(self) -> float:
+        """Since when the dependency has it; what it waits for a slot or a token is our own doing."""
+        return self.admitted if self._call is None else self._call.attempt_started_at
+
     def has_run(self, seconds: float, now: float) -> bool:
-        """Whether the dependency has had it for so long; what it waits for a slot or a token is our own doing."""
-        call = self._call
-        if call is None:
-            return now - self.admitted >= seconds
-        return call.has_started and now - call.attempt_started_at >= seconds
+        """Whether the dependency has had it for so long."""
+        return (self._call is None or self._call.has_started) and now - self.started_at >= seconds
 
 
 def open_seconds(settings: Mapping[str, Any], round_: int, asked: float | None, random: RandomSource) -> float:

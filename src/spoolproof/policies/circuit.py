@@ -252,16 +252,15 @@ class Circuit:
         if self._state == ISOLATED:
             if self.isolations.expire(now):
                 self._change(HALF_OPEN, "the last isolation ended")
-        elif self._state == OPEN:
-            if now >= self._open_until:
-                self._change(HALF_OPEN, "time to probe")
         elif self._state == HALF_OPEN:
-            if any(probe.lease_until <= now for probe in list(self._probes)):
+            if ended := [probe.lease_until for probe in list(self._probes) if probe.lease_until <= now]:
                 self._last_error = "a probe hung"
-                self._reopen(now, "a probe gave no answer within its lease", None)
+                self._reopen(min(ended), "a probe gave no answer within its lease", None)
         elif self._ramp is not None and self._ramp.share(now) >= 1.0:
             self._ramp = None
             self._set_fast()
+        if self._state == OPEN and now >= self._open_until:
+            self._change(HALF_OPEN, "time to probe")  # at once where a hung probe is noticed long after its time
         return now
 
     def _find_slow(self, now: float) -> None:
@@ -277,7 +276,7 @@ class Circuit:
                 continue
             if permit.is_probe:
                 self._last_error = "a probe was slow"
-                self._reopen(now, f"a probe took longer than {seconds:g} s", None)
+                self._reopen(permit.started_at + seconds, f"a probe took longer than {seconds:g} s", None)
             else:
                 self.tally.add_speed(True, now)
                 if self.tally.is_too_much(now):
@@ -411,7 +410,7 @@ class Circuit:
 
     @property
     def is_off(self) -> bool:
-        """Whether it learns nothing, so that its state may be of long ago."""
+        """Whether it learns nothing."""
         return self._mode == "off"
 
     def state(self, now: float) -> str:

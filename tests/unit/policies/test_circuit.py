@@ -330,6 +330,23 @@ def test_a_rejection_names_the_error_of_the_last_probe() -> None:
     assert "a probe hung" == rejected(machine, 17.0).last_error_text
 
 
+@pytest.mark.parametrize("how", ["hung", "slow"])
+def test_a_probe_that_failed_long_before_anybody_looks_costs_no_further_open_time(how: str) -> None:
+    """The time since its end counts: else an hour's pause between two calls would be an hour and the open time."""
+    machine = opened(probe_lease_seconds=2)
+    if how == "slow":
+        reload(machine, Breaker(Consecutive(1) | Slow(0.5, slow_seconds=2), open_jitter=0, open_seconds=5))
+    machine.enter(Call(), 5.0)
+
+    assert "a probe" in rejected(machine, 16.9).last_error_text  # failed at 7 s: open until 17 s, a round longer
+    later = opened(probe_lease_seconds=2)
+    later.enter(Call(), 5.0)
+    assert later.enter(Call(), 3_600.0)
+    assert ("half_open", 1) == (later.state(3_600.0), later.round)
+    call(machine, 17.0)
+    assert "half_open" == machine.state(17.0)
+
+
 def test_as_many_probes_in_a_row_as_asked_close_it() -> None:
     """One success is a coin flip."""
     machine = opened(probe_successes=3)

@@ -47,9 +47,9 @@ class BreakerModel(RuleBasedStateMachine):
         self.state, self.good, self.failed, self.leases = state, 0, [], {}
         self.changed += 1
 
-    def _open(self, round_: int) -> None:
+    def _open(self, round_: int, at: float | None = None) -> None:
         self.round = round_
-        self.until = self.now + min(20.0, 5.0 * 2.0**round_)
+        self.until = (self.now if at is None else at) + min(20.0, 5.0 * 2.0**round_)
         self._to("open")
 
     def _catch_up(self) -> None:
@@ -57,10 +57,10 @@ class BreakerModel(RuleBasedStateMachine):
             self.isolations = {one: until for one, until in self.isolations.items() if until > self.now}
             if not self.isolations:
                 self._to("half_open")
-        elif self.state == "open" and self.now >= self.until:
-            self._to("half_open")
         elif self.state == "half_open" and any(until <= self.now for until in self.leases.values()):
-            self._open(self.round + 1)
+            self._open(self.round + 1, min(self.leases.values()))
+        if self.state == "open" and self.now >= self.until:
+            self._to("half_open")
 
     def _is_too_much(self) -> bool:
         young = [failed for at, failed in self.failed if int(self.now) - int(at) < 10]
