@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,27 +24,22 @@ LANES = ("critical", "normal", "background")
 _idempotency_key: ContextVar[str | Held[str] | None] = ContextVar("spoolproof.idempotency_key", default=None)
 
 
-def reset(variable: ContextVar[Any], token: Token[Any]) -> None:
-    """Set a context variable back to what it was, if this is the context it was set in."""
-    try:
-        variable.reset(token)
-    except ValueError:
-        return  # a coroutine that is closed instead of finished ends in another context, which never had the value
-
-
 class Held(Generic[T]):
-    """The value of a context variable for the length of a block.
+    """The value of a context variable for the length of a call or a block.
 
-    A block in an async generator may end in another context than it began in, or before one that began inside it. No
-    token can undo that, so the value knows when it is over, and whoever reads it looks through it.
+    A task that was started inside has a copy of the context for life, and a block in an async generator may end in
+    another context than it began in. No token can undo that, so the value knows when it is over, and whoever reads it
+    looks through it: nobody's background task lives under the deadline of a call that ended long ago.
     """
 
     __slots__ = ("_before", "_variable", "is_over", "value")
 
-    def __init__(self, variable: ContextVar[T | Held[T] | None], value: T) -> None:
-        current(variable)
+    def __init__(self, variable: ContextVar[T | Held[T] | None], value: T | None) -> None:
         self._variable = variable
         self._before = variable.get()
+        if self._before is not None:  # it may be over, and would be kept for nothing
+            current(variable)
+            self._before = variable.get()
         self.value = value
         self.is_over = False
         variable.set(self)
@@ -52,7 +47,8 @@ class Held(Generic[T]):
     def end(self) -> None:
         """Have held for long enough."""
         self.is_over = True
-        current(self._variable)
+        if self._variable.get() is self:
+            self._variable.set(self._before)
 
 
 def current(variable: ContextVar[T | Held[T] | None]) -> T | None:

@@ -1,8 +1,8 @@
 """How long the caller still waits: a moment that only ever comes nearer, seen by everything below.
 
-It is a context variable, so it reaches every policy and every task started below without being passed on. Over HTTP it
-travels as the milliseconds that remain, never as a time of day: clocks differ, durations do not. Messages do not carry
-it: work that was accepted does not expire."""
+It is a context variable, so it reaches every policy and every task started below without being passed on, for as long
+as the call lasts: a task that outlives it is free again. Over HTTP it travels as the milliseconds that remain, never as
+a time of day: clocks differ, durations do not. Messages do not carry it: work that was accepted does not expire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from spoolproof.clock import AMBIENT, Clock
-from spoolproof.policies.call import Call, Held, current, reset
+from spoolproof.policies.call import Call, Held, current
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 
@@ -56,11 +56,11 @@ def received(http_headers: Mapping[str, str], clock: Clock = AMBIENT) -> Iterato
         return
     at = clock.monotonic() + int(text) / 1000
     earlier = current(ends_at)
-    token = ends_at.set(at if earlier is None else min(at, earlier))
+    held = Held(ends_at, at if earlier is None else min(at, earlier))
     try:
         yield
     finally:
-        ends_at.reset(token)
+        held.end()
 
 
 class DeadlineNode:
@@ -81,17 +81,17 @@ class DeadlineNode:
     async def run(self, call: Call) -> Any:
         """Run the rest under the deadline."""
         self.shorten(call)
-        token = ends_at.set(call.deadline_at)
+        held = Held(ends_at, call.deadline_at)
         try:
             return await self.inner.run(call)
         finally:
-            reset(ends_at, token)
+            held.end()
 
     def run_sync(self, call: Call) -> Any:
         """Run the rest under the deadline."""
         self.shorten(call)
-        token = ends_at.set(call.deadline_at)
+        held = Held(ends_at, call.deadline_at)
         try:
             return self.inner.run_sync(call)
         finally:
-            reset(ends_at, token)
+            held.end()

@@ -21,7 +21,7 @@ from spoolproof import clock
 from spoolproof.policies import events
 from spoolproof.policies.admission import Permit
 from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.call import Call, Prior, reset
+from spoolproof.policies.call import Call, Held, Prior
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.deadline import DeadlineNode, ends_at
 from spoolproof.policies.fallback import FallbackNode
@@ -55,9 +55,9 @@ async def express({parameters}*args, **kwargs):
         caught = error
     else:
         {leave}
-        {reset_deadline}
+        {end_deadline}
         return result
-    {restore_deadline}
+    {end_deadline}
     call = seat(function, args, kwargs, now, has_started, {permits}, caught)
     try:
         return await go_on(call)
@@ -154,9 +154,8 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
         or_repeating=" or is_repeating()" if has_retry else "",
         now=now,
         note_call="note_call(now)" if has_retry else "",
-        set_deadline="token = set_deadline(now + machines.deadline_seconds)" if has_deadline else "",
-        reset_deadline="reset_deadline(token)" if has_deadline else "",
-        restore_deadline="reset(ends_at, token)" if has_deadline else "",
+        set_deadline="held = Held(ends_at, now + machines.deadline_seconds)" if has_deadline else "",
+        end_deadline="held.end()" if has_deadline else "",
         invoke=_STEP_BY_HAND if is_limited else _AWAIT,
         **steps,
     )
@@ -168,6 +167,7 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
 _NAMES = {
     "CLOCK_ID": clock._MONOTONIC_CLOCK,
     "CoroutineType": CoroutineType,
+    "Held": Held,
     "WaitsFirst": WaitsFirst,
     "await_it": await_it,
     "clock": clock,
@@ -178,9 +178,6 @@ _NAMES = {
     "is_awaitable": is_awaitable,
     "is_repeating": is_repeating.get,
     "ends_at": ends_at,
-    "reset": reset,
-    "reset_deadline": ends_at.reset,
-    "set_deadline": ends_at.set,
 }
 
 

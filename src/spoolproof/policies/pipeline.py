@@ -14,7 +14,7 @@ from typing import Any
 
 from spoolproof.errors import CallRejected, DeadlineExceeded, InvariantViolated
 from spoolproof.policies import events
-from spoolproof.policies.call import Call, Prior, current
+from spoolproof.policies.call import Call, Held, Prior, current
 from spoolproof.policies.classifier import Classifier, text_of
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.deadline import ends_at
@@ -240,11 +240,11 @@ class Attempt(Segment):
         call.has_started = True
         if limit_at == current(ends_at):  # said already, or there is none
             return call.function(*call.args, **call.kwargs)
-        token = ends_at.set(limit_at)
+        held = Held(ends_at, limit_at)
         try:
             return call.function(*call.args, **call.kwargs)
         finally:
-            ends_at.reset(token)
+            held.end()
 
     def open(self, call: Call) -> None:
         """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""

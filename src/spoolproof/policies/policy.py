@@ -17,7 +17,7 @@ from spoolproof.policies import events
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
-from spoolproof.policies.call import Call, Options, _idempotency_key, current, reset
+from spoolproof.policies.call import Call, Held, Options, _idempotency_key, current
 from spoolproof.policies.caller import Caller, Runner, Using
 from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
@@ -211,15 +211,15 @@ class Policy(Caller, Runner):
         """Run a call that has begun."""
         if ends_at.get() is not None:
             call.deadline_at = current(ends_at)
-        token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
+        held = None if call.options is None else Held(_idempotency_key, call.options.idempotency_key)
         try:
             value = await self.machines.pipeline.root.run(call)
         except BaseException as error:
             self._failed(call, error)
             raise
         finally:
-            if token is not None:
-                reset(_idempotency_key, token)
+            if held is not None:
+                held.end()
         if events.listeners:
             self._announce(call, call.verdict)
         return value
@@ -231,15 +231,15 @@ class Policy(Caller, Runner):
         call.now = call.started_at = self.clock.monotonic()
         if ends_at.get() is not None:
             call.deadline_at = current(ends_at)
-        token = None if call.options is None else _idempotency_key.set(call.options.idempotency_key)
+        held = None if call.options is None else Held(_idempotency_key, call.options.idempotency_key)
         try:
             value = self.machines.pipeline.root.run_sync(call)
         except BaseException as error:
             self._failed(call, error)
             raise
         finally:
-            if token is not None:
-                reset(_idempotency_key, token)
+            if held is not None:
+                held.end()
         if events.listeners:
             self._announce(call, call.verdict)
         return value

@@ -23,7 +23,7 @@ from spoolproof.clock import Clock, is_replaced
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
-from spoolproof.policies.call import Call, Held, current, reset
+from spoolproof.policies.call import Call, Held, current
 from spoolproof.policies.cooldown import Cooldown
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
@@ -35,8 +35,8 @@ PUT_OFF = frozenset({"draining", "inline"})
 
 _EXPONENT_MAX = 16  #: 2**n stays finite however often somebody tries
 
-is_repeating: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_repeating", default=False)
-is_delivery: ContextVar[bool] = ContextVar("spoolproof.is_delivery", default=False)
+is_repeating: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_repeating", default=None)
+is_delivery: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_delivery", default=None)
 
 
 class Retry(Part):
@@ -106,14 +106,14 @@ class RetrySettings:
 @contextmanager
 def within_delivery(*, is_again: bool) -> Iterator[None]:
     """Say that the block handles a message; is_again: it was tried before, so that retries inside do not multiply."""
-    delivery = is_delivery.set(True)
-    repeating = is_repeating.set(True) if is_again else None
+    delivery = Held(is_delivery, True)
+    repeating = Held(is_repeating, True) if is_again else None
     try:
         yield
     finally:
         if repeating is not None:
-            is_repeating.reset(repeating)
-        is_delivery.reset(delivery)
+            repeating.end()
+        delivery.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def next_step(
         delay = max(delay, asked * source.uniform(1.0, 1.1))
     if delay >= left:
         return Stop("deadline")
-    if delay > settings.inline_seconds_max and is_delivery.get():
+    if delay > settings.inline_seconds_max and current(is_delivery):
         return Stop("inline")
     return Wait(delay)
 
@@ -283,7 +283,7 @@ class RetryNode:
         """Return the first success, or the last result; raise the last error of the dependency."""
         attempts_max = self.begin(call)
         last: Exception | None = None
-        token = None
+        repeating = None
         try:
             while True:
                 try:
@@ -308,18 +308,18 @@ class RetryNode:
                         return value
                     raise last
                 call.verdict = None  # of the attempt before; what rejects the next one further out is judged afresh
-                if token is None:
-                    token = is_repeating.set(True)
+                if repeating is None:
+                    repeating = Held(is_repeating, True)
         finally:
             last = None  # a traceback that refers to itself would live until the next collection
-            if token is not None:
-                reset(is_repeating, token)
+            if repeating is not None:
+                repeating.end()
 
     def run_sync(self, call: Call) -> Any:
         """The same on a thread."""
         attempts_max = self.begin(call)
         last: Exception | None = None
-        token = None
+        repeating = None
         try:
             while True:
                 try:
@@ -348,12 +348,12 @@ class RetryNode:
                         return value
                     raise last
                 call.verdict = None
-                if token is None:
-                    token = is_repeating.set(True)
+                if repeating is None:
+                    repeating = Held(is_repeating, True)
         finally:
             last = None
-            if token is not None:
-                reset(is_repeating, token)
+            if repeating is not None:
+                repeating.end()
 
     def begin(self, call: Call) -> int:
         """Count a call; return how many attempts it may make."""

@@ -12,8 +12,12 @@ import threading
 from typing import Any
 
 from spoolproof.errors import ThreadsExhausted
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, _idempotency_key, current
+from spoolproof.policies.deadline import ends_at
+from spoolproof.policies.retry import is_delivery, is_repeating
 from spoolproof.policies.timeout import expired
+
+_OF_CALLS: tuple[contextvars.ContextVar[Any], ...] = (ends_at, is_repeating, is_delivery, _idempotency_key)
 
 _lock = threading.RLock()
 _abandoned = 0
@@ -64,13 +68,15 @@ def run_in_thread(call: Call, timeout_seconds: float | None, abandoned_max: int)
     if _abandoned >= abandoned_max:
         raise ThreadsExhausted(policy=call.name, abandoned=_abandoned)
     own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
-    ends_at = min(float("inf") if at is None else at for at in (own_at, call.deadline_at))
+    limit_at = min(float("inf") if at is None else at for at in (own_at, call.deadline_at))
     attempt = _Attempt(call)
     context = contextvars.copy_context()
+    for variable in _OF_CALLS:
+        context.run(variable.set, current(variable))  # for a thread that outlives the call they still hold
     call.has_started = True
     threading.Thread(target=context.run, args=(attempt.run,), name="spoolproof.attempt", daemon=True).start()
     try:
-        is_done = attempt.done.wait(max(0.0, ends_at - call.now))
+        is_done = attempt.done.wait(max(0.0, limit_at - call.now))
     except BaseException:  # Ctrl-C in the waiting thread
         attempt.abandon()
         raise

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from spoolproof.policies import Bulkhead, Deadline, DeadlineExceeded, Kind, Policy, Registry, Retry, deadline, report
+from spoolproof.policies import (
+    Bulkhead,
+    Deadline,
+    DeadlineExceeded,
+    Kind,
+    Policy,
+    Registry,
+    Retry,
+    Timeout,
+    deadline,
+    idempotency_key,
+    report,
+    within_delivery,
+)
+from spoolproof.policies.call import current
+from spoolproof.policies.retry import is_delivery, is_repeating
 from spoolproof.policies.verdict import SUCCESS
 from spoolproof.testing.clock import ManualClock
 
@@ -126,3 +142,124 @@ async def test_q30_wherever_a_thread_stands_still_nothing_begins_after_the_deadl
 
     assert 0 == slots.running
     assert [] == [at for at in begun if at >= 5 + (10 if reading == 1 else 0)]
+
+
+# --- what outlives a call ------------------------------------------------------------------------------------------
+
+
+class Within:
+    """What code sees of the calls around it."""
+
+    def __init__(self) -> None:
+        self.left = deadline.remaining()
+        self.key = idempotency_key()
+        self.is_again = bool(current(is_repeating))
+        self.is_delivery = bool(current(is_delivery))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is around it."""
+        return (None, None, False, False) == (self.left, self.key, self.is_again, self.is_delivery)
+
+
+class Background:
+    """Starts a task at its second run, as a client does that keeps a token fresh. It looks now, and when it may."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.seen: list[Within] = []
+        self.may_look = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self.runs += 1
+        if self.runs == 1:
+            raise ConnectionRefusedError
+        self.task = asyncio.create_task(self._look())
+        await settle()
+
+    async def _look(self) -> None:
+        self.seen.append(Within())
+        await self.may_look.wait()
+        self.seen.append(Within())
+        inner = Policy("inner", Retry(3, delay_seconds=0), idempotent=True, registry=Registry({}))
+
+        async def down() -> None:
+            raise ConnectionRefusedError
+
+        self.attempts = (await inner.result(down)).attempts
+
+
+async def _by_call(policy: Policy, work: Background) -> None:
+    await policy.using(idempotency_key="k").call(work.start)
+
+
+async def _by_decorator(policy: Policy, work: Background) -> None:
+    await policy.using(idempotency_key="k")(work.start)()
+
+
+async def _by_attempts(policy: Policy, work: Background) -> None:
+    async for attempt in policy.using(idempotency_key="k").attempts():
+        async with attempt:
+            await work.start()
+
+
+async def _by_delivery(policy: Policy, work: Background) -> None:
+    work.runs = 1
+    with deadline.received({deadline.HEADER: "5000"}), within_delivery(is_again=True):
+        await policy.using(idempotency_key="k").call(work.start)
+
+
+@pytest.mark.parametrize("run", [_by_call, _by_decorator, _by_attempts, _by_delivery])
+async def test_a_task_that_was_started_in_a_call_is_free_once_the_call_is_over(
+    make: Make, clock: ManualClock, run: Callable[[Policy, Background], Awaitable[None]]
+) -> None:
+    """It has a copy of the context for life: a refresher would have no time and no retries from then on."""
+    policy = make(Deadline(30), Retry(3, delay_seconds=0), idempotent=True)
+    work = Background()
+
+    await run(policy, work)
+    work.may_look.set()
+    assert work.task is not None
+    await work.task
+
+    inside, outside = work.seen
+    assert (True, "k", True) == (inside.left is not None, inside.key, inside.is_again)
+    assert outside.is_free
+    assert 3 == work.attempts
+    assert Within().is_free
+
+
+async def test_a_task_started_in_a_call_to_which_nothing_happened_is_free_too(make: Make, clock: ManualClock) -> None:
+    """The written-out way sets the deadline by itself."""
+    policy = make(Deadline(30))
+    work = Background()
+    work.runs = 1
+
+    await policy.call(work.start)
+    work.may_look.set()
+    assert work.task is not None
+    await work.task
+
+    assert [False, True] == [seen.is_free for seen in work.seen]
+    assert policy._run_call is not None
+
+
+def test_a_thread_that_is_left_to_itself_keeps_the_limits_of_its_call() -> None:
+    """It is the call's own function that still runs: it should find no time, and the same key."""
+    policy = Policy("psp", Deadline(0.05), Timeout(0.02), registry=Registry({}))
+    seen: list[Within] = []
+    may_look = threading.Event()
+    done = threading.Event()
+
+    def slow() -> None:
+        may_look.wait(10)
+        seen.append(Within())
+        done.set()
+
+    with pytest.raises(TimeoutError):
+        policy.using(idempotency_key="k").call_sync(slow)
+    may_look.set()
+
+    assert done.wait(10)
+    assert (True, "k") == (seen[0].left is not None, seen[0].key)
