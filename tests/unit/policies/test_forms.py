@@ -541,6 +541,7 @@ async def test_a_decorated_function_off_the_express_way_has_its_callers_deadline
 
     with deadline.received({"Spoolproof-Deadline-Ms": "3000"}):
         call = asyncio.ensure_future(hang())
+        await settle()
     await clock.advance(3)
 
     chaotic = isinstance(parts[0], Chaos)
