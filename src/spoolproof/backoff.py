@@ -5,6 +5,7 @@ This file, `clock` and `ids` are the only doors to chance and time.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +19,15 @@ class RandomSource(Protocol):
         """Return a number between a and b."""
 
 
+_system = random.Random()
+if hasattr(os, "register_at_fork"):
+    # a policy made before a fork would draw the same back-off in every worker, and all would come back together
+    os.register_at_fork(after_in_child=_system.seed)
+
+
 def system_random() -> RandomSource:
-    """Return a random source seeded by the operating system."""
-    return random.Random()
+    """Return the random source of this process, seeded by the operating system; anew after a fork."""
+    return _system
 
 
 def seeded_random(seed: int) -> RandomSource:

@@ -12,11 +12,24 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID, uuid5
+from weakref import WeakSet
 
 from spoolproof.clock import Clock
 
 _COUNTER_MAX = 0xFFF
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  #: 10 in the two highest bits, the others random
+
+
+_made: WeakSet[Ids] = WeakSet()
+
+
+def _forget_what_is_drawn() -> None:
+    for ids in _made:  # it is the parent's: every worker would make the same ids
+        ids._pool = ""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_what_is_drawn)
 
 
 class Ids:
@@ -30,6 +43,7 @@ class Ids:
         self._prefix = ""
         self._pool = ""
         self._used = 0
+        _made.add(self)
 
     def uuid7(self) -> UUID:
         """Return a new UUID that is greater than every one returned before."""

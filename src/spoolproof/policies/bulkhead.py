@@ -134,7 +134,7 @@ class Slots(Line):
             self._learn(self._adaptive, call, verdict, now)
         with self.lock:
             if self._open_below:
-                self.running -= 1
+                self._free()
                 return
         self._give_back(self._free, now)
 
@@ -163,7 +163,8 @@ class Slots(Line):
         return True
 
     def _free(self) -> None:
-        self.running -= 1
+        if self.running:  # 0 in a child that was forked inside the call
+            self.running -= 1
 
     def _undo(self, waiter: Waiter) -> None:
         self.running -= 1

@@ -108,7 +108,7 @@ if slots.queued:
     release_slots()
     give_back()
 else:
-    slots.running -= 1
+    slots.running -= slots.running > 0
     release_slots()"""
 _TAKE_TOKEN = """\
 {permit} = take_token(now)

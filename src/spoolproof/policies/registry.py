@@ -20,6 +20,7 @@ from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import config, events
 from spoolproof.policies.definition import Definition
 from spoolproof.policies.facts import facts_of, read_fact, take_over
+from spoolproof.policies.forked import registries
 from spoolproof.policies.retry import Drain
 from spoolproof.policies.snapshots import tell_ignored
 
@@ -42,6 +43,7 @@ class Registry:
         self._source_faults: list[str] = []
         self._faults: dict[str, list[str]] = {}
         self.drain_switch = Drain()
+        registries.add(self)
 
     # --- register ----------------------------------------------------------------------------------------------------
 
