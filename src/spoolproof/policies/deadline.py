@@ -25,7 +25,8 @@ ends_at: ContextVar[float | Held[float] | None] = ContextVar("spoolproof.deadlin
 class Deadline(Part):
     """Bounds the whole call, waits and back-off included, to `deadline_seconds` (default 30, 0.001 to 3,600).
 
-    A deadline that already applies and ends earlier stays. Expiry raises DeadlineExceeded.
+    A deadline that already applies and ends earlier stays. Expiry raises DeadlineExceeded. A sync function is not cut
+    off by it: nothing starts after it, and `deadline.remaining()` tells what is left; a Timeout cuts it off.
     """
 
     kind: ClassVar[str] = "deadline"

@@ -171,7 +171,7 @@ class Attempt(Segment):
     def __init__(
         self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, threads_abandoned_max: int
     ) -> None:
-        """threads_abandoned_max: sync attempts with a time limit run in threads of their own, of which so many may
+        """threads_abandoned_max: sync attempts with a Timeout run in threads of their own, of which so many may
         hang; 0 runs them here."""
         super().__init__(guards, None, judge=judge, timeout_seconds=timeout_seconds)
         self._threads_abandoned_max = threads_abandoned_max
@@ -212,14 +212,15 @@ class Attempt(Segment):
         return self.succeed(call, permits, result, verdict)
 
     def run_sync(self, call: Call) -> Any:
-        """Make one attempt on this thread, or in one of its own if it has a time limit."""
+        """Make one attempt on this thread, or in one of its own if it has a Timeout. A deadline alone moves nothing:
+        whatever is bound to this thread (a transaction, a connection) would be out of reach."""
         self.open(call)
         permits: list[object] = []
         try:
             self.admit_blocking(call, permits)
             call.attempt_started_at = call.now
             threads_max = self._threads_abandoned_max
-            if threads_max and (self.timeout_seconds is not None or call.deadline_at is not None):
+            if threads_max and self.timeout_seconds is not None:
                 result = run_in_thread(call, self.timeout_seconds, threads_max)
             else:
                 result = self._run_here(call)

@@ -43,9 +43,9 @@ class Policy(Caller, Runner):
 
     name: matches `[a-z0-9][a-z0-9._-]{0,62}`. classify: what errors and results mean. idempotent: whether a call may be
     made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row
-    of the presets. sync: `thread` runs sync attempts that have a time limit in a thread of their own; `cooperative`
-    runs them here and only publishes `deadline.remaining()`. lint_ignore: warnings not to log. registry: the process's
-    unless given. Raises PolicyConfigError with every fault."""
+    of the presets. sync: `thread` runs sync attempts that have a Timeout in a thread of their own; `cooperative` runs
+    them here and only publishes `deadline.remaining()`, as for a Deadline alone. lint_ignore: warnings not to log.
+    registry: the process's unless given. Raises PolicyConfigError with every fault."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Runs sync attempts that have a time limit in threads of their own.
+"""Runs sync attempts that have a Timeout in threads of their own.
 
 A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum further attempts
 are refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are daemons: one

@@ -144,6 +144,44 @@ async def test_q30_wherever_a_thread_stands_still_nothing_begins_after_the_deadl
     assert [] == [at for at in begun if at >= 5 + (10 if reading == 1 else 0)]
 
 
+# --- sync functions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [[Bulkhead(1)], [Deadline(30)], [Deadline(30), Retry(2)]], ids=str)
+def test_a_deadline_alone_leaves_a_sync_function_in_its_thread(make: Make, parts: list[Any]) -> None:
+    """A transaction, a connection or whatever else is bound to the thread would be out of its reach."""
+    policy = make(*parts)
+    bound = threading.local()
+    bound.transaction = "mine"
+
+    def use() -> tuple[str, float | None]:
+        return bound.transaction, deadline.remaining()
+
+    with deadline.received({deadline.HEADER: "5000"}):
+        assert ("mine", 5.0) == policy.call_sync(use)
+
+
+def test_a_sync_function_is_neither_begun_nor_tried_again_after_its_deadline(make: Make, clock: ManualClock) -> None:
+    """Nothing can cut it off; what it returns late is kept, because it is known."""
+    policy = make(Deadline(5), Retry(3, delay_seconds=0), idempotent=True)
+    runs: list[float | None] = []
+
+    def slow(error: Exception | None) -> str:
+        runs.append(deadline.remaining())
+        clock.sleep_blocking(6)
+        if error is not None:
+            raise error
+        return "late"
+
+    late = policy.result_sync(slow, None)
+    failed = policy.result_sync(slow, ConnectionRefusedError())
+    with deadline.received({deadline.HEADER: "0"}):
+        refused = policy.result_sync(slow, None)
+
+    assert ("late", ConnectionRefusedError) == (late.value, type(failed.error))
+    assert (DeadlineExceeded, [5.0, 5.0]) == (type(refused.error), runs)
+
+
 # --- what outlives a call ------------------------------------------------------------------------------------------
 
 

@@ -649,6 +649,7 @@ async def test_an_attempt_cut_off_at_its_own_limit_is_told(
     calls = [asyncio.ensure_future(hang())]
     with deadline.received({"Spoolproof-Deadline-Ms": "4000"}):
         calls.append(asyncio.ensure_future(hang()))
+        await settle()
     await clock.advance(5)
 
     assert [AttemptTimeout, DeadlineExceeded] == [type(call.exception()) for call in calls]
