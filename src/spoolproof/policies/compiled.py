@@ -16,6 +16,7 @@ from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.pipeline import Attempt, Judge, Segment
 from spoolproof.policies.retry import Drain, Retry, RetryNode, RetrySettings
+from spoolproof.policies.threads import Abandoned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Shared:
     drain: Drain
     random: RandomSource
     retry: RetrySettings | None
-    threads_abandoned_max: int
+    abandoned: Abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Mem
     limit = min([*around, *within], default=None)
     return Pipeline(
         root,
-        Attempt(all_guards, judge=judge, timeout_seconds=limit, threads_abandoned_max=0),
+        Attempt(all_guards, judge=judge, timeout_seconds=limit, abandoned=None),
         min(within, default=None),
         min(around, default=None),
         retry,
@@ -119,10 +120,8 @@ class _Builder:
         guards, timeout_seconds = tuple(self._guards), self._timeout_seconds
         segment: Segment
         if self._inner is None:
-            threads_max = self._shared.threads_abandoned_max
-            segment = Attempt(
-                guards, judge=self._judge, timeout_seconds=timeout_seconds, threads_abandoned_max=threads_max
-            )
+            abandoned = self._shared.abandoned
+            segment = Attempt(guards, judge=self._judge, timeout_seconds=timeout_seconds, abandoned=abandoned)
         else:
             segment = Segment(guards, self._inner, judge=self._judge, timeout_seconds=timeout_seconds)
         self._inner, self._guards, self._timeout_seconds = segment, [], None

@@ -25,6 +25,7 @@ from spoolproof.policies.part import Part, alike
 from spoolproof.policies.pipeline import Judge
 from spoolproof.policies.ranges import name_faults
 from spoolproof.policies.retry import Retry, RetrySettings
+from spoolproof.policies.threads import Abandoned
 
 if TYPE_CHECKING:
     from spoolproof.policies.policy import Policy
@@ -80,6 +81,7 @@ class Definition:
         self.is_gating = False
         self._lock = threading.RLock()
         self._budget = Budget()
+        self._abandoned = Abandoned()
         self._own: Machines | None = None
         self._children: OrderedDict[str, Policy] = OrderedDict()
         self._used_at: dict[str, float] = {}
@@ -110,6 +112,7 @@ class Definition:
         self.findings = self._findings(resolved)
         budget_settings = {name: values[name] for name in ("budget_ratio", "budget_per_second_min")}
         self._budget.configure(**budget_settings)
+        self._abandoned.maximum = values["threads_abandoned_max"] if self.sync == "thread" else 0
         self.shared = Shared(
             parts=self.parts,
             values=values,
@@ -117,7 +120,7 @@ class Definition:
             drain=self.registry.drain_switch,
             random=self.random,
             retry=_retry_settings(self.parts, values),
-            threads_abandoned_max=values["threads_abandoned_max"] if self.sync == "thread" else 0,
+            abandoned=self._abandoned,
         )
         with self._lock:
             machines = [child.machines for child in self._alive.values()]

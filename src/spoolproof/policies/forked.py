@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from spoolproof.policies import events, threads
+from spoolproof.policies import events
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.rate_limit import Tokens
 
@@ -30,8 +30,6 @@ registries: WeakSet[Registry] = WeakSet()  #: every one of this process
 def in_child() -> None:
     """Begin in the child."""
     _free(events._lock)
-    _free(threads._lock)
-    threads._abandoned = 0
     for registry in registries:
         _free(registry._lock)
         _drain(registry.drain_switch)
@@ -58,6 +56,8 @@ def _drain(drain: Drain) -> None:
 def _definition(definition: Definition) -> None:
     _free(definition._lock)
     _free(definition._budget._lock)
+    _free(definition._abandoned.lock)
+    definition._abandoned.count = 0
     children = [*definition._alive.values(), definition._overflow]
     for machines in [definition._own, *(child.machines for child in children if child is not None)]:
         if machines is not None:

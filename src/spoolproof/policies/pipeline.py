@@ -21,7 +21,7 @@ from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.report import add_note
 from spoolproof.policies.retry import refuse_event_loop
-from spoolproof.policies.threads import run_in_thread
+from spoolproof.policies.threads import Abandoned, run_in_thread
 from spoolproof.policies.timeout import await_it, close_it, finish, is_awaitable, run_limited
 from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
 
@@ -166,15 +166,15 @@ class Segment:
 class Attempt(Segment):
     """The innermost segment: each run is an attempt, judged once, by which every part around it goes."""
 
-    __slots__ = ("_threads_abandoned_max",)
+    __slots__ = ("_abandoned",)
 
     def __init__(
-        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, threads_abandoned_max: int
+        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, abandoned: Abandoned | None
     ) -> None:
-        """threads_abandoned_max: sync attempts with a Timeout run in threads of their own, of which so many may
-        hang; 0 runs them here."""
+        """abandoned: sync attempts with a Timeout run in threads of their own, and this counts those that hang; None
+        runs them here."""
         super().__init__(guards, None, judge=judge, timeout_seconds=timeout_seconds)
-        self._threads_abandoned_max = threads_abandoned_max
+        self._abandoned = abandoned
 
     async def run(self, call: Call) -> Any:
         """Make one attempt."""
@@ -219,9 +219,9 @@ class Attempt(Segment):
         try:
             self.admit_blocking(call, permits)
             call.attempt_started_at = call.now
-            threads_max = self._threads_abandoned_max
-            if threads_max and self.timeout_seconds is not None:
-                result = run_in_thread(call, self.timeout_seconds, threads_max)
+            abandoned = self._abandoned
+            if abandoned is not None and abandoned.maximum and self.timeout_seconds is not None:
+                result = run_in_thread(call, self.timeout_seconds, abandoned)
             else:
                 result = self._run_here(call)
             if is_awaitable(result, call.function):

@@ -1,9 +1,9 @@
 """Runs sync attempts that have a Timeout in threads of their own.
 
-A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum further attempts
-are refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are daemons: one
-that hangs for ever does not keep the interpreter from ending. One thread an attempt, because a thread costs some 50 µs
-and whoever needs a time limit waits for something slower than that."""
+A thread cannot be ended from outside. At the limit it is left to itself and counted; at the maximum of its policy
+further attempts are refused unstarted, because each abandoned thread keeps its stack and whatever it hangs on. They are
+daemons: one that hangs for ever does not keep the interpreter from ending. One thread an attempt, because a thread
+costs some 50 µs and whoever needs a time limit waits for something slower than that."""
 
 from __future__ import annotations
 
@@ -19,57 +19,60 @@ from spoolproof.policies.timeout import expired
 
 _OF_CALLS: tuple[contextvars.ContextVar[Any], ...] = (ends_at, is_repeating, is_delivery, _idempotency_key)
 
-_lock = threading.RLock()
-_abandoned = 0
+
+class Abandoned:
+    """How many threads of one policy, all its keys together, hang in attempts that were given up on. Not of a process:
+    one dependency that hangs refuses the calls of no other. maximum: 0 runs attempts on the caller's thread."""
+
+    __slots__ = ("count", "lock", "maximum")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.count = 0
+        self.maximum = 0
 
 
 class _Attempt:
     """One attempt in a thread: it ends, or is abandoned, whichever is first."""
 
-    __slots__ = ("call", "done", "error", "is_abandoned", "value")
+    __slots__ = ("abandoned", "call", "done", "error", "is_abandoned", "value")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, abandoned: Abandoned) -> None:
         self.call = call
+        self.abandoned = abandoned
         self.done = threading.Event()
         self.is_abandoned = False
         self.value: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        global _abandoned
         try:
             self.value = self.call.function(*self.call.args, **self.call.kwargs)
         except BaseException as error:  # whatever it is, it belongs to the caller
             self.error = error
-        with _lock:
+        with self.abandoned.lock:
             self.done.set()
-            if self.is_abandoned:
-                _abandoned -= 1
+            if self.is_abandoned and self.abandoned.count:  # 0 in a child that was forked here
+                self.abandoned.count -= 1
 
     def abandon(self) -> bool:
         """Leave the thread to itself; False if it has ended meanwhile."""
-        global _abandoned
-        with _lock:
+        with self.abandoned.lock:
             if self.done.is_set():
                 return False
             self.is_abandoned = True
-            _abandoned += 1
+            self.abandoned.count += 1
             return True
 
 
-def abandoned() -> int:
-    """Return how many threads hang in attempts that were given up on."""
-    return _abandoned
-
-
-def run_in_thread(call: Call, timeout_seconds: float | None, abandoned_max: int) -> Any:
+def run_in_thread(call: Call, timeout_seconds: float | None, abandoned: Abandoned) -> Any:
     """Return what the function returns, run in a thread with a copy of this context. Raises what it raises,
     AttemptTimeout, DeadlineExceeded, or ThreadsExhausted when too many threads hang."""
-    if _abandoned >= abandoned_max:
-        raise ThreadsExhausted(policy=call.name, abandoned=_abandoned)
+    if abandoned.count >= abandoned.maximum:
+        raise ThreadsExhausted(policy=call.name, abandoned=abandoned.count)
     own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
     limit_at = min(float("inf") if at is None else at for at in (own_at, call.deadline_at))
-    attempt = _Attempt(call)
+    attempt = _Attempt(call, abandoned)
     context = contextvars.copy_context()
     for variable in _OF_CALLS:
         context.run(variable.set, current(variable))  # for a thread that outlives the call they still hold

@@ -455,29 +455,40 @@ def test_q29_the_context_is_visible_in_the_thread_of_a_sync_attempt() -> None:
 
 def test_q29_abandoned_threads_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each keeps its stack and whatever it hangs on."""
-    policy = Policy("q29b", Timeout(0.001), registry=Registry(environ={}))
+    registry = Registry(environ={})
+    policy, other = (Policy(name, Timeout(0.001), registry=registry) for name in ("q29b", "other"))
     release = threading.Event()
 
     for _ in range(64):
         with pytest.raises(AttemptTimeout):
             policy.call_sync(release.wait, 30)
-    with pytest.raises(ThreadsExhausted):
-        policy.call_sync(release.wait, 30)
+    for one in (policy, policy.for_key("eu")):
+        with pytest.raises(ThreadsExhausted):
+            one.call_sync(release.wait, 30)
+    with pytest.raises(AttemptTimeout):
+        other.call_sync(release.wait, 30)  # one dependency that hangs refuses no other
     release.set()
-    ended = time.monotonic() + 5
-    while threads.abandoned() and time.monotonic() < ended:
-        time.sleep(0.001)
 
-    assert 0 == threads.abandoned()
+    assert _falls_to_zero(policy)
+    assert _falls_to_zero(other)
+
+
+def _falls_to_zero(policy: Policy) -> bool:
+    """Whether its abandoned threads end."""
+    ended = time.monotonic() + 30
+    while policy._definition._abandoned.count and time.monotonic() < ended:
+        time.sleep(0.001)
+    return policy._definition._abandoned.count == 0
 
 
 def test_q29_an_attempt_that_ends_just_at_its_limit_is_not_given_up(make: Make) -> None:
     """Its value is kept, and its thread is not counted: nobody would ever count it off."""
-    attempt = threads._Attempt(make(Timeout(5)).new_call(str, (5,), {}))
+    abandoned = threads.Abandoned()
+    attempt = threads._Attempt(make(Timeout(5)).new_call(str, (5,), {}), abandoned)
 
     attempt.run()
 
-    assert (False, "5", 0) == (attempt.abandon(), attempt.value, threads.abandoned())
+    assert (False, "5", 0) == (attempt.abandon(), attempt.value, abandoned.count)
 
 
 def test_q29_ctrl_c_leaves_the_thread_to_itself_and_gives_the_slot_back() -> None:
@@ -492,13 +503,11 @@ def test_q29_ctrl_c_leaves_the_thread_to_itself_and_gives_the_slot_back() -> Non
 
     with pytest.raises(KeyboardInterrupt):
         policy.call_sync(interrupted)
-    left = threads.abandoned(), policy.machines.slots.running
+    left = policy._definition._abandoned.count, policy.machines.slots.running
     release.set()
-    ended = time.monotonic() + 5
-    while threads.abandoned() and time.monotonic() < ended:
-        time.sleep(0.001)
 
-    assert ((1, 0), 0) == (left, threads.abandoned())
+    assert (1, 0) == left
+    assert _falls_to_zero(policy)
 
 
 def _waits_for_its_thread(ident: int) -> bool:
