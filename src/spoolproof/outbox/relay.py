@@ -33,7 +33,7 @@ from spoolproof.folding import FoldedLog
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
-from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
+from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of, returned_line
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
@@ -282,7 +282,7 @@ class Relay(Loop):
                 # others behind it wait for it; should it go by other means than its promotion, nobody calls them
                 self._progress.revisit(self._clock.monotonic() + seconds, row.ref)
                 failpoint("relay.after_defer")
-                logger.warning("relay.returned id=%s attempt=%d error=%s", outgoing.message.id, row.attempts + 1, error)
+                self._folded.warning(("returned", destination, type_name), *returned_line(row, error))
             case GiveUp(reason, error) if fence is not None:
                 failpoint("relay.before_give_up")
                 consumer = await consumer_of(row, self._store.dead_letters)

@@ -180,6 +180,26 @@ async def test_a_message_nobody_wants_becomes_a_dead_letter_after_bounded_attemp
     assert [2] == numbers(rig.arrived)
 
 
+async def test_the_first_return_says_what_to_do_and_a_thousand_more_say_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six minutes later it is a dead letter, and whoever declared the event has long looked elsewhere."""
+    monkeypatch.setattr("spoolproof.limits.UNROUTABLE_DELAYS_SECONDS", (0.01, 0.01))
+    for number in range(5):
+        await rig.publish(number, type="nobody")
+    await rig.publish(5, type="nobody.else")
+
+    await rig.until_empty()
+
+    lines = [message for message in caplog.messages if message.startswith("relay.returned")]
+    assert ["relay.returned type=nobody", "relay.returned type=nobody.else"] == [
+        line.partition(" destination")[0] for line in sorted(lines)
+    ]
+    assert "no queue is bound for this type" in lines[0]
+    assert "attempt 1 of 3" in lines[0]
+    assert "may_be_unrouted=True" in lines[0]
+
+
 async def test_a_message_that_may_be_unrouted_counts_as_delivered(rig: Rig) -> None:
     """An event nobody subscribes to yet must not fill the dead letters."""
     await rig.publish(1, type="nobody", unrouted=True)
