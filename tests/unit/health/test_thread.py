@@ -252,10 +252,12 @@ async def test_a_snapshot_that_cannot_be_made_does_not_end_the_asking() -> None:
             raise failures.pop()
         return first or snapshot(is_draining=True)
 
-    async with serving(take) as thread:
-        answers = [(await asyncio.to_thread(get, thread.port, "/ready"))[0] for _ in range(2)]
+    async with serving(take) as thread, asyncio.timeout(20):
+        # the thread asks by itself too: which of the questions meets the error is not known
+        while (await asyncio.to_thread(get, thread.port, "/ready"))[0] != 503 or failures:
+            await asyncio.sleep(0.01)
 
-    assert [200, 503] == answers
+    assert not failures
 
 
 @contextmanager
