@@ -10,6 +10,7 @@ descriptor that nobody names, and none closes a number that is somebody else's b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Protocol
@@ -33,9 +34,17 @@ def let_go_in_child(thing: Inherited) -> None:
         _registered.add(thing)
 
 
+def cut(descriptor: int) -> None:
+    """Let go of a file that some object names and will close: the number stays taken, and stands for nothing."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, descriptor, inheritable=False)
+    os.close(null)
+
+
 def _after_in_child() -> None:
     for thing in list(_registered):
-        thing.let_go()
+        with contextlib.suppress(Exception):  # nobody is there to be told, and the others must go, too
+            thing.let_go()
     _registered.clear()
     guard.release()
 

@@ -14,6 +14,7 @@ a request that can hold the end up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -29,6 +30,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
 from spoolproof.folding import FoldedLog
+from spoolproof.forks import guard, let_go_in_child
 from spoolproof.health.body import Answer
 from spoolproof.health.endpoint import Request, Response, encode, respond
 from spoolproof.health.snapshot import Snapshot
@@ -171,7 +173,15 @@ class _Server(HTTPServer):
         self._requests: dict[threading.Thread, tuple[socket.socket, float]] = {}
         self._log = FoldedLog(logger, clock)
         self._spare: int | None = None
-        super().__init__((host, port), _Handler)
+        with guard:
+            super().__init__((host, port), _Handler)
+            let_go_in_child(self)
+
+    def let_go(self) -> None:
+        """In a child: the port must be free for the next process when this one ends."""
+        for one in (self.socket, *(request for request, _ in self._requests.values())):
+            with contextlib.suppress(OSError):
+                one.close()
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's asks DNS for our name, which may take minutes

@@ -30,6 +30,7 @@ import asyncpg
 
 from spoolproof import limits
 from spoolproof.errors import StoreUnavailable
+from spoolproof.forks import cut, let_go_in_child
 from spoolproof.stores.postgres.faults import is_own_trouble, is_table_missing, outbox_missing, unavailable
 from spoolproof.stores.savepoints import sets_savepoint
 
@@ -60,6 +61,13 @@ class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # no types
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.before_savepoint = None
+        let_go_in_child(self)
+
+    def let_go(self) -> None:
+        """In a child: the server must see this session end with its process, and free what it has locked."""
+        found = None if self._transport is None else self._transport.get_extra_info("socket")
+        if found is not None and found.fileno() >= 0:
+            cut(found.fileno())
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
         if self.before_savepoint is not None and sets_savepoint(query):
