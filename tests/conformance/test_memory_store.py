@@ -22,6 +22,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    ValuesConformance,
     WakeUpConformance,
 )
 
@@ -83,6 +84,10 @@ class TestServices(_Memory, ServicesConformance):
 
 
 class TestState(_Memory, StateConformance):
+    pass
+
+
+class TestValues(_Memory, ValuesConformance):
     pass
 
 

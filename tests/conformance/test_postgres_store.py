@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    ValuesConformance,
     WakeUpConformance,
 )
 from spoolproof.testing.stores import postgres_store
@@ -81,6 +82,10 @@ class TestServices(OnPostgres, ServicesConformance):
 
 
 class TestState(OnPostgres, StateConformance):
+    pass
+
+
+class TestValues(OnPostgres, ValuesConformance):
     pass
 
 

@@ -23,6 +23,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    ValuesConformance,
     WakeUpConformance,
 )
 
@@ -93,6 +94,10 @@ class TestServices(OnSqlite, ServicesConformance):
 
 
 class TestState(OnSqlite, StateConformance):
+    pass
+
+
+class TestValues(OnSqlite, ValuesConformance):
     pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -154,6 +155,15 @@ async def a_connection_of_an_asyncpg_pool(engine: AsyncEngine, url: str, order: 
         yield connection
 
 
+@asynccontextmanager
+async def an_asyncpg_connection_with_a_codec(engine: AsyncEngine, url: str, order: str) -> AsyncIterator[object]:
+    async with an_asyncpg_connection(engine, url, order) as connection:
+        assert isinstance(connection, asyncpg.Connection)
+        for kind in ("json", "jsonb"):  # the recipe of asyncpg's documentation
+            await connection.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        yield connection
+
+
 TAKEN = [
     an_async_session,
     a_session_begun_by_its_first_statement,
@@ -161,6 +171,7 @@ TAKEN = [
     a_scoped_session,
     an_async_connection,
     an_asyncpg_connection,
+    an_asyncpg_connection_with_a_codec,
     a_connection_of_an_asyncpg_pool,
 ]
 

@@ -57,6 +57,7 @@ def connect(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # a runner decides where its connection is used, one thread at a time
         cached_statements=256,
+        detect_types=sqlite3.PARSE_DECLTYPES,  # for users' tables; ours have types without converters
     )
     try:
         _set(connection, "journal_mode", "WAL", "wal")

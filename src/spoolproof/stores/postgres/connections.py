@@ -21,6 +21,7 @@ Must never happen: a connection lent again while its last statement may still ru
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -33,6 +34,7 @@ from spoolproof.errors import StoreUnavailable
 from spoolproof.forks import cut, let_go_in_child
 from spoolproof.stores.postgres.faults import is_own_trouble, is_table_missing, outbox_missing, unavailable
 from spoolproof.stores.savepoints import sets_savepoint
+from spoolproof.stores.values import json_text
 
 Connection = Any  #: asyncpg.Connection; asyncpg ships no types
 BeforeSavepoint = Callable[[], Awaitable[None]]
@@ -99,12 +101,21 @@ class Pool:
     """Connections for one purpose, opened as needed and kept."""
 
     def __init__(
-        self, url: str, name: str, *, size_max: int, is_pooled: bool = False, settings: Mapping[str, str] | None = None
+        self,
+        url: str,
+        name: str,
+        *,
+        size_max: int,
+        is_pooled: bool = False,
+        reads_json: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """is_pooled: behind a pooler in transaction mode. reads_json: JSON columns are Python values, not text."""
         self._url = url
         self.name = name
         self._size_max = size_max
         self._is_pooled = is_pooled
+        self._reads_json = reads_json
         self._settings = {**_SETTINGS, **(settings or {})}
         self._set_local = "; ".join(f"set local {key} = '{value}'" for key, value in self._settings.items())
         self._idle: list[Connection] = []
@@ -202,7 +213,7 @@ class Pool:
                     return connection
                 self._open.discard(connection)
                 connection.terminate()
-            connection = await connect(self._url, self.name, self._settings, is_pooled=self._is_pooled)
+            connection = await self._connect()
             if not self._is_open:
                 connection.terminate()
                 raise StoreUnavailable(f"{self.name}: the store was stopped")
@@ -211,6 +222,23 @@ class Pool:
         except BaseException:
             self._slots.release()
             raise
+
+    async def _connect(self) -> Connection:
+        connection = await connect(self._url, self.name, self._settings, is_pooled=self._is_pooled)
+        if self._reads_json:
+            try:
+                with self.answers(connection):
+                    async with asyncio.timeout(limits.POSTGRES_CONNECT_SECONDS):
+                        # in a transaction, since a pooler may change the server between two others
+                        async with connection.transaction():
+                            for kind in ("json", "jsonb"):
+                                await connection.set_type_codec(
+                                    kind, schema="pg_catalog", encoder=json_text, decoder=json.loads
+                                )
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def _give_back(self, connection: Connection) -> None:
         self._slots.release()

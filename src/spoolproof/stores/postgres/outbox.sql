@@ -1,13 +1,14 @@
 -- name: append_one
--- Guarantees: the row exists if and only if the transaction around it commits.
+-- Guarantees: the row exists if and only if the transaction around it commits. Headers are passed as text: on a
+-- connection of the user's, jsonb may have a codec of theirs.
 insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-values ($1, $2, $3, $4, $5, $6, $7, $8);
+values ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8);
 
 -- name: append_many
 -- Guarantees: as append_one, for all rows or none; ids rise in the order of the arrays.
 insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-select r.shard, r.message_id, r.destination, r.type, r.routing_key, r.ordering_key, r.headers, r.body
-from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::bytea[])
+select r.shard, r.message_id, r.destination, r.type, r.routing_key, r.ordering_key, r.headers::jsonb, r.body
+from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
   with ordinality r(shard, message_id, destination, type, routing_key, ordering_key, headers, body, position)
 order by r.position;
 

@@ -53,7 +53,7 @@ class PostgresStore:
         self._name = name = redact_url(url)
         self._spawn = spawn
         self._is_pooled = pooled = not listen
-        self._work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX, is_pooled=pooled)
+        self._work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX, is_pooled=pooled, reads_json=True)
         self._relay = Pool(url, name, size_max=1, is_pooled=pooled, settings=RELAY_SETTINGS)
         self._upkeep = Pool(url, name, size_max=limits.POSTGRES_UPKEEP_CONNECTIONS_MAX, is_pooled=pooled)
         self._pools = (self._work, self._relay, self._upkeep)

@@ -14,6 +14,7 @@ from spoolproof.ports.transaction import Row
 from spoolproof.stores.postgres.connections import BeforeSavepoint, Connection, changed_rows
 from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, outbox_missing, unavailable
 from spoolproof.stores.savepoints import savepoint
+from spoolproof.stores.values import NotJson, checked
 
 
 class PostgresTransaction:
@@ -36,7 +37,7 @@ class PostgresTransaction:
     async def execute(self, sql: str, *args: object) -> int:
         self.is_exposed = True
         try:
-            return changed_rows(await self._connection.execute(sql, *args))
+            return changed_rows(await self._connection.execute(sql, *checked(args)))
         except BaseException as error:
             self._failed(error)
             raise
@@ -44,7 +45,7 @@ class PostgresTransaction:
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         self.is_exposed = True
         try:
-            rows: Sequence[Row] = await self._connection.fetch(sql, *args)
+            rows: Sequence[Row] = await self._connection.fetch(sql, *checked(args))
             return rows
         except BaseException as error:
             self._failed(error)
@@ -70,5 +71,7 @@ class PostgresTransaction:
 
     def _failed(self, error: BaseException) -> None:
         self.has_failed = True
+        if isinstance(error.__cause__, NotJson):  # asyncpg's error around that of our codec
+            raise error.__cause__ from error
         if is_away(error, is_closed=self._connection.is_closed()):
             raise unavailable(self._name, error) from error

@@ -24,6 +24,7 @@ from spoolproof.stores.sqlite.retention import SqliteRetention
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.state import SqliteState
 from spoolproof.stores.sqlite.transaction import OwnSqliteTransaction
+from spoolproof.stores.sqlite.values import register
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
 
 
@@ -31,6 +32,7 @@ class SqliteStore:
     """Implements `ports.store.Store`. path: made with its directory if missing; not on a network file system."""
 
     def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
+        register()
         self._path = path
         self._clock = clock
         self._database = database = Database(path, clock=clock, on_reboot=_on_reboot)

@@ -13,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 from spoolproof.ports.transaction import Row
 from spoolproof.sqlite import Transaction
 from spoolproof.stores.savepoints import savepoint, sets_savepoint
+from spoolproof.stores.sqlite.values import stored
+from spoolproof.stores.values import checked
 
 T = TypeVar("T")
 
@@ -94,7 +96,7 @@ class _Raw:
 def _execute(connection: sqlite3.Connection, sql: str, args: Sequence[object]) -> sqlite3.Cursor:
     cursor = connection.cursor()
     cursor.row_factory = None  # a user's own connection may make other rows
-    return cursor.execute(sql, _parameters(sql, args))
+    return cursor.execute(sql, _parameters(sql, [stored(value) for value in checked(args)]))
 
 
 def _parameters(sql: str, args: Sequence[object]) -> Mapping[str, Any] | Sequence[Any]:

@@ -23,6 +23,7 @@ from spoolproof.testing.conformance.retention import RetentionConformance
 from spoolproof.testing.conformance.services import ServicesConformance
 from spoolproof.testing.conformance.state import StateConformance
 from spoolproof.testing.conformance.transaction import TransactionConformance
+from spoolproof.testing.conformance.values import ValuesConformance
 from spoolproof.testing.conformance.wakeup import WakeUpConformance
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ServicesConformance",
     "StateConformance",
     "TransactionConformance",
+    "ValuesConformance",
     "WakeUpConformance",
     "eventually",
     "holds_for",
