@@ -181,6 +181,13 @@ DEFERRED_SECONDS_MAX = 86_400.0
 """An outage this long has an open breaker; deferred again without one, it is the message, and a person decides."""
 CONSUMER_TIMEOUT_ASKED_SECONDS = 10.0
 """How often it is asked whether the broker has shown a shorter one."""
+UNKNOWN_SECONDS_MAX = 900.0
+"""A type or version that no handler here knows waits this long: a rolling deploy, in which two releases of one service
+read one queue, is over by then."""
+UNKNOWN_WAIT_SECONDS_MAX = 60.0
+"""How long it stays away at a time, so that the new release has it within a minute."""
+CRASHES_MAX = 3
+"""A message that ends its process so often is given up; one crash may be anybody's, three are its own."""
 GATE_HOLD_SECONDS_MAX = 300.0
 """A delivery may wait this long for the next probe, or for the store, and never over a third of the broker's own limit
 for a consumer."""

@@ -27,11 +27,14 @@ EVENTS: Final = "events"
 ATTEMPT: Final = "spoolproof-attempt"
 FIRST_FAILED_AT: Final = "spoolproof-first-failed-at"
 FIRST_DEFERRED_AT: Final = "spoolproof-first-deferred-at"
+FIRST_UNKNOWN_AT: Final = "spoolproof-first-unknown-at"
 REPLAY_OF: Final = "spoolproof-replay-of"
 REPLAY_NO: Final = "spoolproof-replay-no"
 HISTORY: Final = "spoolproof-history"
 QUEUE: Final = "spoolproof-queue"
-OWN_HEADERS: Final = frozenset({ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, REPLAY_OF, REPLAY_NO, HISTORY, QUEUE})
+OWN_HEADERS: Final = frozenset(
+    {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, HISTORY, QUEUE}
+)
 """Headers Spoolproof sets on copies and replays; a publisher may not set them."""
 
 JSON_CONTENT_TYPE: Final = "application/json"

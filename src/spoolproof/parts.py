@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
@@ -47,6 +48,7 @@ class Context:
     clock: Clock
     ids: Ids
     random: RandomSource
+    process_id: Callable[[], UUID]  #: this process's, as its peers see it now
     spawn: Spawn
 
     @property
@@ -89,6 +91,7 @@ ENTRIES = (
             clock=of.clock,
             ids=of.ids,
             random=of.random,
+            process_id=of.process_id,
             spawn=of.spawn,
         ),
         settings=(ConsumerSettings,),

@@ -31,7 +31,7 @@ from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
-from spoolproof.lifecycle.membership import Holding, Membership
+from spoolproof.lifecycle.membership import Membership
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.lifecycle.supervisor import Supervisor
@@ -96,9 +96,11 @@ class Runtime:
             clock=clock,
             ids=ids,
             random=random,
+            process_id=lambda: self._membership.process.id,
             spawn=spawn,
         )
         self.parts = make_parts(context, roles)
+        self._membership = self._make_membership()
         self.monitor = Monitor(
             self.store,
             self.broker,
@@ -247,15 +249,15 @@ class Runtime:
             logger.warning("store.reached seconds=%.1f: the start goes on", self._clock.monotonic() - began)
 
     async def _start_loops(self) -> None:
-        holdings = [holding for part in self.parts for holding in part.holdings()]
-        loops: list[Loop] = [self._membership(holdings)]
+        loops: list[Loop] = [self._membership]
         for part in self.parts:
             loops += part.loops()
         self._loops = sorted(loops, key=lambda loop: loop.phase)
         for loop in (self.monitor, *self._loops):
             await self.supervisor.run(loop)
 
-    def _membership(self, holdings: Sequence[Holding]) -> Membership:
+    def _make_membership(self) -> Membership:
+        holdings = [holding for part in self.parts for holding in part.holdings()]
         process = Process(
             id=self._ids.uuid7(),
             service=self.service,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -20,6 +21,7 @@ from spoolproof.message import (
     ATTEMPT,
     FIRST_DEFERRED_AT,
     FIRST_FAILED_AT,
+    FIRST_UNKNOWN_AT,
     HISTORY,
     QUEUE,
     HeaderValue,
@@ -38,22 +40,24 @@ def retry_copy(
     tier_seconds: int,
     failed: int,
     history: str,
-    now_text: str,
-    first_deferred_text: str | None,
+    now: datetime,
+    first_deferred_at: datetime | None,
+    first_unknown_at: datetime | None,
 ) -> Outgoing:
     """Return the copy of a delivery that comes back to its queue, and to no other, after `tier_seconds`.
 
-    failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_text: None if it does not
-    count as deferred.
+    failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_at, first_unknown_at:
+    since when it is deferred, or refused as unknown; None if it is not.
     """
     headers: dict[str, HeaderValue] = {**message.headers, QUEUE: queue}
     if failed:
         headers[ATTEMPT] = failed
         headers[HISTORY] = history
-        headers.setdefault(FIRST_FAILED_AT, now_text)
-    headers.pop(FIRST_DEFERRED_AT, None)
-    if first_deferred_text is not None:
-        headers[FIRST_DEFERRED_AT] = first_deferred_text
+        headers.setdefault(FIRST_FAILED_AT, now.isoformat())
+    for name, since in ((FIRST_DEFERRED_AT, first_deferred_at), (FIRST_UNKNOWN_AT, first_unknown_at)):
+        headers.pop(name, None)
+        if since is not None:
+            headers[name] = since.isoformat()
     return Outgoing(
         message=msgspec.structs.replace(message, headers=headers),
         destination=f"delay:{tier_seconds}",

@@ -100,6 +100,23 @@ def decide(
             return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=True)
 
 
+def is_wait_for_release(reason: str) -> bool:
+    """Whether another release of this service may know what this one does not."""
+    return reason in ("unknown_type", "unknown_version")
+
+
+def decide_refusal(reason: str, detail: str, *, waited_seconds: float) -> SendCopy | GiveUp:
+    """Decide what follows when no handler can take a message.
+
+    waited_seconds: for how long it has been refused like this. Two releases of one service read the same queue during
+    a rolling deploy, and what one does not know the other may: it waits for as long again as it has waited.
+    """
+    if not is_wait_for_release(reason) or waited_seconds >= limits.UNKNOWN_SECONDS_MAX:
+        return GiveUp(reason, detail)
+    wait = min(max(limits.TIERS_SECONDS[1], waited_seconds), limits.UNKNOWN_WAIT_SECONDS_MAX)
+    return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=False)
+
+
 def deferred_since(error: BaseException, before: datetime | None, now: datetime, *, gate: str) -> datetime | None:
     """Return since when a message that is deferred now, because of `error`, counts as deferred; None if it does not.
 

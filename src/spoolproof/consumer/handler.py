@@ -59,6 +59,11 @@ class Handler:
     gates: tuple[GatingPolicy, ...] = ()
 
     @property
+    def name(self) -> str:
+        """Module and function, as people look for it."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
     def wants_transaction(self) -> bool:
         """Whether the handler takes the transaction its inbox row is in."""
         return any(argument is Argument.TRANSACTION for _, argument in self.arguments)

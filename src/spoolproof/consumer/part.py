@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
@@ -41,6 +42,7 @@ class ConsumerPart(Part):
         clock: Clock,
         ids: Ids,
         random: RandomSource,
+        process_id: Callable[[], UUID],
         spawn: Spawn,
     ) -> None:
         self._router = router
@@ -60,6 +62,7 @@ class ConsumerPart(Part):
             ids=ids,
             random=random,
             host=socket.gethostname(),
+            process_id=process_id,
         )
         self.workers = tuple(_worker(queue, execution, broker, router, clock, spawn) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.dead_letters.record import history_of
+from spoolproof.errors import InvariantViolated
 from spoolproof.ids import derived_id
-from spoolproof.message import ATTEMPT, FIRST_DEFERRED_AT, REPLAY_OF, Message, earlier_key, message_key
+from spoolproof.message import (
+    ATTEMPT,
+    FIRST_DEFERRED_AT,
+    FIRST_UNKNOWN_AT,
+    REPLAY_OF,
+    Message,
+    earlier_key,
+    message_key,
+)
 from spoolproof.outbox.publish import Running
 from spoolproof.outbox.transaction import PendingPublishes
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -22,7 +32,8 @@ class Work:
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
     only the recording of that may still be missing. pending: what it published until then. running: the handler's last
-    run. reruns: how often it ran again at once, uncounted, for no outage.
+    run. reruns: how often it ran again at once, uncounted, for no outage. admitted: None until a handler was found that
+    takes it.
     """
 
     delivery: BrokerDelivery
@@ -32,6 +43,8 @@ class Work:
     failed: int
     history: list[Attempt] = field(default_factory=list)
     first_deferred_at: datetime | None = None
+    first_unknown_at: datetime | None = None
+    admitted: Admitted | None = None
     has_run: bool = False
     pending: PendingPublishes = field(default_factory=PendingPublishes)
     running: Running | None = None
@@ -41,6 +54,25 @@ class Work:
     def messages(self) -> int:
         """How many the handler's last run was to add to the outbox."""
         return 0 if self.running is None else self.running.messages
+
+    @property
+    def handler(self) -> Handler:
+        """Who takes it. Only for what was admitted."""
+        if self.admitted is None:
+            raise InvariantViolated(f"{self.described}: nobody has admitted it yet")
+        return self.admitted.handler
+
+    @property
+    def described(self) -> str:
+        """What the message is, for people."""
+        message = self.message
+        return f"type {message.type or 'unknown'}, queue {self.queue}, id {message.id or 'none'}"
+
+    @property
+    def content_key(self) -> str:
+        """A key for a message without an id: equal for equal messages."""
+        digest = hashlib.sha256(self.message.body).hexdigest()
+        return derived_id(self.message.source, self.message.type, digest)
 
     @property
     def is_replay(self) -> bool:
@@ -81,16 +113,17 @@ class Admitted:
         return self.handler.dedupe is Dedupe.INBOX and work.key is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why no handler can take the message."""
+class Refusal(Exception):
+    """No handler can take the message. reason: of its dead letter; detail: for people."""
 
-    reason: str
-    detail: str
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(detail)
 
 
-def work_of(delivery: BrokerDelivery) -> Work:
-    """Return what a delivery says about itself."""
+def work_of(delivery: BrokerDelivery, now: datetime) -> Work:
+    """Return what a delivery says about itself. No header of it can be wrong enough to keep it from its end."""
     message = delivery.message
     attempt = message.headers.get(ATTEMPT, 0)
     return Work(
@@ -100,16 +133,18 @@ def work_of(delivery: BrokerDelivery) -> Work:
         key=message_key(message),
         failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,
         history=list(history_of(message)),
-        first_deferred_at=instant_of(message.headers.get(FIRST_DEFERRED_AT)),
+        first_deferred_at=instant_of(message.headers.get(FIRST_DEFERRED_AT), now),
+        first_unknown_at=instant_of(message.headers.get(FIRST_UNKNOWN_AT), now),
     )
 
 
-def instant_of(value: object) -> datetime | None:
-    """Return a header's instant; None for what is none, also one without a zone."""
+def instant_of(value: object, now: datetime) -> datetime | None:
+    """Return a header's instant, at most `now`: what began in the future would never be over. None for what is none,
+    also one without a zone."""
     if not isinstance(value, str):
         return None
     try:
         instant = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return None if instant.tzinfo is None else instant.astimezone(UTC)
+    return None if instant.tzinfo is None else min(now, instant.astimezone(UTC))

@@ -5,11 +5,14 @@ Never inside another loop's transaction, and a bounded number of rows per turn, 
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
+from spoolproof.ports.state import SUSPECT
 from spoolproof.ports.store import Store
 
 LEADER = "leader"
@@ -39,7 +42,15 @@ class Pruner(Loop):
                 closed_seconds=limits.CLOSED_RETENTION_SECONDS,
                 limit=limits.PRUNE_ROWS_MAX,
             )
+            await self._forget_suspects()
             failpoint("maintenance.after_prune")
             rest_seconds = 1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS
         await self._clock.sleep(rest_seconds)
         return deleted
+
+    async def _forget_suspects(self) -> None:
+        """End the records of runs whose message never came again."""
+        before = self._clock.now() - timedelta(seconds=self._inbox_seconds)
+        for name, record in (await self._store.state.all(SUSPECT)).items():
+            if record.updated_at < before:
+                await self._store.state.remove(SUSPECT, name)

@@ -41,11 +41,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class DeadLetterRecord:
     """A message given up on.
 
-    id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a replay
-    sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused, encode,
-    decode, unknown_type, unknown_version, too_large, expired, or `broker:WHY`. fingerprint: 16 hex digits, equal for
-    equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose relay ships its replay; the
-    store fills it in, empty where nobody had claimed a block.
+    id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a
+    replay sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused,
+    encode, decode, unknown_type, unknown_version, too_large, expired, crash_loop, or `broker:WHY`. fingerprint: 16
+    hex digits, equal for equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose
+    relay ships its replay; the store fills it in, empty where nobody had claimed a block.
     """
 
     id: str

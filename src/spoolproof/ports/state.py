@@ -24,6 +24,10 @@ class StateRecord:
     updated_at: datetime
 
 
+SUSPECT = "suspect"
+"""The kind of the runs that their processes may not have survived; a consumer writes it, the pruner ends it."""
+
+
 class State(Protocol):
     """The table of small facts. kind: what sort, for example `breaker/shop`; name: of one thing of that sort."""
 

@@ -47,8 +47,9 @@ def copy_of(headers: dict[str, HeaderValue]) -> Outgoing:
         tier_seconds=1,
         failed=20,
         history=history_text(ATTEMPTS),
-        now_text=NOW.isoformat(),
-        first_deferred_text=NOW.isoformat(),
+        now=NOW,
+        first_deferred_at=NOW,
+        first_unknown_at=None,
     )
 
 

@@ -409,7 +409,6 @@ async def test_a_message_held_for_long_goes_back_as_a_copy_and_loses_nothing(mon
     ("publish", "reason"),
     [
         ({"payload": {"n": "seven"}, "type": "order.placed"}, "decode"),
-        ({"payload": {"n": 1}, "type": "order.unheard_of", "destination": "queue:shop.orders"}, "unknown_type"),
         ({"payload": {"n": 1}, "type": "order.placed", "expires": 1e-6}, "expired"),
     ],
 )

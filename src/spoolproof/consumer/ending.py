@@ -1,0 +1,212 @@
+"""What follows an attempt that did not succeed: it runs again, lives on as a copy, or becomes a dead letter.
+
+Each failure is one line that says what failed, of which message, and what happens next. The first and the last failure
+of a message also log their traceback; those in between would repeat it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from spoolproof import limits
+from spoolproof.backoff import RandomSource, spread_seconds
+from spoolproof.caught import error_line, error_text
+from spoolproof.clock import Clock
+from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
+from spoolproof.consumer.failure import (
+    Decision,
+    GiveUp,
+    RunAgain,
+    SendCopy,
+    decide,
+    decide_refusal,
+    deferred_since,
+    is_wait_for_release,
+)
+from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.policy_gate import state_of
+from spoolproof.consumer.suspects import CRASH_LOOP, Suspects
+from spoolproof.consumer.work import Refusal, Work
+from spoolproof.dead_letters.keep import keep
+from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
+from spoolproof.errors import LimitReached, Unavailable
+from spoolproof.failpoints import failpoint
+from spoolproof.ids import Ids
+from spoolproof.outcome import Outcome
+from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.consumer")
+
+_AGAIN_TIER_SECONDS = limits.TIERS_SECONDS[0]
+_HELD_TIER_SECONDS = 60  #: how long a copy stays away that the gate would only hold again
+
+
+class Endings:
+    """Ends the attempts of one process that failed."""
+
+    def __init__(
+        self,
+        store: Store,
+        copies: Copies,
+        gate: Gate,
+        suspects: Suspects,
+        *,
+        clock: Clock,
+        ids: Ids,
+        random: RandomSource,
+        host: str,
+    ) -> None:
+        self._store = store
+        self._copies = copies
+        self._gate = gate
+        self._suspects = suspects
+        self._clock = clock
+        self._ids = ids
+        self._random = random
+        self._host = host
+
+    async def fail(self, work: Work, error: BaseException) -> bool:
+        """Do what follows a failed attempt; False if that is to run it again."""
+        failpoint("consumer.after_failure")
+        is_refused = isinstance(error, Refusal)
+        if not is_refused and work.admitted is None:
+            raise error  # no step before the handler's fails but for an outage: that is a bug, and the worker's to tell
+        decision = self._refuse(work, error) if isinstance(error, Refusal) else self._decide(work, error)
+        if isinstance(decision, RunAgain):
+            seconds = spread_seconds(decision.seconds, ratio=0.2, source=self._random)
+            self._tell(work, error, decision, f"runs again in {seconds:.1f} s")
+            await self._clock.sleep(seconds)
+            return False
+        given_up: GiveUp | None
+        if isinstance(decision, SendCopy):
+            self._tell(work, error, decision, f"runs again in {decision.tier_seconds} s")
+            given_up = await self.send_copy(work, decision)
+            if given_up is None:
+                return True
+        else:
+            given_up = decision
+        await self._bury(work, given_up, None if is_refused else error)
+        return True
+
+    async def send_away(self, work: Work, *, is_held: bool) -> bool:
+        """Put a copy in the place of a delivery that nobody has run; False if no copy of it can be sent.
+
+        is_held: it would only be held again if it came back at once.
+        """
+        tier_seconds = _HELD_TIER_SECONDS if is_held else _AGAIN_TIER_SECONDS
+        return await self.send_copy(work, SendCopy(tier_seconds, counts=False)) is None
+
+    def _refuse(self, work: Work, refusal: Refusal) -> Decision:
+        now = self._clock.now()
+        since = work.first_unknown_at or now
+        if is_wait_for_release(refusal.reason):
+            work.first_unknown_at = since
+        return decide_refusal(refusal.reason, refusal.detail, waited_seconds=(now - since).total_seconds())
+
+    def _decide(self, work: Work, error: BaseException) -> Decision:
+        handler = work.handler
+        now = self._clock.now()
+        deferred_at = work.first_deferred_at
+        gate = state_of(handler.gates)
+        decision = decide(
+            error,
+            work.failed + 1,
+            attempts=handler.attempts,
+            delays_seconds=handler.delays_seconds,
+            deferred_seconds=0.0 if deferred_at is None else max(0.0, (now - deferred_at).total_seconds()),
+            gate=gate,
+        )
+        if isinstance(decision, RunAgain) and not decision.counts and self._gate.is_draining:
+            decision = SendCopy(_AGAIN_TIER_SECONDS, counts=False)  # whoever takes over need not wait for us
+        if isinstance(decision, GiveUp) or decision.counts:
+            work.failed += 1
+            work.history.append(attempt_of(error, now, self._host))
+        else:
+            work.first_deferred_at = deferred_since(error, deferred_at, now, gate=gate)
+        return decision
+
+    def _tell(self, work: Work, error: BaseException, decision: RunAgain | SendCopy, next: str) -> None:
+        if isinstance(error, Refusal):
+            logger.warning("no handler took a message: %s (%s); %s", error.detail, work.described, next)
+            return
+        is_said = isinstance(error, Outcome)  # by the handler itself, so there is nothing to trace
+        logger.warning(
+            "handler %s %s: %s (%s, %s); %s",
+            work.handler.name,
+            "asked to wait" if is_said else "failed" if decision.counts else "met an outage",
+            error_text(error) if is_said else error_line(error),
+            work.described,
+            f"attempt {work.failed} of {work.handler.attempts}" if decision.counts else "not counted",
+            next,
+            exc_info=error if decision.counts and work.failed == 1 and not is_said else None,
+        )
+
+    async def send_copy(self, work: Work, decision: SendCopy) -> GiveUp | None:
+        """Put the copy into its delay queue; returns what to do instead if no copy of it can ever be sent.
+
+        A delivery that goes stale meanwhile comes again by itself, and needs no copy.
+        """
+        copy = retry_copy(
+            work.message,
+            queue=work.queue,
+            tier_seconds=decision.tier_seconds,
+            failed=work.failed,
+            history=history_text(work.history),
+            now=self._clock.now(),
+            first_deferred_at=work.first_deferred_at,
+            first_unknown_at=work.first_unknown_at,
+        )
+        failpoint("retry.before_copy")
+        try:
+            await self._copies.send(copy, is_moot=lambda: work.delivery.is_stale)
+        except CopyRefused as refusal:
+            logger.error("no copy of a message can be sent: %s (%s)", refusal, work.described)
+            return GiveUp(refusal.reason, f"no copy of it can be sent: {refusal}")
+        failpoint("retry.after_copy")
+        return None
+
+    async def _bury(self, work: Work, given_up: GiveUp, error: BaseException | None) -> None:
+        """Make it a dead letter, durable on return; waits out an outage of the store."""
+        record = consumer_dead_letter(
+            id=self._ids.message_id(),
+            queue=work.queue,
+            message=work.message,
+            message_id=work.message.id or self._ids.message_id(),
+            reason=given_up.reason,
+            error=error,
+            detail=given_up.detail,
+            attempts=work.history,
+            now=self._clock.now(),
+        )
+        failpoint("dead_letter.before_record")
+        while True:
+            await self._gate.wait()
+            try:
+                is_kept = await keep(self._store, record)
+                break
+            except (Unavailable, LimitReached) as unavailable:
+                if not await self._gate.confirms(unavailable):
+                    await self._clock.sleep(limits.RERUN_SECONDS_MAX)
+        self._gate.passed()
+        failpoint("dead_letter.after_record")
+        if given_up.reason == CRASH_LOOP:
+            await self._suspects.forget(work)
+        if is_kept:
+            self._tell_dead_letter(work, given_up, error, record.error)
+
+    def _tell_dead_letter(self, work: Work, given_up: GiveUp, error: BaseException | None, text: str) -> None:
+        if error is None:
+            logger.error("given up, %s: %s (%s); it is a dead letter now", given_up.reason, text, work.described)
+            return
+        is_said = isinstance(error, Outcome)
+        logger.error(
+            "handler %s %s: %s (%s, attempt %d of %d); given up, %s: it is a dead letter now",
+            work.handler.name,
+            "refused the message" if is_said else "failed",
+            error_text(error) if is_said else error_line(error),
+            work.described,
+            work.failed,
+            work.handler.attempts,
+            given_up.reason,
+            exc_info=None if is_said else error,
+        )
