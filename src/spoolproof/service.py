@@ -178,10 +178,11 @@ class Service:
     ) -> Receipt:
         """Publish an event; returns once it is durable, or once it will be when the given transaction commits.
 
-        payload: an instance of a class marked by @event, or a dict with `type=`. key: ordering key. transaction: your
-        own open transaction (asyncpg connection; SQLAlchemy AsyncSession, AsyncConnection, Session, Connection;
-        sqlite3 connection) or a Spoolproof Transaction; inside a handler, and in tasks started there until the handler
-        ends, its own is joined without asking.
+        payload: an instance of a class marked by @event, or a dict with `type=`; refused unless it reads back the same
+        from its bytes. key: ordering key, not empty. transaction: your own open transaction (asyncpg
+        connection; SQLAlchemy AsyncSession, AsyncConnection, Session, Connection; sqlite3 connection) or a Spoolproof
+        Transaction; inside a handler, and in tasks started there until the handler ends, its own is joined without
+        asking.
         id: makes a repeated publish idempotent for receivers. expires: seconds, timedelta or aware datetime after
         which consumers drop it into the dead letters. destination: `events`, `exchange:NAME` or `queue:NAME`.
         Raises InvalidMessage, MessageTooLarge, UnknownType, CodecError, NotInTransaction, WrongDatabase,
