@@ -96,7 +96,7 @@ class Progress:
         if any(page.seen_to[shard] < cursor for shard, cursor in self._cursors.items()):
             self._start_over()  # the store has gone back in time, as a restored or promoted one does
             return False
-        ended = [self._debts.pop(writer) for writer in self._debts.keys() - page.unfinished]
+        ended = [self._debts.pop(writer) for writer in self._debts.keys() - page.running]
         if any([self._lower_all(debt) for debt in ended]):
             return False
         unfinished = page.unfinished - self._debts.keys()

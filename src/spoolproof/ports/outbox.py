@@ -44,12 +44,13 @@ class Page:
     rows: in id order per shard. seen_to: for every shard asked for, up to which id all rows that anybody could see are
     in `rows`, or were left out as asked for; below the cursor asked for, the store has gone back in time (a restored
     backup, a promoted replica). unfinished: transactions that may yet commit rows up to there; numbers that never come
-    back. has_more: the read ended early, not for want of rows.
+    back. running: of those ever named, all that have not ended. has_more: the read ended early, not for want of rows.
     """
 
     rows: Sequence[OutboxRow]
     seen_to: Mapping[int, int]
     unfinished: frozenset[int] = frozenset()
+    running: frozenset[int] = frozenset()
     has_more: bool = False
 
 

@@ -17,7 +17,7 @@ from ..doses import examples
 SHARDS = 2
 KEYS = 4  #: key k is in shard k % 2 and goes to destination k // 2
 LIMIT = 3
-SPAN = 9
+SPAN = 4
 
 
 @dataclass
@@ -65,7 +65,8 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.progress = Progress()
-        self.mark = (0, 0)
+        self.mark = self.old_mark = (0, 0)
+        self.age_at = 0.0
         self.paused: set[str] = set()
         self.now = 0.0
         self.sent: list[tuple[int, int]] = []
@@ -74,12 +75,14 @@ class Reader:
 
     def read(self, meanwhile: Callable[[], None] = lambda: None, forgets: int | None = None) -> None:
         """Read one page. meanwhile: what happens between its snapshot and its mark. forgets: send so many, no more."""
-        database, (drawn, writer) = self.database, self.mark
+        database = self.database
         cursors = self.progress.begin(self.paused, self.now)
-        found, seen_to = [], {}
-        unfinished = frozenset(
-            number for one in database.open if (number := one.number) is not None and number < writer
+        is_deep = all(after + SPAN <= self.old_mark[0] for after in cursors.values())
+        drawn, writer = self.old_mark if is_deep else self.mark
+        running = frozenset(
+            number for one in database.open if (number := one.number) is not None and number < self.mark[1]
         )
+        found, seen_to = [], {}
         for shard, after in cursors.items():
             near = range(after + 1, after + SPAN + 1)
             self.looked_at += sum(id in near for id, key in database.dead.items() if key % SHARDS == shard)
@@ -89,8 +92,12 @@ class Reader:
             seen_to[shard] = min(end, drawn)
             found += [(id, database.rows[id]) for id in ready]
         meanwhile()
+        if self.now >= self.age_at:
+            self.old_mark, self.age_at = self.mark, self.now + limits.LATE_WRITER_SECONDS
         self.mark = (database.drawn, database.number())
-        if not self.progress.note(Page([], seen_to, unfinished), self.now):
+        if not self.progress.note(
+            Page([], seen_to, frozenset(one for one in running if one < writer), running), self.now
+        ):
             return
         for index, (id, key) in enumerate(found):
             if forgets is not None and index >= forgets:
@@ -202,9 +209,24 @@ def test_the_cursor_waits_for_young_writers_only(is_late: bool) -> None:
     progress.hold({0: 1}, 0.0)
     for now in (0.0, limits.LATE_WRITER_SECONDS if is_late else 0.5):
         progress.begin((), now)
-        progress.note(Page([], {0: 10}, frozenset([7])), now)
+        progress.note(Page([], {0: 10}, frozenset([7]), frozenset([7])), now)
 
     assert {0: 10 if is_late else 0} == progress.cursors
+
+
+def test_a_debtor_that_has_no_id_in_a_page_is_not_taken_for_one_that_has_ended() -> None:
+    """Else each look back would become one to where the longest transaction began."""
+    progress = Progress()
+    progress.hold({0: 1}, 0.0)
+    debtor = frozenset([7])
+    for now in (0.0, limits.LATE_WRITER_SECONDS, limits.LATE_WRITER_SECONDS):
+        progress.begin((), now)
+        progress.note(Page([], {0: 10}, debtor, debtor), now)
+    progress.go_back(RowRef(0, 6))
+    progress.begin((), 2.0)
+
+    assert progress.note(Page([], {0: 8}, frozenset(), debtor), 2.0)
+    assert {0: 8} == progress.cursors
 
 
 def test_what_a_pause_left_out_is_read_when_it_ends() -> None:

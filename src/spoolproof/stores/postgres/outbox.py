@@ -76,7 +76,8 @@ class PostgresOutbox:
         self._upkeep = upkeep
         self._services = services
         self._clock = clock
-        self._mark = _Mark()
+        self._mark = self._old_mark = _Mark()
+        self._age_at = 0.0
         self._span = _SPAN_IDS
         self._room = _Room(upkeep, services, rows_max, clock, spawn)
 
@@ -103,7 +104,10 @@ class PostgresOutbox:
     ) -> Page:
         if not shards:
             return Page([], {})
-        mark, span = self._mark, self._span
+        newest, span = self._mark, self._span
+        # far below the newest id no young writer has any: an old mark does, and names none of them
+        is_deep = all(after + span <= self._old_mark.drawn for after in shards.values())
+        mark = self._old_mark if is_deep else newest
         started = self._clock.monotonic()
         self._span = _SPAN_IDS  # if this fails: it may have been too much at once
         found = await self._relay.fetch(
@@ -114,16 +118,19 @@ class PostgresOutbox:
             limit,
             list(skip),
             span,
-            mark.drawn,
-            str(mark.writer),
+            newest.drawn,
+            str(newest.writer),
         )
-        drawn, server_since, writer, _, unfinished = found[0][:5]
+        drawn, server_since, writer, _, running = found[0][:5]
         rows = [_outbox_row(row[5:]) for row in found if row[5] is not None]
-        if drawn < mark.drawn or server_since != (mark.server_since or server_since):
-            self._mark = _Mark()  # another server, which may have lost what the last one knew
+        if drawn < newest.drawn or server_since != (newest.server_since or server_since):
+            self._mark = self._old_mark = _Mark()  # another server, which may have lost what the last one knew
             return Page(rows, dict.fromkeys(shards, 0))
         if writer is not None:
             self._mark = _Mark(drawn, writer, server_since)
+            if started >= self._age_at:
+                self._old_mark = newest
+                self._age_at = started + limits.LATE_WRITER_SECONDS
         ends = {shard: after + span for shard, after in shards.items()}
         has_more = any(end < self._mark.drawn for end in ends.values())
         if has_more:
@@ -132,7 +139,8 @@ class PostgresOutbox:
             if count == limit:
                 ends[shard] = max(row.ref.id for row in rows if row.ref.shard == shard)
         seen_to = {shard: min(end, mark.drawn) for shard, end in ends.items()}
-        return Page(rows, seen_to, frozenset(unfinished), has_more)
+        unfinished = frozenset(number for number in running if number < mark.writer)
+        return Page(rows, seen_to, unfinished, frozenset(running), has_more)
 
     async def remove(self, refs: Sequence[RowRef]) -> int:
         if not refs:

@@ -25,16 +25,16 @@ order by r.position;
 -- Reads the primary key from the cursor on, and at most $6 ids of it, whatever the size of the table; the connection's
 -- settings see to that. `mark` is for the next read: ids are drawn up to `drawn`, and whoever holds one of them has a
 -- lower number than `writer`; it is taken when ids were drawn above $7, and on the disk when the statement returns.
--- `unfinished`: who below $8 has not ended for this snapshot, and so for the rows beside it.
+-- `running`: who below $8 has not ended for this snapshot, and so for the rows beside it.
 with drawn as materialized (
   select last_value - case when is_called then 0 else 1 end as id from spoolproof.outbox_order),
 mark as materialized (
   select id as drawn, pg_postmaster_start_time() as server_since,
     case when id > $7::bigint then pg_current_xact_id()::text::bigint end as writer,
     case when id > $7::bigint then setval('spoolproof.outbox_mark', 1) end as flushed,
-    array(select w::text::bigint from pg_snapshot_xip(pg_current_snapshot()) w where w < $8::text::xid8) as unfinished
+    array(select w::text::bigint from pg_snapshot_xip(pg_current_snapshot()) w where w < $8::text::xid8) as running
   from drawn)
-select mark.drawn, mark.server_since, mark.writer, mark.flushed, mark.unfinished,
+select mark.drawn, mark.server_since, mark.writer, mark.flushed, mark.running,
   o.shard, o.id, o.message_id, o.destination, o.type, o.routing_key, o.ordering_key, o.headers, o.body, o.attempts
 from mark left join (
   select r.* from unnest($1::smallint[], $2::bigint[]) s(shard, after)

@@ -207,6 +207,7 @@ class OutboxConformance(StoreSuite):
 
         assert while_open.seen_to[row.ref.shard] >= row.ref.id
         assert 1 == len(while_open.unfinished)
+        assert while_open.unfinished <= while_open.running
         assert not after.unfinished & while_open.unfinished
         assert [late.message.id, early.message.id] == [found.outgoing.message.id for found in after.rows]
 
