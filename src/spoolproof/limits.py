@@ -239,7 +239,7 @@ HEALTH_ANSWER_SECONDS_MAX = 1.0
 HEALTH_SAMPLE_SECONDS = 10.0
 """How often waiting rows and dead letters are counted, ± 10 %: a dashboard's number is at most this old."""
 HEALTH_SAMPLE_SOON_SECONDS = 2.0
-"""The same while rows wait for longer than this: something is amiss, and changes soon."""
+"""The same while rows wait for longer than this, or shards have nobody: something is amiss, and changes soon."""
 HEALTH_GATE_SECONDS = 5.0
 """A gate that is still shut this long after the store answers again has another reason: it takes no writes."""
 HEALTH_STALE_SECONDS = 30.0

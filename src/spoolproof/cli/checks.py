@@ -266,11 +266,26 @@ async def _postgres(one: Store) -> list[Finding]:
     async with one.transaction() as tx:
         rows = await tx.fetch(
             "select name, setting from pg_settings "
-            "where name in ('fsync', 'synchronous_commit', 'full_page_writes', 'server_version')"
+            "where name in ("
+            "'fsync', 'synchronous_commit', 'full_page_writes', 'server_version', 'transaction_read_only')"
         )
     values = {str(row["name"]): str(row["setting"]) for row in rows}
     findings = [Finding("postgresql", Verdict.PASS, values.pop("server_version", "of unknown version"))]
+    findings.append(judge_writable(values.pop("transaction_read_only", "off")))
     return findings + [judge_durability(name, value) for name, value in sorted(values.items())]
+
+
+def judge_writable(read_only: str) -> Finding:
+    """Return what it means that a transaction of ours is read-only, or not: `transaction_read_only` of PostgreSQL."""
+    if read_only != "on":
+        return Finding("writable", Verdict.PASS, "it takes writes")
+    return Finding(
+        "writable",
+        Verdict.FAIL,
+        "it takes no writes: a standby, or default_transaction_read_only=on",
+        "nothing can be accepted, and handlers wait",
+        "name the primary in SPOOLPROOF_STORE, or set default_transaction_read_only = off",
+    )
 
 
 def judge_durability(name: str, value: str) -> Finding:

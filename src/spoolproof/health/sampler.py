@@ -35,11 +35,11 @@ class Sampler:
         self._clock = clock
         self._random = random
         self._left = Condition(clock, holds=False)
-        self._shards: tuple[int, int] | None = None
+        self._ownership: Ownership | None = None
         self._backlog: Backlog | None = None
         self._dead_letters: OpenDeadLetters | None = None
         self._sampled_at = clock.monotonic()
-        self._due_at = self._sampled_at
+        self._due_at = self._sampled_at + limits.HEALTH_SAMPLE_SOON_SECONDS  # a start has its leases by then
 
     async def sample_if_due(self) -> bool:
         """Count what is due; False if that failed. The old counts then stand until they are too old to show."""
@@ -53,7 +53,7 @@ class Sampler:
             logger.debug("health.sample_failed error=%s", type(error).__name__)
             return False
         self._sampled_at = self._clock.monotonic()
-        if self._is_waiting:
+        if self._is_waiting or self._left.holds:
             self._due_in(limits.HEALTH_SAMPLE_SOON_SECONDS)
         return True
 
@@ -65,10 +65,7 @@ class Sampler:
     @property
     def ownership(self) -> Ownership | None:
         """Who ships it, None when that is not known."""
-        if self._shards is None or not self._is_fresh:
-            return None
-        shards, unowned = self._shards
-        return Ownership(shards=shards, unowned=unowned, seconds=self._left.seconds)
+        return self._ownership if self._is_fresh else None
 
     @property
     def dead_letters(self) -> OpenDeadLetters | None:
@@ -96,8 +93,8 @@ class Sampler:
         unowned = self._unowned(leases)
         dead_letters = await self._open_dead_letters()
         self._backlog, self._dead_letters = backlog, dead_letters
-        self._shards = (len(leases), unowned)
         self._left.note(unowned > 0)
+        self._ownership = Ownership(shards=len(leases), unowned=unowned, seconds=self._left.seconds)
 
     async def _open_dead_letters(self) -> OpenDeadLetters | None:
         count = (await self._store.dead_letters.counts())[DeadLetterState.OPEN]

@@ -80,8 +80,8 @@ class OpenDeadLetters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """Outbox shards and how many of them nobody ships; seconds: for how long that number has been above 0. A shard
-    whose lease is not renewed any more has nobody."""
+    """Outbox shards and how many of them nobody ships; seconds: for how long that number had been above 0 when it was
+    counted. A shard whose lease is not renewed any more has nobody."""
 
     shards: int
     unowned: int

@@ -46,10 +46,10 @@ def unready_reason(snapshot: Snapshot) -> str | None:
         return "starting"
     if snapshot.is_loop_silent:
         return "event_loop_blocked"
-    if local.is_fenced:
-        return "fenced"
     if snapshot.db is not None and snapshot.db.status is Status.UNHEALTHY:
         return "store_unavailable"
+    if local.is_fenced:
+        return "fenced"
     if local.unsubscribed and snapshot.broker is not None and snapshot.broker.is_healthy:
         return "subscription_missing"
     for dependency in snapshot.dependencies:
@@ -94,7 +94,7 @@ def _dependency_issues(snapshot: Snapshot) -> list[Issue]:
     issues = []
     broker, db = snapshot.broker, snapshot.db
     if broker is not None and not broker.is_healthy:
-        kept = "" if snapshot.backlog is None else f"; {count_text(snapshot.backlog.rows)} events kept in the outbox"
+        kept = "" if snapshot.backlog is None else f"; {_events(snapshot.backlog.rows)} kept in the outbox"
         issues.append(Issue(f"{broker.key}: not connected since {instant(broker.since)}{kept}", broker.key))
     if broker is not None:
         issues += [Issue(f"{broker.key}: {text}", broker.key) for text in snapshot.broker_issues]
@@ -118,19 +118,24 @@ def _outbox_issues(snapshot: Snapshot) -> list[Issue]:
     if backlog is not None and backlog.oldest_at is not None:
         seconds = (snapshot.at - backlog.oldest_at).total_seconds()
         if seconds > limits.OUTBOX_OLD_SECONDS:
-            text = f"outbox: {count_text(backlog.rows)} events wait, the oldest for {seconds:.0f} s"
+            text = f"outbox: {_events(backlog.rows, 'wait')}, the oldest for {seconds:.0f} s"
             issues.append(Issue(text, key))
     issues += [
         Issue(f"queue {queue}: the outbox is full; its handler runs again when there is room", key)
         for queue in snapshot.local.without_room
     ]
     if ownership is not None and ownership.unowned:
-        is_waited_for = backlog is not None and backlog.rows > 0
-        if is_waited_for or ownership.seconds >= limits.RELAY_MISSING_SECONDS:
+        rows = 0 if backlog is None else backlog.rows
+        if ownership.seconds >= (limits.HEALTH_SAMPLE_SOON_SECONDS if rows else limits.RELAY_MISSING_SECONDS):
             shards = f"{ownership.unowned} of {ownership.shards} shards have no relay for {ownership.seconds:.0f} s"
-            waiting = f"; {count_text(backlog.rows)} events wait" if backlog is not None and backlog.rows else ""
+            waiting = f"; {_events(rows, 'wait')}" if rows else ""
             issues.append(Issue(f"outbox: {shards}{waiting}", DB))
     return issues
+
+
+def _events(rows: int, verb: str = "") -> str:
+    text = "1 event" if rows == 1 else f"{count_text(rows)} events"
+    return f"{text} {verb}{'s' if rows == 1 else ''}" if verb else text
 
 
 def _dead_letter_issues(snapshot: Snapshot) -> list[Issue]:

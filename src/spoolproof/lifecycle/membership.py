@@ -149,7 +149,8 @@ class Membership(Loop):
     async def _beat_and_renew(self) -> None:
         sent_at = self._clock.monotonic()
         if not await self._leases.beat(self.process, self._lease_seconds):
-            logger.warning("process.expired id=%s", self.process.id)
+            text = "process.expired id=%s: no beat was answered for a whole lease; it goes on under a new id"
+            logger.warning(text, self.process.id)
             self.process = replace(self.process, id=self._ids.uuid7())
             for holding in self._holdings:
                 holding.lose_all()

@@ -13,6 +13,7 @@ from spoolproof.cli.checks import (
     judge_durability,
     judge_file_system,
     judge_sqlite,
+    judge_writable,
 )
 
 MOUNTS = [("/", "overlay"), ("/data", "ext4"), ("/data/share", "nfs4"), ("/tmp", "tmpfs")]
@@ -95,3 +96,9 @@ def test_a_database_that_forgets_commits_fails(name: str, value: str, verdict: V
 
     assert verdict is finding.verdict
     assert (f"alter system set {name} = on" in finding.remedy) is (verdict is Verdict.FAIL)
+
+
+@pytest.mark.parametrize(("read_only", "verdict"), [("off", Verdict.PASS), ("on", Verdict.FAIL)])
+def test_a_database_that_takes_no_writes_is_a_failure(read_only: str, verdict: Verdict) -> None:
+    """It answers every ping, and nothing can be accepted."""
+    assert verdict is judge_writable(read_only).verdict

@@ -278,7 +278,7 @@ async def test_rows_that_wait_for_the_lease_of_a_dead_process_are_an_issue_befor
     assert seen_seconds < 14.0
     (issue,) = issues_of(bench.monitor.snapshot())
     assert issue.text.startswith("outbox: 1 of 1 shards have no relay for ")
-    assert issue.text.endswith("; 1 events wait")
+    assert issue.text.endswith("; 1 event waits")
 
 
 async def test_open_dead_letters_are_counted(bench: Bench) -> None:

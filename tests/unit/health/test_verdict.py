@@ -55,6 +55,7 @@ def test_only_a_fault_that_a_restart_mends_fails_liveness(snapshot: Snapshot, re
         (local(is_draining=True, is_started=False), "draining"),
         (replace(WELL, is_loop_silent=True), "event_loop_blocked"),
         (local(is_fenced=True), "fenced"),
+        (replace(local(is_fenced=True), db=DB_AWAY), "store_unavailable"),
         (replace(WELL, db=DB_AWAY), "store_unavailable"),
         (replace(WELL, db=replace(DB, status=Status.UNKNOWN)), None),
         (local(unsubscribed=("shop.pay",)), "subscription_missing"),
@@ -123,9 +124,11 @@ def backlog(rows: int, seconds: float | None) -> Backlog:
         ),
         (replace(WELL, ownership=Ownership(shards=16, unowned=0, seconds=0)), []),
         (
-            replace(WELL, ownership=Ownership(shards=16, unowned=16, seconds=0), backlog=backlog(5, 3)),
-            ["outbox: 16 of 16 shards have no relay for 0 s; 5 events wait"],
+            replace(WELL, ownership=Ownership(shards=16, unowned=16, seconds=2), backlog=backlog(5, 3)),
+            ["outbox: 16 of 16 shards have no relay for 2 s; 5 events wait"],
         ),
+        (replace(WELL, ownership=Ownership(shards=16, unowned=16, seconds=0), backlog=backlog(5, 3)), []),
+        (replace(WELL, backlog=backlog(1, 61)), ["outbox: 1 event waits, the oldest for 61 s"]),
         (
             replace(WELL, dead_letters=OpenDeadLetters(count=3, oldest_at=SINCE)),
             ["dead letters: 3 open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq ls"],

@@ -44,9 +44,9 @@ def run(
     if log_level.upper() not in LEVELS:
         raise Usage(f"--log-level {log_level!r} is no level", f"write one of {', '.join(LEVELS)}")
     roles = roles_in(only)
+    log_to_stderr(log_level)  # before the user's modules are imported: what they log belongs in it
     loaded = load_service(service)
     refuse_memory(loaded.settings, is_allowed=allow_memory)
-    log_to_stderr(log_level)
     probes = loaded.settings.of(HealthSettings)
     port = probes.port if health_port is None else health_port
     running = Running(loaded, roles, Address(probes.host, port))

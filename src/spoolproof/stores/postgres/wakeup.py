@@ -13,6 +13,7 @@ import logging
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
+from spoolproof.folding import FoldedLog
 from spoolproof.ports.broker import Spawn
 from spoolproof.stores.postgres.connections import Connection, Pool
 
@@ -31,6 +32,7 @@ class PostgresWakeUp:
         self._heard = asyncio.Event()
         self._to_ring = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._log = FoldedLog(logger, clock)
 
     def start(self) -> None:
         if self._bell is not None and self._task is None:
@@ -65,7 +67,8 @@ class PostgresWakeUp:
                     with bell.answers(connection):
                         await self._serve(connection)
             except StoreUnavailable as error:
-                logger.info("store.wakeup_lost error=%s", error)
+                text = "store.wakeup_lost error=%s: other processes are noticed up to a second later"
+                self._log.log(logging.INFO, "lost", text, error)
             await self._clock.sleep(limits.POLL_MAX_SECONDS)
 
     async def _serve(self, connection: Connection) -> None:
@@ -77,6 +80,7 @@ class PostgresWakeUp:
 
         connection.add_termination_listener(lambda _: self._to_ring.set())
         await connection.add_listener(_CHANNEL, heard)
+        self._log.over("lost")
         while True:
             try:
                 async with asyncio.timeout(limits.LISTEN_PROBE_SECONDS):
