@@ -83,11 +83,17 @@ class Caller:
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Protect a function, `async def` or `def`; its signature is kept.
 
-        Raises TypeError for a generator function: protection would end before the first item; use `permit()`.
+        Raises TypeError for a generator function or a context manager, whose protection would end before it begins: use
+        `permit()`; and for what is no function, such as a class, of which only the making would be protected.
         """
         refuse_generators(function)
-        if not callable(function):
-            raise TypeError(f"{function!r} is not a function")
+        if isinstance(function, type):
+            raise TypeError(
+                f"{function.__qualname__!r} is a class: only the making of one would be protected, not its methods; "
+                "protect those, or make one with policy.call(…) or policy.call_sync(…)"
+            )
+        if isinstance(function, staticmethod) or not callable(function):
+            raise TypeError(f"{function!r} is not a function; put @staticmethod and @classmethod outside")
         runner, options = self._runner, self._options
         is_async = is_coroutine_function(function)
         runner.check_function(function, is_async)

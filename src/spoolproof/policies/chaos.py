@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -135,18 +136,18 @@ class Chaos(Part):
 
         async def chaotic(*args: Any, **kwargs: Any) -> Any:
             if not self.strikes(call):
-                return await _result_of(function(*args, **kwargs))
+                return await _result_of(function(*args, **kwargs), function)
             match self.way:
                 case "latency_seconds":
                     await call.clock.sleep(self._latency_seconds)
-                    return await _result_of(function(*args, **kwargs))
+                    return await _result_of(function(*args, **kwargs), function)
                 case "unknown":
-                    await _result_of(function(*args, **kwargs))
+                    await _result_of(function(*args, **kwargs), function)
                     raise _lost_answer(call)
                 case "hang":
                     await asyncio.get_running_loop().create_future()
                 case "behaviour" if self._behaviour is not None:
-                    return await _result_of(self._behaviour(*args, **kwargs))
+                    return await _result_of(self._behaviour(*args, **kwargs), self._behaviour)
             return self._instead()
 
         return chaotic
@@ -172,7 +173,7 @@ class Chaos(Part):
                     return self._behaviour(*args, **kwargs)
             return self._instead()
 
-        return chaotic
+        return functools.update_wrapper(chaotic, function)
 
     def _instead(self) -> Any:
         if self.way == "cancel":
@@ -182,8 +183,8 @@ class Chaos(Part):
         return self._result
 
 
-async def _result_of(value: Any) -> Any:
-    return await await_it(value) if is_awaitable(value) else value
+async def _result_of(value: Any, function: Callable[..., Any]) -> Any:
+    return await await_it(value) if is_awaitable(value, function) else value
 
 
 def _lost_answer(call: Call) -> AttemptTimeout:

@@ -195,22 +195,38 @@ def is_awaitable(value: object, function: Callable[..., Any] | None = None) -> b
         if inspect.isawaitable(value):  # of the old sort, made by `types.coroutine`
             return True
         if function is not None:
-            refuse_generators(function)
+            refuse_generators(function, is_result=True)
         return False
+    if kind.__module__ == "contextlib" and hasattr(kind, "_recreate_cm") and function is not None:
+        raise _is_too_late(function, "returned a context manager", "its block")
     return kind is CoroutineType or (hasattr(kind, "__await__") and inspect.isawaitable(value))
 
 
-def refuse_generators(function: Callable[..., Any]) -> None:
-    """Raise TypeError for a function whose work happens after it has returned."""
-    inner = function
+def refuse_generators(function: Callable[..., Any], *, is_result: bool = False) -> None:
+    """Raise TypeError for a function whose work happens after it has returned: a generator, a context manager.
+
+    is_result: it has returned a generator, and a decorator around one makes no difference.
+    """
+    inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
+    if getattr(inner, "__globals__", {}).get("__name__") == "contextlib" and hasattr(inner, "__wrapped__"):
+        raise _is_too_late(inner, "is a context manager", "its block")
+    if is_result and not isinstance(inner, type):
+        inner = inspect.unwrap(inner)
     for one in (inner, None if isinstance(inner, type) else getattr(inner, "__call__", None)):  # noqa: B004
         if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
-            raise TypeError(
-                f"{getattr(inner, '__qualname__', type(inner).__qualname__)!r} is a generator function: protection "
-                "would end before its first item; protect the block that reads it with `async with policy.permit()`"
-            )
+            raise _is_too_late(inner, "is a generator function", "its first item")
+
+
+def _is_too_late(function: Any, what: str, begin: str) -> TypeError:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return TypeError(
+        f"{name!r} {what}: protection would end before {begin} begins; protect the block that uses it with "
+        "`async with policy.permit()`, or the calls inside it"
+    )
 
 
 async def await_it(awaitable: Any) -> Any:

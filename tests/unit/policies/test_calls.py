@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import types
@@ -99,6 +100,77 @@ async def test_q06_a_generator_functions_work_is_never_begun_unprotected(
             await policy.call(function)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="permit"):
         policy.call_sync(lines)
+
+
+@contextlib.asynccontextmanager
+async def _connection() -> AsyncIterator[int]:
+    raise ConnectionRefusedError
+    yield 1
+
+
+@contextlib.contextmanager
+def _connection_sync() -> Iterator[int]:
+    raise ConnectionRefusedError
+    yield 1
+
+
+def _logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def logged(*args: Any) -> Any:
+        return function(*args)
+
+    return logged
+
+
+class _Client:
+    @staticmethod
+    async def ask() -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _connection,
+        _connection_sync,
+        functools.partial(_connection),
+        _Client,
+        staticmethod(_logged),
+        classmethod(_logged),
+    ],
+    ids=["async manager", "manager", "partial", "class", "static", "class method"],
+)
+def test_what_does_its_work_after_it_has_returned_is_refused_where_it_is_decorated(make: Make, function: Any) -> None:
+    """Making a context manager succeeds at once; its failures would count as successes, and nothing tried again."""
+    with pytest.raises(TypeError, match=r"permit\(\)|policy\.call|outside"):
+        make(Retry(2))(function)
+    with pytest.raises(TypeError, match=r"permit\(\)|policy\.call|outside"):
+        Timeout(5)(function)
+
+
+@pytest.mark.parametrize("parts", [[Retry(2)], [Retry(2), Timeout(5)], [Hedge()], [Retry(2), Chaos(fault=ValueError)]])
+async def test_a_context_manager_or_generator_that_hides_behind_a_function_is_refused_when_it_comes(
+    make: Make, clock: ManualClock, parts: Any
+) -> None:
+    policy = make(*parts, idempotent=True)
+
+    def lines() -> Iterator[int]:
+        yield 1
+
+    for function in (lambda: _connection(), _logged(_connection), _logged(lines)):
+        with pytest.raises(TypeError, match="permit"):
+            await policy.call(function)
+        if not isinstance(parts[0], Hedge):
+            with pytest.raises(TypeError, match="permit"):
+                policy.call_sync(function)
+
+
+def test_a_decorator_that_uses_a_generator_up_is_a_function_like_any_other(make: Make) -> None:
+    @functools.wraps(_logged)
+    def total() -> int:
+        return sum(number for number in (1, 2))
+
+    assert (3, _Client) == (make(Retry(2))(total)(), type(make(Retry(2)).call_sync(_Client)))
 
 
 async def test_a_function_may_return_a_generator_that_is_elsewhere(make: Make, clock: ManualClock) -> None:
