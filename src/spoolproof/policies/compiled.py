@@ -138,6 +138,7 @@ class _Builder:
                     cooldown=self._judge.cooldown,
                     drain=shared.drain,
                     random=shared.random,
+                    on_discard=part.on_discard,
                 )
             case Hedge():
                 self._memory.latencies = self._memory.latencies or Latencies()
@@ -152,7 +153,7 @@ class _Builder:
                 )
             case Fallback():
                 self._memory.answers = self._memory.answers or Answers()
-                return FallbackNode(inner, part.rungs, values["rung_seconds"], self._memory.answers)
+                return FallbackNode(inner, part.rungs, values["rung_seconds"], self._memory.answers, part.on_discard)
         return DeadlineNode(inner, values["deadline_seconds"])
 
 

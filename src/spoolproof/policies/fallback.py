@@ -17,6 +17,7 @@ from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.classifier import text_of
+from spoolproof.policies.discard import OnDiscard, discard, discard_sync
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.report import add_note
@@ -46,13 +47,15 @@ class Fallback(Part):
     """Answers from `rungs` when the call fails: values, or functions (sync or async) of the error.
 
     Each rung has `rung_seconds` (default 1, 0.001 to 60) if it is async. A callable that is itself the value is given
-    as `Fallback.constant(value)`."""
+    as `Fallback.constant(value)`. on_discard: called with a judged result once a rung has answered in its place; unless
+    given, what has `aclose` or `close` is closed."""
 
     kind: ClassVar[str] = "fallback"
     settings: ClassVar[tuple[str, ...]] = ("rung_seconds",)
 
-    def __init__(self, *rungs: Any, rung_seconds: float | None = None) -> None:
+    def __init__(self, *rungs: Any, rung_seconds: float | None = None, on_discard: OnDiscard | None = None) -> None:
         self.rungs = rungs
+        self.on_discard = on_discard
         faults = [] if rungs else ["rungs=(): give at least one value or function of the error"]
         for rung in rungs:
             if isinstance(rung, LastGood):
@@ -78,7 +81,7 @@ class Fallback(Part):
     def then(self, *rungs: Any) -> Fallback:
         """Return a chain that goes on with `rungs` where this one has no answer."""
         seconds: Any = self.given.get("rung_seconds")
-        return Fallback(*self.rungs, *rungs, rung_seconds=seconds)
+        return Fallback(*self.rungs, *rungs, rung_seconds=seconds, on_discard=self.on_discard)
 
 
 class Answers:
@@ -123,10 +126,18 @@ class UnwantedResult(Exception):
 class FallbackNode:
     """Runs the rest, and answers in its place where that is allowed."""
 
-    __slots__ = ("_answers", "_last_good", "_rung_seconds", "_rungs", "inner")
+    __slots__ = ("_answers", "_last_good", "_on_discard", "_rung_seconds", "_rungs", "inner")
 
-    def __init__(self, inner: Node, rungs: tuple[Any, ...], rung_seconds: float, answers: Answers) -> None:
+    def __init__(
+        self,
+        inner: Node,
+        rungs: tuple[Any, ...],
+        rung_seconds: float,
+        answers: Answers,
+        on_discard: OnDiscard | None = None,
+    ) -> None:
         self.inner = inner
+        self._on_discard = on_discard
         self._rungs = rungs
         self._rung_seconds = rung_seconds
         self._last_good = next((rung for rung in rungs if isinstance(rung, LastGood)), None)
@@ -162,6 +173,8 @@ class FallbackNode:
                 except Exception as rung_error:
                     _note(error, number, rung_error)
                     continue
+                if isinstance(error, UnwantedResult) and answer is not error.value:
+                    await discard(error.value, self._on_discard, call)
                 return self._used(call, number, rung, answer)
             if isinstance(error, UnwantedResult):
                 return error.value
@@ -195,6 +208,8 @@ class FallbackNode:
                 except Exception as rung_error:
                     _note(error, number, rung_error)
                     continue
+                if isinstance(error, UnwantedResult) and answer is not error.value:
+                    discard_sync(error.value, self._on_discard, call)
                 return self._used(call, number, rung, answer)
             if isinstance(error, UnwantedResult):
                 return error.value

@@ -7,24 +7,20 @@ Barroso, Communications of the ACM, 2013)."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call
-from spoolproof.policies.classifier import text_of
+from spoolproof.policies.discard import OnDiscard, discard
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.retry import Drain
 from spoolproof.policies.verdict import Kind
-
-logger = logging.getLogger("spoolproof.policies")
 
 _DELAY_SECONDS_MIN = 0.01
 _SAMPLES_MIN = 50
@@ -36,16 +32,14 @@ class Hedge(Part):
     """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
     calls of async functions; PolicyUsageError otherwise.
 
-    on_discard: called with the result of an attempt that finished although another had won: close it there. What it
-    raises is logged. The wait before each is the 95th percentile seen, at least 10 ms; until 50 calls were seen, a
-    quarter of the timeout."""
+    on_discard: called with the result of an attempt that finished although another had won; unless given, what has
+    `aclose` or `close` is closed. What it raises is logged. The wait before each is the 95th percentile seen, at least
+    10 ms; until 50 calls were seen, a quarter of the timeout."""
 
     kind: ClassVar[str] = "hedge"
     settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
 
-    def __init__(
-        self, hedge_extra_max: int | None = None, *, on_discard: Callable[[Any], object] | None = None
-    ) -> None:
+    def __init__(self, hedge_extra_max: int | None = None, *, on_discard: OnDiscard | None = None) -> None:
         self.on_discard = on_discard
         super().__init__({"hedge_extra_max": hedge_extra_max})
 
@@ -89,7 +83,7 @@ class HedgeNode:
         latencies: Latencies,
         budget: Budget,
         drain: Drain,
-        on_discard: Callable[[Any], object] | None,
+        on_discard: OnDiscard | None,
     ) -> None:
         self.inner = inner
         self._extra_max = extra_max
@@ -254,13 +248,6 @@ class _Race:
             self._call.has_started = any(twin.has_started for twin in self._twins.values())
         for task in self._twins if is_cancelled else losers:
             if not task.cancelled() and task.exception() is None:
-                self._discard(task.result())
+                await discard(task.result(), self._node._on_discard, self._call)
         if is_cancelled:
             raise asyncio.CancelledError
-
-    def _discard(self, result: Any) -> None:
-        if self._node._on_discard is not None:
-            try:
-                self._node._on_discard(result)
-            except Exception as error:  # it would replace the answer of the winner
-                logger.error("policies.on_discard_failed policy=%s error=%s", self._call.name, text_of(error))

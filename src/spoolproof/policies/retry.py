@@ -25,6 +25,7 @@ from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call, Held, current
 from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.discard import OnDiscard, discard, discard_sync
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.report import add_note
@@ -46,8 +47,9 @@ class Retry(Part):
     (20). retry_after_seconds_max: the longest Retry-After that is waited out (60). inline_seconds_max: the longest
     delay that is slept inside a message's handler (2); a longer one defers the message. budget_ratio,
     budget_per_second_min: retries may be at most this share of calls (0.2) plus this many a second (1), over 10 s.
-    nested: "one" or "allow". Source of the delay: full jitter, "Exponential Backoff And Jitter" (AWS Architecture Blog,
-    2015)."""
+    nested: "one" or "allow". on_discard: called with a judged result that is tried again, before the back-off; unless
+    given, what has `aclose` or `close` is closed. Source of the delay: full jitter, "Exponential Backoff And Jitter"
+    (AWS Architecture Blog, 2015)."""
 
     kind: ClassVar[str] = "retry"
     settings: ClassVar[tuple[str, ...]] = (
@@ -73,8 +75,10 @@ class Retry(Part):
         budget_ratio: float | None = None,
         budget_per_second_min: float | None = None,
         nested: str = "one",
+        on_discard: OnDiscard | None = None,
     ) -> None:
         self.nested = nested
+        self.on_discard = on_discard
         super().__init__(
             {
                 "attempts": attempts,
@@ -260,7 +264,7 @@ def refuse_event_loop(what: str) -> None:
 class RetryNode:
     """Runs the rest until it succeeds or there is a reason to stop."""
 
-    __slots__ = ("_cooldown", "_random", "budget", "drain", "inner", "settings")
+    __slots__ = ("_cooldown", "_on_discard", "_random", "budget", "drain", "inner", "settings")
 
     def __init__(
         self,
@@ -271,8 +275,10 @@ class RetryNode:
         cooldown: Cooldown,
         drain: Drain,
         random: RandomSource,
+        on_discard: OnDiscard | None,
     ) -> None:
         self._cooldown = cooldown
+        self._on_discard = on_discard
         self.inner = inner
         self.settings = settings
         self.budget = budget
@@ -301,6 +307,7 @@ class RetryNode:
                     step = self.after(call, attempts_max)
                     if isinstance(step, Stop):
                         return value
+                    await discard(value, self._on_discard, call)
                     last = None
                 await self.drain.sleep(call.clock, step.seconds)
                 if self._drained(call):
@@ -337,6 +344,7 @@ class RetryNode:
                     step = self.after(call, attempts_max)
                     if isinstance(step, Stop):
                         return value
+                    discard_sync(value, self._on_discard, call)
                     last = None
                 try:
                     self.drain.sleep_blocking(call.clock, step.seconds)

@@ -14,6 +14,7 @@ from typing import Any
 from spoolproof.errors import ThreadsExhausted
 from spoolproof.policies.call import Call, _idempotency_key, current
 from spoolproof.policies.deadline import ends_at
+from spoolproof.policies.discard import discard_sync
 from spoolproof.policies.retry import is_delivery, is_repeating
 from spoolproof.policies.timeout import expired
 
@@ -52,8 +53,11 @@ class _Attempt:
             self.error = error
         with self.abandoned.lock:
             self.done.set()
-            if self.is_abandoned and self.abandoned.count:  # 0 in a child that was forked here
+            is_late = self.is_abandoned
+            if is_late and self.abandoned.count:  # 0 in a child that was forked here
                 self.abandoned.count -= 1
+        if is_late:
+            discard_sync(self.value, None, self.call)
 
     def abandon(self) -> bool:
         """Leave the thread to itself; False if it has ended meanwhile."""
