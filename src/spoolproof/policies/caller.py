@@ -186,6 +186,9 @@ class Using(Caller):
         self._runner = runner
         self._options = options
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Using, (self._runner, self._options)
+
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine, as far as its declaration says: looks through partials and `__call__`."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import AMBIENT, Clock
-from spoolproof.errors import PolicyConfigError
+from spoolproof.errors import PolicyConfigError, PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
@@ -396,5 +396,32 @@ class Policy(Caller, Runner):
         findings."""
         return self._definition.explain()
 
+    # --- copy --------------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Policy:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Policy:
+        return self  # a copy that counts apart would see half of an outage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._definition.registry is not default_registry():
+            raise PolicyUsageError(
+                f"policy {self.name!r} is of a registry of its own, which another process cannot find; "
+                "make it there, or leave out registry="
+            )
+        return _found, (self.name, self.key)
+
     def __repr__(self) -> str:
         return f"<Policy {self.name}{'' if self.key is None else f'[{self.key}]'} {self.state}>"
+
+
+def _found(name: str, key: str | None) -> Policy:
+    """Return the policy that was pickled, by its name: what it counts is this process's."""
+    try:
+        policy = default_registry().get(name)
+    except KeyError:
+        raise PolicyUsageError(
+            f"policy {name!r} is not made in this process; import the module that makes it before it is unpickled"
+        ) from None
+    return policy if key is None else policy.for_key(key)
