@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -16,6 +18,7 @@ from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.settings import load_settings
 from spoolproof.testing.servers import PostgresServer
+from spoolproof.testing.stores import postgres_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.servers]
 
@@ -162,3 +165,41 @@ async def test_the_victims_of_deadlocks_are_run_again_and_not_blamed(
         assert runs > transfers  # or the test has shown nothing
     finally:
         await service.stop()
+
+
+@contextmanager
+def _no_descriptors() -> Iterator[None]:
+    """Leave this process without a free file descriptor for the length of the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, hard))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_process_out_of_file_descriptors_finds_its_database_away_until_there_are_some(
+    postgres_url: str,
+) -> None:
+    """Whoever used them up, no message is to blame; and what opens a connection must survive it."""
+    async with postgres_store(postgres_url, listen=False) as store:
+        for pool in store._pools:
+            pool.drop_idle()
+        await asyncio.sleep(0)  # the dropped ones close in a callback
+        with _no_descriptors():
+            with pytest.raises(StoreUnavailable, match="open files"):
+                await store.ping()
+            with pytest.raises(StoreUnavailable, match="open files"):
+                async with store.transaction():
+                    pass
+
+        await store.ping()
+        async with store.transaction() as tx:
+            assert [1] == [row["n"] for row in await tx.fetch("select 1 as n")]

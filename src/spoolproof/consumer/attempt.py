@@ -44,6 +44,8 @@ class Attempts:
 
         When only the recording failed, `work.has_run` says so, and a further call does no more than record.
         """
+        if not work.has_run:
+            work.running = None
         takes_transaction = admitted.handler.wants_transaction
         if not takes_transaction:
             await self._run_outside(work, admitted)

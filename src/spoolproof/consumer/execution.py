@@ -117,6 +117,8 @@ class Execution:
                 return
 
     async def _may_run(self, work: Work, *, until: float) -> bool:
+        if work.reruns and self._clock.monotonic() >= until:
+            return False
         return await self._gate.wait(until=until) and await self._room.wait(work.queue, until=until)
 
     def _admit(self, work: Work) -> Admitted:
@@ -150,7 +152,8 @@ class Execution:
                 self._room.stays(work.queue)
                 if await self._gate.confirms(away):
                     return True
-                if work.has_run or not isinstance(away, Unavailable) or work.reruns < limits.RERUNS:
+                is_innocent = work.has_run or work.running is None or not isinstance(away, Unavailable)
+                if is_innocent or work.reruns < limits.RERUNS:
                     return await self._soon(work)
             case TransactionTooLong() if work.has_run:  # this process stood still while it recorded the success
                 self._room.stays(work.queue)

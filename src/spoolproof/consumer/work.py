@@ -31,9 +31,9 @@ class Work:
     """A delivery and what is known of it so far.
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
-    only the recording of that may still be missing. pending: what it published until then. running: the handler's last
-    run. reruns: how often it ran again at once, uncounted, for no outage. admitted: None until a handler was found that
-    takes it.
+    only the recording of that may still be missing. pending: what it published until then. running: the handler's run
+    in the last attempt, None if that never came to it. reruns: how often it ran again, uncounted, for no outage.
+    admitted: None until a handler was found that takes it.
     """
 
     delivery: BrokerDelivery

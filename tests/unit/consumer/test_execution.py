@@ -345,6 +345,28 @@ async def test_what_looks_like_an_outage_and_is_none_counts_in_the_end(shop: Sho
     await shop.until_charged(2)
 
 
+async def test_an_attempt_that_never_came_to_its_handler_counts_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection to be had, out of file descriptors: whatever it was, the message had no part in it."""
+    failures, opened = 6, shop.store.transaction
+
+    def transaction() -> Any:
+        nonlocal failures
+        if failures and asyncio.current_task().get_name().startswith("consumer."):  # type: ignore[union-attr]
+            failures -= 1
+            raise StoreUnavailable("Too many open files")
+        return opened()
+
+    monkeypatch.setattr(shop.store, "transaction", transaction)
+    await shop.service.publish(OrderPlaced(1))
+
+    await shop.until_charged(1)
+
+    assert ([1], 0) == (shop.attempts, failures)
+    assert [] == await shop.letters()
+
+
 async def test_a_transaction_that_lost_against_another_runs_again_uncounted_a_few_times(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
