@@ -67,8 +67,10 @@ async def _is_taken(broker: EmbeddedBroker) -> bool:
     return [Confirmed()] == await publish(broker, make_outgoing())
 
 
-async def test_a_file_that_cannot_be_opened_is_an_outage_that_ends(make: Make, tmp_path: Path) -> None:
-    """The start does not wait for it, submit says why, and nobody has to restart anything."""
+async def test_a_file_that_cannot_be_opened_is_an_outage_that_ends(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start does not wait for it, submit says why, nobody has to restart anything, and the log has both ends."""
     obstacle = tmp_path / "data"
     obstacle.write_text("a file where a directory should be")
     broker = make(obstacle / "broker.db")
@@ -77,9 +79,11 @@ async def test_a_file_that_cannot_be_opened_is_an_outage_that_ends(make: Make, t
     await eventually(lambda: broker.status().state is ConnectionState.DISCONNECTED and broker.status().issues != ())
     with pytest.raises(BrokerUnavailable, match=r"broker\.db.*not open"):
         broker.submit(make_outgoing(), None, Outcomes())
+    await eventually(lambda: broker.status().connections[0].attempt > 2, 10.0)
     obstacle.unlink()
 
     assert await broker.wait_for_room(10.0)
+    assert ["broker.away", "broker.back"] == [text.split()[0] for text in caplog.messages]
     assert [Confirmed()] == await publish(broker, make_outgoing())
     assert () == broker.status().issues
 

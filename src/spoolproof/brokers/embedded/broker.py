@@ -34,6 +34,7 @@ from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, SpoolproofError, Unavailable
 from spoolproof.failpoints import failpoint
+from spoolproof.folding import FoldedLog
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import (
@@ -87,6 +88,8 @@ class EmbeddedBroker:
         self._retry_at: datetime | None = None
         self._trouble: BaseException | None = None  # met by a write; the task deals with it in its next turn
         self._last_error: str | None = None
+        self._away_since: float | None = None  #: since when, in monotonic seconds, the log says that it is away
+        self._log = FoldedLog(logger, clock)
         self._bell = asyncio.Event()
         self._room_changed = asyncio.Event()
         self._seen_version = -1
@@ -202,7 +205,15 @@ class EmbeddedBroker:
                 self._last_error = error_line(error)
                 self._set_state(ConnectionState.DISCONNECTED)
                 is_bug = not isinstance(error, SpoolproofError | OSError)
-                logger.warning("broker.away path=%s error=%s", self._path, self._last_error, exc_info=is_bug)
+                self._away_since = self._away_since or self._clock.monotonic()
+                self._log.log(
+                    logging.WARNING,
+                    "away",
+                    "broker.away path=%s error=%s: what waits for it waits, and it is tried again every two seconds",
+                    self._path,
+                    self._last_error,
+                    exc_info=error if is_bug else None,
+                )
             self._retry_at = self._clock.now() + timedelta(seconds=wait_seconds)
             await self._clock.sleep(wait_seconds)
             self._retry_at = None
@@ -225,6 +236,10 @@ class EmbeddedBroker:
         self._may_have_work = True
         self._turned_at = self._clock.monotonic()
         self._set_state(ConnectionState.CONNECTED)
+        if self._away_since is not None:
+            seconds, self._away_since = self._turned_at - self._away_since, None
+            self._log.over("away")
+            logger.warning("broker.back path=%s seconds=%.1f", self._path, seconds)
         if self._ownership is not None:
             self._ownership.flush()
 
