@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
-from spoolproof import limits
+from spoolproof import Service, Transaction, limits
 from spoolproof.backoff import system_random
+from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.clock import SystemClock
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.errors import StoreBusy, StoreUnavailable
 from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.message import Message, Outgoing
+from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.store import Store
+from spoolproof.settings import Settings
+from spoolproof.stores.sqlite import SqliteStore
 
 AWAY = StoreUnavailable("away")
 
@@ -160,3 +167,50 @@ async def test_whoever_waits_when_the_service_drains_goes_back(bench: Bench) -> 
 
     with pytest.raises(GateClosing):
         await waiting
+
+
+@pytest.mark.parametrize("takes_transaction", [False, True])
+async def test_a_sqlite_file_that_takes_no_writes_is_an_outage(tmp_path: Path, takes_transaction: bool) -> None:
+    """A remount after a fault of the disk makes it read-only, and every read still works."""
+    service = Service("shop", settings=Settings(store=f"sqlite:///{tmp_path / 'store.db'}", broker="memory://"))
+    calls: list[int] = []
+
+    async def with_tx(payload: dict[str, int], tx: Transaction) -> None:
+        calls.append(payload["n"])
+
+    async def without(payload: dict[str, int]) -> None:
+        calls.append(payload["n"])
+
+    service.on("charge", queue="charge", attempts=1)(with_tx if takes_transaction else without)
+    await service.start()
+    try:
+        store, broker = service.runtime.store, service.runtime.broker.inner
+        assert isinstance(store, SqliteStore)
+        assert isinstance(broker, MemoryBroker)
+        await _only_read(store, True)
+        message = Message(id="m", type="charge", source="s", time=SystemClock().now(), body=b'{"n": 1}')
+        broker.submit(Outgoing(message=message, destination="queue:charge"), 1, lambda results: None)
+        async with asyncio.timeout(10):
+            while not service.runtime.monitor.snapshot().local.is_gate_shut:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1)  # several looks of a gate that takes a read for an answer
+        await _only_read(store, False)
+        async with asyncio.timeout(10):
+            while not await store._database.read(_handled):
+                await asyncio.sleep(0.01)
+
+        assert [1] == calls
+        assert [] == list(await store.dead_letters.search(DeadLetterFilter()))
+    finally:
+        await service.stop()
+
+
+async def _only_read(store: SqliteStore, on: bool) -> None:
+    parts = store._database._parts
+    assert parts is not None
+    await parts.writer.call(lambda: parts.writer.connection.execute(f"pragma query_only = {on}"))
+
+
+def _handled(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("select count(*) from spoolproof_inbox").fetchone()
+    return int(count)
