@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WrongDatabase,
     )
     from spoolproof.message import Message
+    from spoolproof.outbox.options import PublishOptions
     from spoolproof.outbox.publish import Place, Receipt
     from spoolproof.outbox.transaction import Transaction
     from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
@@ -42,6 +43,7 @@ _HOMES = {
     "codec": ("event",),
     "consumer.delivery": ("Delivery",),
     "message": ("Message",),
+    "outbox.options": ("PublishOptions",),
     "outbox.publish": ("Place", "Receipt"),
     "outbox.transaction": ("Transaction",),
     "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),
@@ -65,6 +67,7 @@ __all__ = [
     "OutboxFull",
     "OutboxMissing",
     "Place",
+    "PublishOptions",
     "Receipt",
     "RegistrationError",
     "RetryLater",

@@ -6,10 +6,9 @@ call). Two services in one process do not meet: there is no process-wide state b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import spoolproof
 from spoolproof import limits
@@ -28,7 +27,8 @@ from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
-from spoolproof.message import HeaderValue, check_short_text
+from spoolproof.message import check_short_text
+from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import Place, Receipt, handling
 from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
@@ -162,45 +162,20 @@ class Service:
     # --- publish -----------------------------------------------------------------------------------------------------
 
     async def publish(
-        self,
-        payload: object,
-        *,
-        key: str | None = None,
-        transaction: object | None = None,
-        id: str | None = None,
-        type: str | None = None,
-        expires: float | timedelta | datetime | None = None,
-        headers: Mapping[str, HeaderValue] | None = None,
-        destination: str | None = None,
-        routing_key: str | None = None,
-        correlation_id: str | None = None,
-        subject: str | None = None,
+        self, payload: object, *, transaction: object | None = None, **options: Unpack[PublishOptions]
     ) -> Receipt:
         """Publish an event; returns once it is durable, or once it will be when the given transaction commits.
 
         payload: an instance of a class marked by @event, or a dict with `type=`; refused unless it reads back the same
-        from its bytes. key: ordering key, not empty. transaction: your own open transaction (asyncpg
-        connection; SQLAlchemy AsyncSession, AsyncConnection, Session, Connection; sqlite3 connection) or a Spoolproof
-        Transaction; inside a handler, and in tasks started there until the handler ends, its own is joined without
-        asking.
-        id: makes a repeated publish idempotent for receivers. expires: seconds, timedelta or aware datetime after
-        which consumers drop it into the dead letters. destination: `events`, `exchange:NAME` or `queue:NAME`.
+        from its bytes. transaction: your own open transaction (asyncpg connection; SQLAlchemy AsyncSession,
+        AsyncConnection, Session, Connection; sqlite3 connection) or a Spoolproof Transaction; inside a handler, and in
+        tasks started there until the handler ends, its own is joined without asking. options: `key`, `id`, `type`,
+        `expires`, `headers`, `destination`, `routing_key`, `correlation_id` and `subject`, as PublishOptions says.
         Raises InvalidMessage, MessageTooLarge, UnknownType, CodecError, NotInTransaction, WrongDatabase,
         OutboxMissing, UnsupportedTransaction, OutboxFull, StoreUnavailable.
         """
         publisher = self.runtime.publisher
-        outgoing = publisher.outgoing(
-            payload,
-            key=key,
-            id=id,
-            type=type,
-            expires=expires,
-            headers=headers,
-            destination=destination,
-            routing_key=routing_key,
-            correlation_id=correlation_id,
-            subject=subject,
-        )
+        outgoing = publisher.outgoing(payload, options)
         if isinstance(transaction, Transaction):
             return await transaction.collect(outgoing)
         if transaction is not None:

@@ -7,9 +7,8 @@ here talks to the broker: a publish is done when its row is durable, or will be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -22,14 +21,13 @@ from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import (
     EVENTS,
-    HeaderValue,
     Message,
     Outgoing,
-    as_utc,
     check_message,
     check_short_text,
     check_user_headers,
 )
+from spoolproof.outbox.options import PublishOptions, check_names, expires_at
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
 
@@ -109,44 +107,34 @@ class Publisher:
         self._clock = clock
         self._ids = ids
 
-    def outgoing(
-        self,
-        payload: object,
-        *,
-        key: str | None = None,
-        id: str | None = None,
-        type: str | None = None,
-        expires: float | timedelta | datetime | None = None,
-        headers: Mapping[str, HeaderValue] | None = None,
-        destination: str | None = None,
-        routing_key: str | None = None,
-        correlation_id: str | None = None,
-        subject: str | None = None,
-    ) -> Outgoing:
-        """Return the message of a payload, checked against every limit. Arguments as `Service.publish`."""
-        event_type = _event_type(payload, type)
-        if headers is not None:
+    def outgoing(self, payload: object, options: PublishOptions) -> Outgoing:
+        """Return the message of a payload, checked against every limit. Raises as `Service.publish`."""
+        check_names(options)
+        event_type = _event_type(payload, options.get("type"))
+        if (headers := options.get("headers")) is not None:
             check_user_headers(headers)
         now = self._clock.now()
+        id, expires = options.get("id"), options.get("expires")
         message = Message(
             id=self._ids.message_id(now) if id is None else id,
             type=event_type.name,
             source=self._source,
             time=now,
             body=encode_payload(payload),
-            subject=subject,
+            subject=options.get("subject"),
             schemaversion=event_type.version,
-            key=key,
-            correlation_id=None if correlation_id == "" else correlation_id,
-            expires_at=None if expires is None else _expires_at(expires, now),
+            key=options.get("key"),
+            correlation_id=None if (given := options.get("correlation_id")) == "" else given,
+            expires_at=None if expires is None else expires_at(expires, now),
             headers=dict(headers) if headers else {},
         )
         running = handling.get()
         if running is not None and not running.is_over:
             message = _caused(message, running.message)
         check_message(message)
-        if routing_key is not None:
+        if (routing_key := options.get("routing_key")) is not None:
             check_short_text("routing_key", routing_key)
+        destination = options.get("destination")
         return Outgoing(
             message=message,
             destination=EVENTS if destination is None else _checked_destination(destination),
@@ -199,22 +187,6 @@ def _caused(message: Message, cause: Message) -> Message:
         traceparent=cause.traceparent,
         tracestate=cause.tracestate,
     )
-
-
-def _expires_at(expires: float | timedelta | datetime, now: datetime) -> datetime:
-    if isinstance(expires, datetime):
-        if expires.utcoffset() is None:
-            raise InvalidMessage("expires", expires, "has no time zone; use datetime.now(UTC) + timedelta(...)")
-        try:
-            return as_utc(expires)
-        except OverflowError:
-            raise InvalidMessage("expires", expires, "is beyond the last day UTC can tell") from None
-    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 10 * 366 * 86400:
-        raise InvalidMessage(
-            "expires", expires, "must be seconds above 0 (at most ten years), a timedelta or a datetime"
-        )
-    return now + timedelta(seconds=seconds)
 
 
 def _checked_destination(destination: str) -> str:

@@ -7,14 +7,15 @@ and from then on each at once: what a rollback undoes, the database decides.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
+from typing import Unpack
 
 from spoolproof import limits
 from spoolproof.errors import InvalidMessage, NotInTransaction
 from spoolproof.failpoints import failpoint
-from spoolproof.message import HeaderValue, Outgoing
+from spoolproof.message import Outgoing
+from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import Place, Publisher, Receipt
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import OwnTransaction, Row
@@ -59,37 +60,12 @@ class Transaction:
         self._check_open()
         return self.inner.savepoint()
 
-    async def publish(
-        self,
-        payload: object,
-        *,
-        key: str | None = None,
-        id: str | None = None,
-        type: str | None = None,
-        expires: float | timedelta | datetime | None = None,
-        headers: Mapping[str, HeaderValue] | None = None,
-        destination: str | None = None,
-        routing_key: str | None = None,
-        correlation_id: str | None = None,
-        subject: str | None = None,
-    ) -> Receipt:
+    async def publish(self, payload: object, **options: Unpack[PublishOptions]) -> Receipt:
         """Publish with this transaction: it is delivered if and only if the transaction commits.
 
         Arguments and errors as `Service.publish`; InvalidMessage beyond 10 000 messages.
         """
-        outgoing = self._publisher.outgoing(
-            payload,
-            key=key,
-            id=id,
-            type=type,
-            expires=expires,
-            headers=headers,
-            destination=destination,
-            routing_key=routing_key,
-            correlation_id=correlation_id,
-            subject=subject,
-        )
-        return await self.collect(outgoing)
+        return await self.collect(self._publisher.outgoing(payload, options))
 
     async def collect(self, outgoing: Outgoing) -> Receipt:
         """Add a message that was built and checked before."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import UserString
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 import pika
@@ -17,6 +17,7 @@ from spoolproof import CodecError, InvalidMessage, MessageTooLarge, UnknownType,
 from spoolproof.brokers.rabbitmq.properties import from_properties, to_properties
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
+from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import Publisher, Running, handling
 from spoolproof.testing.clock import ManualClock
 
@@ -28,10 +29,10 @@ class OrderPlaced(msgspec.Struct):
     order_id: str
 
 
-def outgoing(payload: object = None, **options: Any) -> Outgoing:
+def outgoing(payload: object = None, **options: Unpack[PublishOptions]) -> Outgoing:
     clock = ManualClock()
     publisher = Publisher(None, source="shop", clock=clock, ids=Ids(clock))  # type: ignore[arg-type]
-    return publisher.outgoing(OrderPlaced("7") if payload is None else payload, **options)
+    return publisher.outgoing(OrderPlaced("7") if payload is None else payload, options)
 
 
 def test_a_message_holds_what_its_publish_was_given() -> None:
@@ -146,6 +147,12 @@ def test_an_option_that_cannot_be_sent_is_refused_by_name(field: str, options: d
         outgoing(**options)
 
     assert field == caught.value.field
+
+
+def test_a_name_that_is_no_option_is_refused_as_by_any_function() -> None:
+    """A slip of the pen must not become a message without its ordering key."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'keys'; the nearest is 'key'"):
+        outgoing(keys="k")  # type: ignore[call-arg]
 
 
 async def test_an_inherited_field_that_cannot_be_sent_is_refused_by_name() -> None:
