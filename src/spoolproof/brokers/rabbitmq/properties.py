@@ -5,7 +5,9 @@ ordinary properties, so that a consumer without Spoolproof finds them where it l
 `cloudEvents_<name>`, accepted also as `cloudEvents:`, `ce-` and `ce_`.
 
 What the broker writes (`x-death` and its kin) and what would make it route, address or expire a copy differently
-never enters `Message.headers`: a kept `CC` delivers a retry copy to other queues too.
+never enters `Message.headers`: a kept `CC` delivers a retry copy to other queues too. Of these the broker's own word is
+believed, a publisher's never: a delivery count only of what was delivered before, a reason of death only if there is
+such a one.
 
 Must change together: `message.Message`, `to_properties`, `from_properties`.
 """
@@ -31,6 +33,8 @@ DELIVERY_COUNT: Final = "x-delivery-count"
 DEAD_REASON: Final = "x-first-death-reason"
 _BROKER_HEADERS: Final = frozenset({"cc", "bcc", "user_id", "expiration", DELIVERY_COUNT, "x-acquired-count"})
 _BROKER_PREFIXES: Final = ("x-death", "x-first-death-", "x-last-death-")
+_DEATHS: Final = frozenset({"rejected", "expired", "maxlen", "delivery_limit"})
+"""Why RabbitMQ dead-letters; it keeps the header of a publisher who wrote one before."""
 _ROUTING_HEADERS: Final = frozenset({"CC", "BCC"})
 
 _PREFIXES: Final = ("cloudEvents_", "cloudEvents:", "ce-", "ce_")
@@ -41,6 +45,9 @@ _ATTRIBUTES: Final = frozenset(
     }
 )
 _TRACE: Final = frozenset({"traceparent", "tracestate"})
+_TRACE_CHARACTERS_MAX: Final = 512
+"""Trace Context, section 3.3.1.5: longer ones need not be propagated, and may only be dropped whole."""
+_INT64_MAX: Final = 2**63 - 1
 _STRUCTURED: Final = "application/cloudevents+json"
 _PLAIN_ENCODINGS: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "binary", "identity", "8bit"})
 _INFLATED_BYTES_MAX: Final = 10 * limits.BODY_BYTES_MAX
@@ -110,10 +117,11 @@ def from_properties(properties: Any, body: bytes, *, is_redelivered: bool, now: 
             attributes[attribute] = value
         elif name in _TRACE:
             attributes[name] = value
-        elif name == DELIVERY_COUNT and isinstance(value, int):
-            delivery_count = int(value)
+        elif name == DELIVERY_COUNT:
+            if is_redelivered and isinstance(value, int) and value > 0:
+                delivery_count = int(value)
         elif name == DEAD_REASON:
-            dead_reason = _text(value)
+            dead_reason = value if isinstance(value, str) and value in _DEATHS else None
         elif not _is_the_brokers(name):
             headers[_clean(name)] = _header_value(value)
     fault = None
@@ -163,10 +171,15 @@ def _message(
         causation_id=text("causationid"),
         tenant=text("tenant"),
         expires_at=_moment(attributes.get("expiresat")),
-        traceparent=text("traceparent"),
-        tracestate=text("tracestate"),
+        traceparent=_traced(text("traceparent")),
+        tracestate=_traced(text("tracestate")),
         headers=headers,
     )
+
+
+def _traced(value: str | None) -> str | None:
+    """Return a trace header, or None for one too long to hand on: what a handler publishes would carry it too."""
+    return None if value is None or len(value) > _TRACE_CHARACTERS_MAX else value
 
 
 def _attribute_of(name: str) -> str | None:
@@ -187,7 +200,7 @@ def _header_value(value: object) -> HeaderValue:
     """Return a header as text unless it is a number or a truth value. pika has cut fractions off floats already."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, int):
+    if isinstance(value, int) and -_INT64_MAX - 1 <= value <= _INT64_MAX:
         return int(value)  # pika's own subclass is not known to every encoder
     return _text(value)
 

@@ -107,7 +107,7 @@ def test_what_the_broker_wrote_never_enters_the_message() -> None:
     }
     properties.expiration, properties.user_id = "1000", "guest"
 
-    result = received(properties, FULL.body)
+    result = received(properties, FULL.body, is_redelivered=True)
 
     assert FULL == result.message
     assert (4, "delivery_limit") == (result.delivery_count, result.dead_reason)
@@ -299,3 +299,54 @@ def test_no_foreign_headers_raise(headers: dict[str, Any], body: bytes) -> None:
     result = received(BasicProperties(headers=headers), body)
 
     assert all(type(value) in (str, int, bool) for value in result.message.headers.values())
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_redelivered", "count", "dead_reason"),
+    [
+        ({"x-delivery-count": 45}, False, 0, None),
+        ({"x-delivery-count": -1}, True, 1, None),
+        ({"x-delivery-count": "many"}, True, 1, None),
+        ({"x-delivery-count": 3}, True, 3, None),
+        ({"x-first-death-reason": "because I say so"}, False, 0, None),
+        ({"x-first-death-reason": ["expired"]}, False, 0, None),
+        ({"x-first-death-reason": "expired"}, False, 0, "expired"),
+        ({"x-death": "rubbish", "x-last-death-queue": 7, "X-Death": [1]}, False, 0, None),
+    ],
+)
+def test_a_publisher_cannot_speak_for_the_broker(
+    headers: dict[str, Any], is_redelivered: bool, count: int, dead_reason: str | None
+) -> None:
+    """A forged count would have a new message taken for one that wears its consumers out."""
+    result = received(BasicProperties(headers=headers), is_redelivered=is_redelivered)
+
+    assert (count, dead_reason, {}) == (result.delivery_count, result.dead_reason, result.message.headers)
+
+
+def test_what_expires_or_steers_a_message_goes_into_no_copy_of_it() -> None:
+    """A copy that keeps the sender's expiration dies in the delay queue; one that keeps its user is refused."""
+    foreign = BasicProperties(
+        expiration="1", user_id="somebody", reply_to="q", priority=9, headers={"CC": ["a"], "expiration": "1"}
+    )
+
+    copy = as_read(received(foreign).message)
+
+    assert (None, None, None, None) == (copy.expiration, copy.user_id, copy.reply_to, copy.priority)
+    assert {"CC", "expiration"}.isdisjoint(copy.headers)
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64 - 1])
+def test_a_number_of_other_clients_that_we_cannot_send_stays_readable_and_can_be_sent(value: int) -> None:
+    """Unsigned 64 bits exist in their field types, not in ours: no copy of the message could be made."""
+    properties = BasicProperties(headers={"n": value})
+    result = from_properties(properties, b"{}", is_redelivered=False, now=NOW)
+
+    assert {"n": str(value)} == result.message.headers
+    assert str(value) == as_read(result.message).headers["n"]
+
+
+def test_a_trace_too_long_to_hand_on_is_dropped() -> None:
+    """What the handler publishes inherits it, and would then fit no frame, though nobody there is wrong."""
+    result = received(BasicProperties(headers={"tracestate": "x" * 513, "traceparent": "x" * 512}))
+
+    assert (None, "x" * 512) == (result.message.tracestate, result.message.traceparent)
