@@ -11,7 +11,6 @@ costs time, never a message.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -24,12 +23,12 @@ from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.folding import FoldedLog
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.events import FailpointsArmed, MigrationApplied, ServiceStarted, StoreReached, StoreWaiting
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Membership
 from spoolproof.lifecycle.part import Part
@@ -43,11 +42,11 @@ from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
 from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER
 from spoolproof.urls import redact_url
 from spoolproof.wiring import build_broker, build_store
-
-logger = logging.getLogger("spoolproof.service")
 
 P = TypeVar("P", bound=Part)
 
@@ -126,7 +125,7 @@ class Runtime:
         if self.settings.failpoints or self.settings.failpoint_log:
             plan = self._plan = failpoints.parse_plan(self.settings.failpoints, self.settings.failpoint_log)
             failpoints.arm(plan)
-            logger.warning("failpoints.armed %s", " ".join(plan.armed) or "none")
+            emit(FailpointsArmed(armed=" ".join(plan.armed) or "none"))
         self.supervisor.fatal = asyncio.get_running_loop().create_future()
         try:
             if self._health is not None:
@@ -141,7 +140,7 @@ class Runtime:
             await self.stop()
             raise
         self.is_started = True
-        logger.info("%s", self._start_line())
+        emit(self._started())
 
     def part(self, kind: type[P]) -> P:
         """Return the part of a kind. Raises NotFound where this process has not its role."""
@@ -150,16 +149,18 @@ class Runtime:
                 return part
         raise NotFound(f"this process has no {kind.__name__}; its roles are {', '.join(self.roles)}")
 
-    def _start_line(self) -> str:
-        """Return what whoever reads a log wants to know first: what runs here, as what, and on what."""
+    def _started(self) -> ServiceStarted:
         queues = [queue for part in self.parts for queue in part.queues()]
         handlers = [f"{queue.name}({','.join(queue.types)})" for queue in queues[:_HANDLERS_SHOWN]]
         if len(queues) > _HANDLERS_SHOWN:
             handlers.append(f"and {len(queues) - _HANDLERS_SHOWN} more")
-        brokers = ",".join(redact_url(url) for url in self.settings.broker_urls)
-        return (
-            f"service.started name={self.service} release={spoolproof.__version__} store={self.store.name} "
-            f"broker={brokers} roles={','.join(self.roles)} handlers={' '.join(handlers) or 'none'}"
+        return ServiceStarted(
+            service=self.service,
+            release=spoolproof.__version__,
+            store=self.store.name,
+            broker=",".join(redact_url(url) for url in self.settings.broker_urls),
+            roles=",".join(self.roles),
+            handlers=" ".join(handlers) or "none",
         )
 
     def topology(self) -> Topology:
@@ -231,7 +232,7 @@ class Runtime:
         """Wait for the store, unless nothing here needs it to begin with: then its loops find it when it comes."""
         began = self._clock.monotonic()
         waits = 0
-        log = FoldedLog(logger, self._clock)
+        folded = Folded(self._clock)
         while True:
             try:
                 await self.store.start()
@@ -243,10 +244,10 @@ class Runtime:
                 if self._clock.monotonic() >= began + limits.FIRST_CONTACT_SECONDS:
                     raise
                 waits += 1
-                log.warning("away", "store.waiting error=%s: the start goes on when it answers", error)
+                folded.emit(StoreWaiting(error=str(error)))
             await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
         if waits:
-            logger.warning("store.reached seconds=%.1f: the start goes on", self._clock.monotonic() - began)
+            emit(StoreReached(seconds=self._clock.monotonic() - began))
 
     async def _start_loops(self) -> None:
         loops: list[Loop] = [self._membership]
@@ -290,4 +291,4 @@ async def ensure_schema(store: Store, settings: Settings) -> None:
     if found > needed or not is_allowed:
         raise SchemaOutdated(found, needed, store.name)
     for step in await store.migrations.apply():
-        logger.info("migration.applied step=%s", step)
+        emit(MigrationApplied(step=step))

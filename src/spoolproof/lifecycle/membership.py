@@ -14,7 +14,6 @@ A process whose row has expired starts over under a new id: its peers may alread
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -23,10 +22,10 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.events import LeaseAcquired, LeaseLost, ProcessExpired
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.leases import Fence, Leases, Process
-
-logger = logging.getLogger("spoolproof.lifecycle")
+from spoolproof.telemetry.events import emit
 
 
 class Holding:
@@ -149,8 +148,7 @@ class Membership(Loop):
     async def _beat_and_renew(self) -> None:
         sent_at = self._clock.monotonic()
         if not await self._leases.beat(self.process, self._lease_seconds):
-            text = "process.expired id=%s: no beat was answered for a whole lease; it goes on under a new id"
-            logger.warning(text, self.process.id)
+            emit(ProcessExpired(id=str(self.process.id)))
             self.process = replace(self.process, id=self._ids.uuid7())
             for holding in self._holdings:
                 holding.lose_all()
@@ -160,7 +158,7 @@ class Membership(Loop):
             kept = await self._leases.renew(asked, self._lease_seconds) if asked else []
             failpoint("lease.after_renew")
             if len(kept) < len(asked):
-                logger.warning("lease.lost kind=%s lost=%d kept=%d", holding.kind, len(asked) - len(kept), len(kept))
+                emit(LeaseLost(kind=holding.kind, lost=len(asked) - len(kept), kept=len(kept)))
             holding.confirm(kept, sent_at)
         self._renew_at = sent_at + self._lease_seconds / 3
 
@@ -174,5 +172,5 @@ class Membership(Loop):
             taken = await self._leases.acquire(holding.kind, self.process.id, fair - len(held), self._lease_seconds)
             if taken:
                 failpoint("lease.after_acquire")
-                logger.info("lease.acquired kind=%s names=%s", holding.kind, ",".join(fence.name for fence in taken))
+                emit(LeaseAcquired(kind=holding.kind, names=",".join(fence.name for fence in taken)))
                 holding.add(taken, sent_at)

@@ -7,15 +7,14 @@ says so: a loop that had nothing to do in its turn proves nothing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import Unavailable
-
-logger = logging.getLogger("spoolproof.lifecycle")
+from spoolproof.lifecycle.events import OutageBegan, OutageEnded, OutageLasts
+from spoolproof.telemetry.events import emit
 
 _QUIET_SECONDS = 2.0  #: twice the longest wait between two tries of a loop
 
@@ -46,13 +45,13 @@ class Outages:
         outage = self._open.get(type(error))
         if outage is None:
             outage = self._open[type(error)] = _Outage(error, began_at=now, met_at=now, told_at=now)
-            logger.warning("outage.began loop=%s error=%s: loops that need it try again every second", loop, error)
+            emit(OutageBegan(loop=loop, error=str(error)))
         outage.error, outage.met_at = error, now
         outage.failures += 1
         if now - outage.told_at >= limits.LOG_REPEAT_SECONDS:
             outage.told_at = now
             seconds = now - outage.began_at
-            logger.warning("outage.lasts seconds=%.0f failed_turns=%d error=%s", seconds, outage.failures, error)
+            emit(OutageLasts(seconds=seconds, failed_turns=outage.failures, error=str(error)))
 
     def passed(self) -> None:
         """Note that a turn of some loop did not fail."""
@@ -63,6 +62,4 @@ class Outages:
             if now - outage.met_at >= _QUIET_SECONDS and not self._is_away(outage.error):
                 del self._open[kind]
                 seconds = outage.met_at - outage.began_at
-                logger.warning(
-                    "outage.ended what=%s seconds=%.1f failed_turns=%d", kind.__name__, seconds, outage.failures
-                )
+                emit(OutageEnded(what=kind.__name__, seconds=seconds, failed_turns=outage.failures))

@@ -9,7 +9,6 @@ mode raise) is fatal: `fatal` is set and the service ends without draining, as a
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
@@ -18,11 +17,18 @@ from spoolproof.backoff import RandomSource, full_jitter_seconds
 from spoolproof.caught import cancellations, error_line, is_failure, tame
 from spoolproof.clock import Clock
 from spoolproof.errors import InvariantViolated, SpoolproofError, Unavailable
-from spoolproof.folding import FoldedLog
+from spoolproof.lifecycle.events import (
+    DrainIncomplete,
+    LoopCancelled,
+    LoopFailed,
+    LoopRecovered,
+    TaskDoesNotEnd,
+    TaskFailed,
+)
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.outages import Outages
-
-logger = logging.getLogger("spoolproof.lifecycle")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 _RETRY_FIRST_SECONDS = 0.1
 _RETRY_MAX_SECONDS = 1.0  #: a database that is back is used again within 5 s, several loops deep
@@ -38,7 +44,7 @@ class Supervisor:
         self._clock = clock
         self._random = random
         self._outages = Outages(clock, is_away)
-        self._log = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: dict[Loop, asyncio.Task[None]] = {}
         self._quiet: set[Loop] = set()
@@ -78,7 +84,7 @@ class Supervisor:
                 async with asyncio.timeout(limits.LOOP_DRAIN_SECONDS):
                     await loop.drain()
             except Exception as error:  # whatever it is, the others have to be drained, too
-                logger.warning("loop.drain_incomplete name=%s error=%s", loop.name, error_line(error))
+                emit(DrainIncomplete(loop=loop.name, error=error_line(error)))
 
     async def stop_loops(self) -> None:
         """Cancel every loop and stop it, newest first; other tasks go on. Idempotent."""
@@ -136,26 +142,20 @@ class Supervisor:
         kind = type(error).__name__
         error = tame(error)
         is_bug = not isinstance(error, SpoolproofError) or isinstance(error, InvariantViolated)
-        self._log.error(
-            (loop.name, kind),
-            "loop.failed name=%s failures=%d error=%s; its turn is tried again",
-            loop.name,
-            failures,
-            error_line(error),
-            exc_info=error if is_bug else None,
-        )
+        failed = LoopFailed(loop=loop.name, kind=kind, failures=failures, error=error_line(error))
+        self._folded.emit(failed, error=error if is_bug else None)
 
     def _tell_recovery(self, loop: Loop, causes: set[str], failures: int) -> None:
-        logger.warning("loop.recovered name=%s failures=%d", loop.name, failures)
+        emit(LoopRecovered(loop=loop.name, failures=failures))
         for kind in causes:
-            self._log.over((loop.name, kind))
+            self._folded.over(LoopFailed, loop.name, kind)
         causes.clear()
 
     def _turn_on(self, ended: asyncio.Task[None]) -> None:
         """Let a loop go on whose task somebody else has cancelled; a handler can, and no loop ends for that."""
         for loop, task in self._loops.items():
             if task is ended and loop not in self._quiet:
-                logger.error("loop.cancelled name=%s: by other code than the service's; it goes on", loop.name)
+                emit(LoopCancelled(loop=loop.name))
                 self._loops[loop] = self.spawn(self._turn(loop), loop.name)
                 return
 
@@ -170,7 +170,7 @@ class Supervisor:
         if error is None:
             return
         if isinstance(error, Exception):
-            logger.error("task.failed name=%s", task.get_name(), exc_info=error)
+            emit(TaskFailed(task=task.get_name()), error=error)
         elif self.fatal is not None and not self.fatal.done():
             self.fatal.set_result(error)
 
@@ -182,4 +182,4 @@ async def _cut(tasks: Collection[asyncio.Task[None]]) -> None:
     if tasks:
         _, left = await asyncio.wait(tasks, timeout=limits.CLOSE_SECONDS)
         for task in left:
-            logger.error("task.does_not_end name=%s", task.get_name())
+            emit(TaskDoesNotEnd(task=task.get_name()))

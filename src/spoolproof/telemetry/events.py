@@ -5,14 +5,21 @@ log line of the product or to a counter: what is not declared cannot be written,
 reference and the dashboard's rules are made from.
 
 ```python
-@dataclass(frozen=True, kw_only=True)
-class RelayNacked(Event, name="relay.nacked", level=WARNING, counter="relay_nacked_total", labels=("destination",),
-                  line="{destination} took no more: the broker declined a publish; it rests {seconds:g} s"):
-    destination: str
-    seconds: float
+class LeaseLost(
+    Event,
+    name="lease.lost",
+    level=WARNING,
+    line="kind={kind} lost={lost} kept={kept}",
+    counter="lease_lost_total",
+    labels=("kind",),
+):
+    kind: str
+    lost: int
+    kept: int
 ```
 
-Nothing is told on the success path: what succeeds is counted where it happens and read when somebody asks.
+A subclass is a frozen dataclass with keywords by itself. Nothing is told on the success path: what succeeds is counted
+where it happens and read when somebody asks. What may come several times a second goes through `telemetry.folding`.
 """
 
 from __future__ import annotations
@@ -20,8 +27,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from string import Formatter
-from typing import Any, ClassVar
+from typing import ClassVar, dataclass_transform
 
 from spoolproof.errors import InvariantViolated
 from spoolproof.telemetry import metrics
@@ -33,13 +41,15 @@ CATALOGUE: dict[str, type[Event]] = {}
 """Every event there is, by name."""
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Event:
-    """One thing that happened. Subclass it with the keywords below and `@dataclass(frozen=True, kw_only=True)`."""
+    """One thing that happened. Subclass it with the keywords below."""
 
     name: ClassVar[str] = ""
     level: ClassVar[int] = INFO
     line: ClassVar[str] = ""
     counter: ClassVar[Metric | None] = None
+    folds: ClassVar[tuple[str, ...]] = ()
     logger: ClassVar[logging.Logger]
 
     def __init_subclass__(
@@ -50,25 +60,27 @@ class Event:
         level: int = INFO,
         counter: str | None = None,
         labels: tuple[str, ...] = (),
-        **rest: Any,
+        folds: tuple[str, ...] = (),
     ) -> None:
-        """name: `part.happened`, past tense. line: the sentence an operator reads, with fields in braces.
-        counter: the metric that counts it, with these fields as labels."""
-        super().__init_subclass__(**rest)
+        """name: `part.happened`, past tense. line: what an operator reads after the name, with fields in braces.
+        counter: the metric that counts it, with these fields as labels. folds: the fields that make two of them the
+        same news, where it goes through `Folded`; never an id or a number that differs each time."""
+        super().__init_subclass__()
+        dataclass(frozen=True, kw_only=True)(cls)
         fields = set(cls.__annotations__)
-        unknown = {field for _, field, _, _ in Formatter().parse(line) if field} | set(labels)
+        unknown = {field for _, field, _, _ in Formatter().parse(line) if field} | {*labels, *folds}
         if not unknown <= fields or name in CATALOGUE:
             raise InvariantViolated(
                 f"event {name!r}: declared twice, or {sorted(unknown - fields)} are no fields of it"
             )
-        cls.name, cls.line, cls.level = name, line, level
+        cls.name, cls.line, cls.level, cls.folds = name, line, level, folds
         cls.logger = logging.getLogger("spoolproof." + name.partition(".")[0])
         cls.counter = None if counter is None else metrics.counter(counter, cls.__doc__ or line, *labels)
         CATALOGUE[name] = cls
 
     def text(self) -> str:
-        """Return the line."""
-        return self.line.format_map(vars(self))
+        """Return the name and the line."""
+        return f"{self.name} {self.line.format_map(vars(self))}"
 
 
 Sink = Callable[[Event], None]
@@ -76,14 +88,18 @@ _sinks: list[Sink] = []
 
 
 def emit(event: Event, *, error: BaseException | None = None) -> None:
-    """Tell of an event: one log line, one count, and whoever listens. Never raises, never waits.
+    """Tell of an event: one count, whoever listens, and one log line. Never raises, never waits.
 
     error: shown with its traceback; give it for what nobody expected and when a message is given up.
     """
+    count(event)
+    write(event, error)
+
+
+def count(event: Event) -> None:
+    """The half of `emit` that is done for every event, also where its line is not written."""
     if event.counter is not None:
         METER.add(event.counter, tuple(str(getattr(event, label)) for label in event.counter.labels))
-    if event.logger.isEnabledFor(event.level):
-        event.logger.log(event.level, event.text(), exc_info=error, extra={"event": event})
     for sink in list(_sinks):
         try:
             sink(event)
@@ -91,8 +107,21 @@ def emit(event: Event, *, error: BaseException | None = None) -> None:
             SINK_FAILURES[0] += 1
 
 
+def write(event: Event, error: BaseException | None = None, suppressed: int = 0) -> None:
+    """The half of `emit` that writes the line. suppressed: how many like it were not written since the last."""
+    if not event.logger.isEnabledFor(event.level):
+        return
+    try:
+        text = f"{event.text()} suppressed={suppressed}" if suppressed else event.text()
+        extra = {"event": event, "suppressed": suppressed}
+        # passed as an argument: a text may hold what looks like a placeholder
+        event.logger.log(event.level, "%s", text, exc_info=error, extra=extra, stacklevel=3)
+    except Exception:  # a text that cannot be made, a handler of the user's that raises
+        SINK_FAILURES[0] += 1
+
+
 SINK_FAILURES = [0]
-"""How often a listener raised."""
+"""How often a listener or a log handler raised."""
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
@@ -18,7 +17,6 @@ from spoolproof.telemetry.metrics import METER, METRICS
 def dropped() -> Iterator[type[Event]]:
     """An event as a feature declares it, for one test."""
 
-    @dataclass(frozen=True, kw_only=True)
     class PlateDropped(
         Event,
         name="kitchen.plate_dropped",
@@ -46,7 +44,9 @@ def test_an_event_is_one_line_one_count_and_told_to_who_listens(
     with listening(heard.append), caplog.at_level(logging.INFO, logger="spoolproof"):
         emit(happened)
 
-    assert [("spoolproof.kitchen", logging.WARNING, "anna dropped 3 plates")] == caplog.record_tuples
+    assert [
+        ("spoolproof.kitchen", logging.WARNING, "kitchen.plate_dropped anna dropped 3 plates")
+    ] == caplog.record_tuples
     assert [happened] == heard
     found = [sample.value for sample in METER.samples() if sample.metric.name == "kitchen_plates_total"]
     assert [1.0] == found
@@ -85,3 +85,28 @@ def test_a_name_means_one_event(dropped: type[Event]) -> None:
 
         class Again(Event, name="kitchen.plate_dropped", line="again"):
             pass
+
+
+def test_a_log_handler_that_raises_breaks_nothing(dropped: type[Event]) -> None:
+    """A handler of the user's may; what was about to be done when the event was told still has to be done."""
+    before = events.SINK_FAILURES[0]
+
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("no")
+
+    handler = Broken()
+    logging.getLogger("spoolproof.kitchen").addHandler(handler)
+    try:
+        emit(dropped(cook="anna", plates=1))  # type: ignore[call-arg]
+    finally:
+        logging.getLogger("spoolproof.kitchen").removeHandler(handler)
+
+    assert before + 1 == events.SINK_FAILURES[0]
+
+
+def test_a_text_with_percent_signs_is_written_as_it_is(dropped: type[Event], caplog: pytest.LogCaptureFixture) -> None:
+    """URLs and error texts hold them; `logging` would take them for placeholders."""
+    emit(dropped(cook="100%s", plates=1))  # type: ignore[call-arg]
+
+    assert ["kitchen.plate_dropped 100%s dropped 1 plates"] == caplog.messages
