@@ -7,22 +7,26 @@ gone). Upsert first, ack after: a crash between the two repeats the upsert.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from spoolproof import limits
+from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
-from spoolproof.errors import LimitReached, Unavailable
+from spoolproof.errors import InvalidMessage, LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
-from spoolproof.message import QUEUE
+from spoolproof.message import QUEUE, check_short_text
 from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.consumer")
 
 _PREFETCH = 10
 _IDLE_SECONDS = 5.0
@@ -71,6 +75,10 @@ class Bridge(Loop):
             if not await self._gate.confirms(error):
                 await self._clock.sleep(limits.RERUN_SECONDS_MAX)
             return 0  # and keep it: to send it back would bring it here again at once
+        except Exception as error:  # nothing in the product expects this; those behind it must not wait for it
+            logger.error("dead_letters.bridge_failed queue=%s error=%s", self._held.queue, error_line(error))
+            self._held.nack()
+            await self._clock.sleep(limits.RERUN_SECONDS_MAX)
         self._held = None
         return 1
 
@@ -91,9 +99,8 @@ class Bridge(Loop):
 
     async def _record(self, delivery: BrokerDelivery) -> None:
         message = delivery.message
-        named = message.headers.get(QUEUE)
         is_unrouted = not delivery.queue.endswith(".dead")
-        queue = str(named) if is_unrouted and named else delivery.queue.removesuffix(".dead")
+        queue = _target_of(delivery) if is_unrouted else delivery.queue.removesuffix(".dead")
         why = "unrouted" if is_unrouted else (delivery.dead_reason or "unknown")
         record = consumer_dead_letter(
             id=self._ids.message_id(),
@@ -109,3 +116,13 @@ class Bridge(Loop):
         await keep(self._store, record)
         failpoint("dead_letter.after_bridge")
         delivery.ack()
+
+
+def _target_of(delivery: BrokerDelivery) -> str:
+    """Return the queue that an unrouted copy was on its way to; the one it lies in if nobody can say."""
+    named = delivery.message.headers.get(QUEUE)
+    try:
+        check_short_text("queue", named)
+    except InvalidMessage:
+        return delivery.queue
+    return delivery.queue if not named or " " in str(named) else str(named)

@@ -25,6 +25,8 @@ from spoolproof.outbox.transaction import PendingPublishes
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import Attempt
 
+_SHOWN_CHARACTERS = 100
+
 
 @dataclass(slots=True)
 class Work:
@@ -65,8 +67,8 @@ class Work:
     @property
     def described(self) -> str:
         """What the message is, for people."""
-        message = self.message
-        return f"type {message.type or 'unknown'}, queue {self.queue}, id {message.id or 'none'}"
+        type, id = (_shown(text) for text in (self.message.type, self.message.id))
+        return f"type {type or 'unknown'}, queue {self.queue}, id {id or 'none'}"
 
     @property
     def content_key(self) -> str:
@@ -145,6 +147,12 @@ def instant_of(value: object, now: datetime) -> datetime | None:
         return None
     try:
         instant = datetime.fromisoformat(value)
-    except ValueError:
+        return None if instant.tzinfo is None else min(now, instant.astimezone(UTC))
+    except (ValueError, OverflowError):  # the second near the years 1 and 9999
         return None
-    return None if instant.tzinfo is None else min(now, instant.astimezone(UTC))
+
+
+def _shown(text: str) -> str:
+    """Return a foreign text as a log line can take it."""
+    text = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return text if text.isprintable() else ascii(text)

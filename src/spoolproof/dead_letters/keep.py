@@ -1,16 +1,74 @@
-"""Keeping a dead letter, or closing the one there is."""
+"""Keeping a dead letter, or closing the one there is.
+
+Whatever a foreign message holds, a row of it can be written: without its history if that is what the store refuses,
+else without its headers, else with nothing but what it was about. To fail to record a failure would be to fail again
+and again, and to stop whatever waits behind it.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+
+from spoolproof.caught import error_line, storable_text
+from spoolproof.errors import SpoolproofError
+from spoolproof.message import Message
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.store import Store
+
+logger = logging.getLogger("spoolproof.consumer")
 
 
 async def keep(store: Store, record: DeadLetterRecord) -> bool:
     """Keep a dead letter, durable on return. False if another copy of the message succeeded meanwhile: then there is
     nothing to give up, and one that a replay left `replaying` is resolved."""
-    if await store.dead_letters.add(record):
+    if await _add(store, record):
         return True
     async with store.transaction() as tx:
         await store.dead_letters.resolve(tx, record.consumer, record.message)
     return False
+
+
+async def _add(store: Store, record: DeadLetterRecord) -> bool:
+    leaner = _leaner(record)
+    while True:
+        try:
+            return await store.dead_letters.add(record)
+        except SpoolproofError:
+            raise
+        except Exception as error:  # of the driver or the codec, over something in this very record
+            without = next(leaner, None)
+            if without is None:
+                raise
+            what, record = without
+            logger.error(
+                "dead_letter.cut queue=%s id=%s error=%s: it is kept without %s",
+                record.consumer,
+                record.message.id,
+                error_line(error),
+                what,
+            )
+
+
+def _leaner(record: DeadLetterRecord) -> Iterator[tuple[str, DeadLetterRecord]]:
+    """Yield what is left out and the record without it, one after the other."""
+    record = replace(record, attempts=(), first_failed_at=record.last_failed_at)
+    yield "its history", record
+    record = replace(record, message=msgspec.structs.replace(record.message, headers={}))
+    yield "its headers", record
+    message = record.message
+    bare = Message(
+        id=_plain(message.id),
+        type=_plain(message.type),
+        source=_plain(message.source),
+        time=record.last_failed_at,
+        body=message.body,
+    )
+    yield "all but its id, type and body", replace(record, message=bare, stack="", error=_plain(record.error))
+
+
+def _plain(text: str) -> str:
+    return storable_text(text).encode("ascii", "replace").decode()[:255]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -23,13 +24,15 @@ def attempt_of(error: BaseException, now: datetime, host: str) -> Attempt:
 
 
 def history_of(message: Message) -> tuple[Attempt, ...]:
-    """Return the failed attempts a message carries, oldest first; empty if there are none or they cannot be read."""
+    """Return the newest failed attempts a message carries, oldest first; empty if there are none or they cannot be
+    read. Anybody may have written them."""
     text = message.headers.get(HISTORY)
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > limits.HEADERS_BYTES_MAX:
         return ()
     try:
-        return tuple(_history_decoder.decode(text))
-    except msgspec.MsgspecError:
+        attempts = _history_decoder.decode(text)[-limits.ATTEMPT_HISTORY_MAX :]
+        return tuple(msgspec.structs.replace(one, at=one.at.astimezone(UTC)) for one in attempts)
+    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         return ()
 
 
@@ -79,15 +82,25 @@ def _joined(detail: str, text: str) -> str:
 
 def _storable(message: Message, message_id: str) -> Message:
     """Return the message without our own headers and with text any store can keep: failing to record a failure would
-    loop for ever."""
+    loop for ever. A foreign field may be of any length; an index, and the replay, take no more than we send."""
     texts = {
-        name: storable_text(value)
+        name: shortened(storable_text(value))
         for name in message.__struct_fields__
         if isinstance(value := getattr(message, name), str)
     }
     headers = {
-        storable_text(name): storable_text(value) if isinstance(value, str) else value
+        shortened(storable_text(name)): storable_text(value) if isinstance(value, str) else value
         for name, value in message.headers.items()
         if name not in OWN_HEADERS
     }
-    return msgspec.structs.replace(message, **{**texts, "id": storable_text(message_id), "headers": headers})
+    return msgspec.structs.replace(message, **{**texts, "id": shortened(storable_text(message_id)), "headers": headers})
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most 255 bytes; a longer one is cut and ends in the start of its hash, so that two that
+    differ still do."""
+    encoded = text.encode()
+    if len(encoded) <= limits.SHORT_TEXT_BYTES_MAX:
+        return text
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: limits.SHORT_TEXT_BYTES_MAX - 20].decode(errors='ignore')}…{digest}"

@@ -19,12 +19,15 @@ from typing import Any
 
 from spoolproof import limits
 from spoolproof.brokers.rabbitmq.delivery import ConsumeChannel, RabbitMQDelivery
+from spoolproof.brokers.rabbitmq.loose import read_loosely
 from spoolproof.brokers.rabbitmq.pika_internals import Connection, UnreadableProperties
 from spoolproof.brokers.rabbitmq.properties import Received, from_properties, unreadable
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
 from spoolproof.brokers.rabbitmq.topology import Declarer
+from spoolproof.caught import error_line, storable_text
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
+from spoolproof.message import QUEUE
 from spoolproof.ports.broker import OnDelivery, Spawn
 
 logger = logging.getLogger("spoolproof.broker")
@@ -110,13 +113,22 @@ class RabbitMQSubscription:
     def _read(self, method: Any, properties: Any, body: bytes) -> Received:
         now = self._clock.now()
         is_redelivered = bool(method.redelivered)
+        raw = b""
         if isinstance(properties, UnreadableProperties):
-            return unreadable(properties.raw, properties.reason, body, is_redelivered=is_redelivered, now=now)
+            raw, properties = properties.raw, read_loosely(properties.raw)
+            lost = "; ".join(properties.lost) or "nothing"
+            logger.warning(
+                "consumer.odd_properties queue=%s id=%s lost=%s", self.queue, properties.message_id, lost[:500]
+            )
         try:
-            return from_properties(properties, body, is_redelivered=is_redelivered, now=now)
+            received = from_properties(properties, body, is_redelivered=is_redelivered, now=now)
         except Exception as error:  # what foreign bytes still manage to break is that message's fault alone
-            reason = f"its properties cannot be read: {type(error).__name__}: {error}"
-            return unreadable(repr(properties).encode(), reason, body, is_redelivered=is_redelivered, now=now)
+            reason = f"its properties cannot be read: {error_line(error)}"
+            return unreadable(raw or repr(properties).encode(), reason, body, is_redelivered=is_redelivered, now=now)
+        if self.queue.endswith(".unrouted"):
+            # where a copy was going is what the broker routed it by; what its header says, anybody may have written
+            received.message.headers[QUEUE] = storable_text(str(method.routing_key))
+        return received
 
     def _on_broker_cancel(self, channel: ConsumeChannel, _frame: Any) -> None:
         if self._channel is channel:

@@ -217,7 +217,10 @@ def _text(value: object) -> str:
         return value.isoformat()
     if isinstance(value, Decimal | int | float):
         return str(value)
-    return msgspec.json.encode(value, enc_hook=_text).decode()  # arrays, tables, void
+    try:
+        return _clean(msgspec.json.encode(value, enc_hook=_text).decode())  # arrays, tables, void
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # keys that are bytes, depth, …
+        return _clean(repr(value))
 
 
 def _clean(text: str) -> str:
@@ -229,14 +232,14 @@ def _moment(value: object) -> datetime | None:
         return _from_timestamp(value)
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the second near the years 1 and 9999
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _from_timestamp(value: object) -> datetime | None:
     if isinstance(value, datetime):
-        return value.astimezone(UTC)
+        return value.astimezone(UTC)  # pika's, so from 1970 on
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     try:
@@ -247,9 +250,10 @@ def _from_timestamp(value: object) -> datetime | None:
 
 def _whole_number(value: object) -> int:
     try:
-        return int(value) if isinstance(value, int | str) else 1
+        number = int(value) if isinstance(value, int | str) else 1
     except ValueError:
         return 1
+    return number if 0 < number < 2**31 else 1
 
 
 def _inflate(body: bytes) -> tuple[bytes, str | None]:
