@@ -12,7 +12,6 @@ Everything runs on the event loop. The health thread gets snapshots, never this 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 
 from spoolproof import limits
@@ -20,14 +19,14 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError, StoreUnavailable
 from spoolproof.health.check import Check, Condition
+from spoolproof.health.events import HealthReady, HealthUnready
 from spoolproof.health.sampler import Sampler
 from spoolproof.health.snapshot import DB, Dependency, Local, Need, Snapshot, Status
 from spoolproof.health.verdict import unready_reason
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.health")
+from spoolproof.telemetry.events import emit
 
 BROKER_NAMES = ("rabbitmq", "embedded", "memory")
 
@@ -123,9 +122,9 @@ class Monitor(Loop):
         was_unready, seconds = self._unready.holds, self._unready.seconds
         self._unready.note(reason is not None)
         if reason is not None and not was_unready:
-            logger.warning("health.unready reason=%s: probes are told to send no work here", reason)
+            emit(HealthUnready(reason=reason))
         elif reason is None and was_unready:
-            logger.warning("health.ready seconds=%.1f: work may come again", seconds)
+            emit(HealthReady(seconds=seconds))
 
     def _db(self, local: Local) -> Dependency:
         check = self._store_check

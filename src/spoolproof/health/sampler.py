@@ -8,7 +8,6 @@ next, so no clock of another machine matters.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -16,13 +15,13 @@ from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.health.check import Condition
+from spoolproof.health.events import SampleFailed
 from spoolproof.health.snapshot import OpenDeadLetters, Ownership
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
 from spoolproof.ports.leases import LeaseStatus
 from spoolproof.ports.outbox import Backlog
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.health")
+from spoolproof.telemetry.events import emit
 
 
 class Sampler:
@@ -50,7 +49,7 @@ class Sampler:
             async with asyncio.timeout(limits.HEALTH_ANSWER_SECONDS_MAX):
                 await self._sample()
         except Exception as error:  # too slow or away: the ping says which
-            logger.debug("health.sample_failed error=%s", type(error).__name__)
+            emit(SampleFailed(error=type(error).__name__))
             return False
         self._sampled_at = self._clock.monotonic()
         if self._is_waiting or self._left.holds:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,13 +29,13 @@ from typing import Any
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
-from spoolproof.folding import FoldedLog
 from spoolproof.forks import guard, let_go_in_child
 from spoolproof.health.body import Answer
 from spoolproof.health.endpoint import Request, Response, encode, respond
+from spoolproof.health.events import CannotAccept, HealthFailed, HealthListening, RequestFailed, SnapshotFailed
 from spoolproof.health.snapshot import Snapshot
-
-logger = logging.getLogger("spoolproof.health")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS = 0.1  #: before the next try: a connection that waits to be accepted would keep the thread spinning
@@ -88,8 +88,8 @@ class View:
     def _answer(self) -> None:
         try:
             snapshot = self._take()
-        except Exception:
-            logger.exception("health.snapshot_failed")
+        except Exception as error:
+            emit(SnapshotFailed(), error=error)
             snapshot = self._snapshot  # old, as its time says; but the loop turns, and is asked again
         with self._changed:
             self._snapshot = snapshot
@@ -117,7 +117,7 @@ class HealthThread:
         self._thread = threading.Thread(target=self._server.serve, name="spoolproof-health", daemon=True)
         self._thread.start()
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        logger.info("health.listening url=http://%s:%d", host, self.port)
+        emit(HealthListening(url=f"http://{host}:{self.port}"))
 
     async def stop(self) -> None:
         """Close the port and end every request. Idempotent, safe before start."""
@@ -171,7 +171,7 @@ class _Server(HTTPServer):
         self._has_ended = threading.Event()
         self._lock = threading.Lock()
         self._requests: dict[threading.Thread, tuple[socket.socket, float]] = {}
-        self._log = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._spare: int | None = None
         with guard:
             super().__init__((host, port), _Handler)
@@ -195,18 +195,15 @@ class _Server(HTTPServer):
                 self.view.ask()
                 self._cut_slow_callers()
             except Exception as error:  # a bug of ours, or no memory: the next probe may fare better
-                kind = type(error).__name__
-                self._log.error(kind, "health.failed error=%s", kind, exc_info=error)
+                self._folded.emit(HealthFailed(error=type(error).__name__), error=error)
                 self._has_ended.wait(_PAUSE_SECONDS)
 
     def end(self) -> None:
         """Let `serve` return; a connection of our own wakes it."""
         self._has_ended.set()
-        try:
+        with contextlib.suppress(OSError):  # it wakes by itself within a second
             host, port = str(self.server_address[0]), self.server_address[1]
             socket.create_connection((host, port), timeout=limits.HEALTH_ANSWER_SECONDS).close()
-        except OSError:
-            logger.debug("health.wake_failed")  # it wakes by itself within a second
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept, if need be in the place of the spare descriptor. Raises OSError, which means: not now."""
@@ -215,9 +212,7 @@ class _Server(HTTPServer):
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-            self._log.warning(
-                "exhausted", "health.cannot_accept error=%s: answering one probe at a time", error.strerror
-            )
+            self._folded.emit(CannotAccept(error=error.strerror or str(error)))
         try:
             self._drop_spare()
             return super().get_request()
@@ -260,7 +255,8 @@ class _Server(HTTPServer):
             _hang_up(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.debug("health.request_failed", exc_info=True)  # a caller that hung up is not our trouble
+        error = sys.exception()
+        emit(RequestFailed(error=type(error).__name__), error=error)  # a caller that hung up is not our trouble
 
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
@@ -277,10 +273,8 @@ class _Server(HTTPServer):
 
     def _keep_spare(self) -> None:
         if self._spare is None:
-            try:
+            with contextlib.suppress(OSError):  # it is tried at every turn
                 self._spare = os.open(os.devnull, os.O_RDONLY)
-            except OSError:
-                logger.debug("health.no_spare")  # it is tried at every turn
 
     def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -289,19 +283,15 @@ class _Server(HTTPServer):
 
 
 def _hang_up(request: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is gone already
         request.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for this caller
-    except OSError:
-        logger.debug("health.request_gone")
 
 
 def _refuse(request: socket.socket) -> None:
     head = "".join(f"{name}: {value}\r\n" for name, value in _BUSY.headers)
-    try:
+    with contextlib.suppress(OSError):  # it is gone already
         request.settimeout(limits.HEALTH_ANSWER_SECONDS)
         request.sendall(f"HTTP/1.0 503 Service Unavailable\r\n{head}\r\n".encode() + _BUSY.body)
-    except OSError:
-        logger.debug("health.request_gone")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,16 +6,15 @@ long as an outage lasts; that is one line a minute, and its closing ends it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from spoolproof.clock import Clock
-from spoolproof.folding import FoldedLog
+from spoolproof.maintenance.events import BreakerClosed, BreakerHalfOpened, BreakerIsolated, BreakerOpened
 from spoolproof.policies import Policy
 from spoolproof.policies.events import BreakerChanged
-
-logger = logging.getLogger("spoolproof.policies")
+from spoolproof.telemetry.events import Event, emit
+from spoolproof.telemetry.folding import Folded
 
 Name = tuple[str, str | None]
 
@@ -37,7 +36,7 @@ class BreakerLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._log = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._not_closed: dict[Name, _NotClosed] = {}
 
     def changed(self, policy: Policy, change: BreakerChanged) -> None:
@@ -67,20 +66,18 @@ class BreakerLog:
         if state == "closed":
             self._not_closed.pop(name, None)
             seconds = 0.0 if before is None else (now - before.since).total_seconds()
-            for cause in ("open", "half_open", "isolated"):
-                self._log.over((name, cause))
-            logger.warning("breaker.closed policy=%s seconds=%.1f reason=%s", _label(name), seconds, reason)
+            for kind in (BreakerOpened, BreakerHalfOpened, BreakerIsolated):
+                self._folded.over(kind, _label(name))
+            emit(BreakerClosed(policy=_label(name), seconds=seconds, reason=reason))
             return
         until = now + timedelta(seconds=policy.open_until_seconds) if state == "open" else None
         cause = before.reason if before is not None and state == "half_open" else reason
         one = _NotClosed(state, cause, now if before is None else before.since, until, observed)
         self._not_closed[name] = one
-        effect = "calls are let through, it only observes" if observed else _EFFECTS.get(state, "")
-        text = "breaker.%s policy=%s reason=%s%s: %s"
-        self._log.warning((name, state), text, _VERBS.get(state, state), _label(name), reason, _until(one), effect)
+        effect = "calls are let through, it only observes" if observed else _EFFECTS[state]
+        self._folded.emit(_event(state, _label(name), reason, until, effect))
 
 
-_VERBS = {"open": "opened", "half_open": "half_opened"}
 _EFFECTS = {
     "open": "its calls are refused until then",
     "half_open": "a few calls find out whether it may close",
@@ -88,13 +85,16 @@ _EFFECTS = {
 }
 
 
+def _event(state: str, policy: str, reason: str, until: datetime | None, effect: str) -> Event:
+    if until is not None:
+        return BreakerOpened(policy=policy, reason=reason, until=_instant(until), effect=effect)
+    kind = BreakerIsolated if state == "isolated" else BreakerHalfOpened
+    return kind(policy=policy, reason=reason, effect=effect)
+
+
 def _label(name: Name) -> str:
     policy, key = name
     return policy if key is None else f"{policy}[{key!r}]"  # whatever a user's key holds: a line stays one line
-
-
-def _until(one: _NotClosed) -> str:
-    return "" if one.until is None else f" until={_instant(one.until)}"
 
 
 def _instant(at: datetime) -> str:

@@ -13,7 +13,6 @@ Must never happen: a call that waits for the store, or fails because of it; a st
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,12 +24,12 @@ from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ids import derived_id
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.maintenance.breaker_log import BreakerLog, Name
+from spoolproof.maintenance.events import NotRestored, NotSaved
 from spoolproof.policies import Policy, Registry
 from spoolproof.policies.events import BreakerChanged
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.policies")
+from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched, and a cooldown is seen
 _RECORD_SECONDS_MAX = 86_400.0  #: what a policy restores; an older row is of no use to anybody
@@ -71,7 +70,7 @@ class Breakers(Loop):
                 if self._clock.now() - record.updated_at > timedelta(seconds=_RECORD_SECONDS_MAX):
                     await self._store.state.remove(self._kind, name)
         except (Unavailable, LimitReached) as error:
-            logger.warning("policies.not_restored error=%s", error)
+            emit(NotRestored(error=str(error)))
 
     async def start(self) -> None:
         """Watch every breaker."""
@@ -165,7 +164,7 @@ class Breakers(Loop):
             value = msgspec.json.encode({"key": policy.key, "snapshot": snapshot})
             await self._store.state.put(self._kind, row, value)
         except (ValueError, OverflowError) as error:  # too large, or a key that is no text: every turn would meet it
-            logger.error("policies.not_saved policy=%s error=%s", policy.name, error)
+            emit(NotSaved(policy=policy.name, error=str(error)))
 
     def _restore(self, row: str, record: StateRecord) -> None:
         try:

@@ -9,7 +9,6 @@ Must never happen: a call that waits for this.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 
 import msgspec
@@ -18,12 +17,12 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.ids import derived_id
 from spoolproof.lifecycle.loop import Loop
+from spoolproof.maintenance.events import FactNotTold, FactUnreadable
 from spoolproof.policies import Registry
 from spoolproof.policies.facts import ISOLATION, Fact, facts_of, read_fact
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.policies")
+from spoolproof.telemetry.events import emit
 
 _KEPT_SECONDS = 60.0  #: a row outlives its fact by this: clocks differ
 _UNREADABLE_SECONDS = 86_400.0  #: no fact is told for longer; until then another release may know what it says
@@ -65,14 +64,14 @@ class FactExchange(Loop):
                 if fact.is_news_to(stored.get(row := _row_of(fact))):
                     await self._store.state.put(self._kind, row, msgspec.json.encode(fact.to_dict()))
             except (TypeError, ValueError) as error:  # a key or reason that is no text, or too long for any row
-                logger.error("policies.fact_not_told policy=%s kind=%s error=%s", fact.policy, fact.kind, error)
+                emit(FactNotTold(policy=fact.policy, kind=fact.kind, error=str(error)))
 
 
 def _read(row: str, record: StateRecord) -> Fact | None:
     try:
         return read_fact(msgspec.json.decode(record.value))
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        logger.warning("policies.fact_unreadable row=%s error=%s", row, error)
+        emit(FactUnreadable(row=row, error=str(error)))
         return None
 
 

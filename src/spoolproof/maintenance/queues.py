@@ -12,7 +12,6 @@ Time here is that of this process only, from one look to the next: rows carry a 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -21,11 +20,11 @@ import msgspec
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.lifecycle.loop import Loop
+from spoolproof.maintenance.events import QueueStranded
 from spoolproof.ports.broker import Broker
 from spoolproof.ports.state import StateRecord
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 60.0
 _SETTLE_SECONDS = 3.0  #: after the start: until then this process and its peers may not be in the process table
@@ -136,7 +135,8 @@ class QueueWatch(Loop):
         if judged != row:
             await self._put(name, judged)
         if name not in self._stranded:
-            logger.warning("queue.stranded %s: %s", judged.sentence(name, self._service), REMEDY.format(queue=name))
+            remedy = REMEDY.format(queue=name)
+            emit(QueueStranded(queue=name, service=self._service, messages=judged.messages, remedy=remedy))
         return judged
 
     async def _put(self, name: str, row: QueueRow) -> None:

@@ -69,15 +69,3 @@ def fate_of(row: OutboxRow, outcome: PublishOutcome, *, is_paused: bool) -> Fate
             return Keep("type")
         case Unknown():
             return Keep()
-
-
-def returned_line(row: OutboxRow, error: str) -> tuple[str, str, str, str, str, int]:
-    """Return the log line of a row that came back, for those who do not know yet that nobody subscribes."""
-    outgoing = row.outgoing
-    delays = limits.UNROUTABLE_DELAYS_SECONDS
-    text = (
-        "relay.returned type=%s destination=%s id=%s error=%s: no queue is bound for this type; it is tried for "
-        f"{sum(delays) / 60:.0f} minutes, this was attempt %d of {len(delays) + 1}, and is then a dead letter; start "
-        "a service that handles it, or declare it with @event(…, may_be_unrouted=True)"
-    )
-    return text, outgoing.message.type, outgoing.destination, outgoing.message.id, error, row.attempts + 1

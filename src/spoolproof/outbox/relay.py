@@ -20,7 +20,6 @@ without an answer to the first.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import cast
@@ -29,11 +28,11 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.failpoints import failpoint
-from spoolproof.folding import FoldedLog
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
-from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of, returned_line
+from spoolproof.outbox.events import RelayGaveUp, RelayNacked, RelayReturned
+from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
@@ -41,8 +40,8 @@ from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
 from spoolproof.ports.outbox import OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.relay")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 _FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what is left is sent again by a peer
 
@@ -62,7 +61,7 @@ class Relay(Loop):
         self._clock = clock
         self._ids = ids
         self._pauses = Pauses()
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._progress = Progress()
         self._known: set[RowRef] = set()
         self._buffer: deque[OutboxRow] = deque()  # bounded: a read happens only when it is half empty
@@ -282,7 +281,15 @@ class Relay(Loop):
                 # others behind it wait for it; should it go by other means than its promotion, nobody calls them
                 self._progress.revisit(self._clock.monotonic() + seconds, row.ref)
                 failpoint("relay.after_defer")
-                self._folded.warning(("returned", destination, type_name), *returned_line(row, error))
+                self._folded.emit(
+                    RelayReturned(
+                        type=type_name,
+                        destination=destination,
+                        id=outgoing.message.id,
+                        error=error,
+                        attempt=row.attempts + 1,
+                    )
+                )
             case GiveUp(reason, error) if fence is not None:
                 failpoint("relay.before_give_up")
                 consumer = await consumer_of(row, self._store.dead_letters)
@@ -291,10 +298,10 @@ class Relay(Loop):
                 )
                 await self._store.outbox.give_up(row.ref, dead_letter, fence)
                 failpoint("relay.after_give_up")
-                logger.error("relay.given_up id=%s reason=%s error=%s", outgoing.message.id, reason, error)
+                emit(RelayGaveUp(id=outgoing.message.id, reason=reason, error=error))
             case Keep(rests="destination"):
                 self._pauses.rest(destination, None, now)
-                self._folded.warning(("nacked", destination), "relay.nacked destination=%s", destination)
+                self._folded.emit(RelayNacked(destination=destination))
             case Keep(rests="type"):
                 self._pauses.rest(destination, type_name, now)  # the broker has said why
             case _:

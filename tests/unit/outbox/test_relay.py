@@ -196,7 +196,7 @@ async def test_the_first_return_says_what_to_do_and_a_thousand_more_say_nothing(
         line.partition(" destination")[0] for line in sorted(lines)
     ]
     assert "no queue is bound for this type" in lines[0]
-    assert "attempt 1 of 3" in lines[0]
+    assert "attempt 1 of 6" in lines[0]
     assert "may_be_unrouted=True" in lines[0]
 
 

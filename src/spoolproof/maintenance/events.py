@@ -1,0 +1,96 @@
+"""What is told of breakers, of what policies keep in the store, and of queues that nobody reads."""
+
+from __future__ import annotations
+
+from spoolproof.telemetry.events import ERROR, WARNING, Event
+
+
+class BreakerOpened(
+    Event,
+    name="breaker.opened",
+    level=WARNING,
+    line="policy={policy} reason={reason} until={until}: {effect}",
+    folds=("policy",),
+):
+    """A breaker refuses calls, or would."""
+
+    policy: str
+    reason: str
+    until: str
+    effect: str
+
+
+class BreakerHalfOpened(
+    Event,
+    name="breaker.half_opened",
+    level=WARNING,
+    line="policy={policy} reason={reason}: {effect}",
+    folds=("policy",),
+):
+    """A breaker lets a few calls try."""
+
+    policy: str
+    reason: str
+    effect: str
+
+
+class BreakerIsolated(
+    Event, name="breaker.isolated", level=WARNING, line="policy={policy} reason={reason}: {effect}", folds=("policy",)
+):
+    """Somebody has opened a breaker by hand."""
+
+    policy: str
+    reason: str
+    effect: str
+
+
+class BreakerClosed(
+    Event, name="breaker.closed", level=WARNING, line="policy={policy} seconds={seconds:.1f} reason={reason}"
+):
+    """A breaker lets calls through again."""
+
+    policy: str
+    seconds: float
+    reason: str
+
+
+class NotRestored(Event, name="policies.not_restored", level=WARNING, line="error={error}"):
+    """Breakers that were open before the restart are taken for closed."""
+
+    error: str
+
+
+class NotSaved(Event, name="policies.not_saved", level=ERROR, line="policy={policy} error={error}"):
+    """A breaker cannot be kept in the store: its key or reason is no text, or too long."""
+
+    policy: str
+    error: str
+
+
+class FactNotTold(Event, name="policies.fact_not_told", level=ERROR, line="policy={policy} kind={kind} error={error}"):
+    """An isolation, reset or cooldown cannot be told to the other processes."""
+
+    policy: str
+    kind: str
+    error: str
+
+
+class FactUnreadable(Event, name="policies.fact_unreadable", level=WARNING, line="row={row} error={error}"):
+    """What another process told cannot be read."""
+
+    row: str
+    error: str
+
+
+class QueueStranded(
+    Event,
+    name="queue.stranded",
+    level=WARNING,
+    line="queue {queue}: no handler of {service} reads it any more; {messages} messages wait in it: {remedy}",
+):
+    """A handler was renamed or removed and its queue goes on filling."""
+
+    queue: str
+    service: str
+    messages: int
+    remedy: str

@@ -1,0 +1,40 @@
+"""What is told of the relay."""
+
+from __future__ import annotations
+
+from spoolproof import limits
+from spoolproof.telemetry.events import ERROR, WARNING, Event
+
+_DELAYS = limits.UNROUTABLE_DELAYS_SECONDS
+
+
+class RelayReturned(
+    Event,
+    name="relay.returned",
+    level=WARNING,
+    line="type={type} destination={destination} id={id} error={error}: no queue is bound for this type; it is tried "
+    f"for {sum(_DELAYS) / 60:.0f} minutes, this was attempt {{attempt}} of {len(_DELAYS) + 1}, and is then a dead "
+    "letter; start a service that handles it, or declare it with @event(…, may_be_unrouted=True)",
+    folds=("destination", "type"),
+):
+    """A row came back: for those who do not know yet that nobody subscribes."""
+
+    type: str
+    destination: str
+    id: str
+    error: str
+    attempt: int
+
+
+class RelayNacked(Event, name="relay.nacked", level=WARNING, line="destination={destination}", folds=("destination",)):
+    """The broker took no more for a destination; it rests for a while."""
+
+    destination: str
+
+
+class RelayGaveUp(Event, name="relay.given_up", level=ERROR, line="id={id} reason={reason} error={error}"):
+    """A row cannot be delivered; it is a dead letter now."""
+
+    id: str
+    reason: str
+    error: str
