@@ -2,11 +2,12 @@
 
 A block has no result that could be replaced or raced, so Fallback and Hedge do not apply to it. Every guard of the
 policy is entered when the block begins and left when it ends; the timer is armed at once, because a block cannot be
-stepped."""
+stepped. On a thread there is no timer: nothing can cut a block off there."""
 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from spoolproof.policies.compiled import Pipeline
 from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.foreign import seconds_of
 from spoolproof.policies.pipeline import Attempt
-from spoolproof.policies.retry import Stop, Wait, is_repeating, prefer
+from spoolproof.policies.retry import Stop, Wait, is_repeating, prefer, refuse_event_loop
 from spoolproof.policies.timeout import Expiry, expired
 from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
 
@@ -83,64 +84,106 @@ class Block:
         self._permit = Permit(call)
         self._expiry: Expiry | None = None
         self._held: list[Held[Any]] = []
-        self._is_used = False
+        self.is_used = False
 
     def use(self) -> None:
         """Take the block. Raises PolicyUsageError for one that was entered before: its permits are counted once."""
-        if self._is_used:
+        if self.is_used:
             raise PolicyUsageError(
                 f"policy {self._call.name!r}: this block was entered before; ask for another with permit() or "
                 "attempts()"
             )
-        self._is_used = True
+        self.is_used = True
 
     async def __aenter__(self) -> Permit:
         """Return once admitted. Raises CallRejected or DeadlineExceeded; PolicyUsageError the second time."""
         self.use()
         return await self.enter()
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Judge the run and give everything back."""
+        self.leave(error)
+
+    def __enter__(self) -> Permit:
+        """The same on a thread. Nobody can cut the block off there: it is only told how long it has."""
+        self.use()
+        return self.enter_blocking()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Judge the run and give everything back."""
+        self.leave(error)
+
     async def enter(self) -> Permit:
         """Return once admitted."""
-        call, segment = self._call, self._segment
+        call = self._call
+        self._open()
+        try:
+            for guard in self._segment.guards:
+                permit = guard.enter(call, call.now)
+                if permit is None:
+                    self._permits.append(await guard.wait(call))
+                    self._segment.check_deadline(call)
+                else:
+                    self._permits.append(permit)
+            limit_at = self._limit_at()
+            if limit_at is not None:
+                self._expiry = Expiry(call.clock, limit_at)
+        except BaseException as error:
+            self._refused(error)
+            raise
+        return self._entered(call.deadline_at)
+
+    def enter_blocking(self) -> Permit:
+        """Return once admitted. Raises PolicyUsageError on a thread that runs an event loop: `async` was forgotten."""
+        refuse_event_loop(f"policy {self._call.name!r}: `with` instead of `async with`")
+        self._open()
+        try:
+            self._segment.admit_blocking(self._call, self._permits)
+        except BaseException as error:
+            self._refused(error)
+            raise
+        return self._entered(self._limit_at())
+
+    def _open(self) -> None:
+        call = self._call
         if self._begin is not None:
             self._begin(call)
         else:
             call.now = call.clock.monotonic()  # the block may be entered long after it was made
         try:
-            segment.open(call)
+            self._segment.open(call)
         except BaseException as error:
             self._report(error)
             raise
-        try:
-            for guard in segment.guards:
-                permit = guard.enter(call, call.now)
-                if permit is None:
-                    self._permits.append(await guard.wait(call))
-                    segment.check_deadline(call)
-                else:
-                    self._permits.append(permit)
-            call.attempt_started_at = call.now
-            own_at = None if self._timeout_seconds is None else call.now + self._timeout_seconds
-            ends = [at for at in (own_at, call.deadline_at) if at is not None]
-            if ends:
-                self._expiry = Expiry(call.clock, min(ends))
-        except BaseException as error:
-            segment.fail(call, self._permits, error)
-            self._report(error)
-            raise
+
+    def _limit_at(self) -> float | None:
+        call, seconds = self._call, self._timeout_seconds
+        call.attempt_started_at = call.now
+        ends = [at for at in (None if seconds is None else call.now + seconds, call.deadline_at) if at is not None]
+        return min(ends, default=None)
+
+    def _refused(self, error: BaseException) -> None:
+        self._segment.fail(self._call, self._permits, error)
+        self._report(error)
+
+    def _entered(self, told_at: float | None) -> Permit:
+        """Note that the block runs, and tell what is inside when it has to end."""
+        call = self._call
         call.has_started = True
-        if call.deadline_at is not None:
-            self._held.append(Held(ends_at, call.deadline_at))
+        if told_at is not None:
+            self._held.append(Held(ends_at, told_at))
         if call.options is not None and call.options.idempotency_key is not None:
             self._held.append(Held(_idempotency_key, call.options.idempotency_key))
         if self._begin is None and call.attempts > 1:
             self._held.append(Held(is_repeating, True))
         return self._permit
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        """Judge the run and give everything back."""
+    def leave(self, error: BaseException | None) -> None:
+        """Judge the run and give everything back. Raises the error of a limit that has cut it off."""
         translated = self._translated(error)
         if translated is not None and translated is not error:
             self._judge(translated)
@@ -148,7 +191,6 @@ class Block:
             raise translated from error
         self._judge(error)
         self._report(error)
-        return None
 
     def _report(self, error: BaseException | None) -> None:
         if self._begin is not None:
@@ -179,7 +221,8 @@ class Block:
 
 
 class Attempts:
-    """Runs of one block until one succeeds: `async for attempt in policy.attempts(): async with attempt: …`."""
+    """Runs of one block until one succeeds: `async for attempt in policy.attempts(): async with attempt: …`, or without
+    both `async` on a thread."""
 
     def __init__(self, call: Call, pipeline: Pipeline, begin: Callable[[Call], None]) -> None:
         self._call = call
@@ -188,13 +231,47 @@ class Attempts:
         self._step: Wait | Stop | None = None
         self._attempts_max = 1
         self._last: Exception | None = None
+        self.is_ignored = False  # a run was handed out, and is not entered yet
 
     def __aiter__(self) -> Attempts:
         return self
 
     async def __anext__(self) -> _Attempt:
         """Return the next run, after its back-off."""
+        call, retry, step = self._call, self._pipeline.retry, self._next_step()
+        if retry is not None and isinstance(step, Wait):
+            try:
+                await retry.drain.sleep(call.clock, step.seconds)
+            except BaseException as error:
+                self.over(error)
+                raise
+        if not self._goes_on(step):
+            raise StopAsyncIteration
+        return self._next_run()
+
+    def __iter__(self) -> Attempts:
+        return self
+
+    def __next__(self) -> _Attempt:
+        """The same on a thread. Raises PolicyUsageError on one that runs an event loop."""
+        refuse_event_loop(f"policy {self._call.name!r}: `for` instead of `async for`")
+        call, retry, step = self._call, self._pipeline.retry, self._next_step()
+        if retry is not None and isinstance(step, Wait):
+            try:
+                retry.drain.sleep_blocking(call.clock, step.seconds)
+            except BaseException as error:
+                self.over(error)
+                raise
+        if not self._goes_on(step):
+            raise StopIteration
+        return self._next_run()
+
+    def _next_step(self) -> Wait | Stop | None:
+        """Return what comes before the next run: nothing before the first, a back-off, or the end."""
         call, retry = self._call, self._pipeline.retry
+        if self.is_ignored:
+            self.is_ignored = False  # told once
+            raise PolicyUsageError(_NOT_ENTERED.format(name=call.name))
         if self._step is None:
             self._begin(call)
             if self._pipeline.whole_seconds is not None:
@@ -202,23 +279,29 @@ class Attempts:
                 call.deadline_at = ends if call.deadline_at is None else min(ends, call.deadline_at)
             if retry is not None:
                 self._attempts_max = retry.begin(call)
-        elif isinstance(self._step, Stop) or retry is None:
-            raise StopAsyncIteration
-        else:
-            try:
-                await retry.drain.sleep(call.clock, self._step.seconds)
-            except BaseException as error:
-                self.over(error)
-                raise
-            call.now = call.clock.monotonic()
-            if retry.drain.is_draining:
-                call.stop_reason = "draining"
-                self.over(self._last)
-                if self._last is not None:
-                    raise self._last
-                raise StopAsyncIteration
-        self._step = Stop("")  # a run that is never entered is the last
-        return _Attempt(self, Block(call, self._pipeline.block, self._pipeline.run_seconds, None))
+        return self._step
+
+    def _goes_on(self, step: Wait | Stop | None) -> bool:
+        """Whether another run follows. Raises the last error if a drain has cut the back-off short."""
+        call, retry = self._call, self._pipeline.retry
+        if isinstance(step, Stop) or (step is not None and retry is None):
+            return False
+        if step is None or retry is None:
+            return True
+        call.now = call.clock.monotonic()
+        if not retry.drain.is_draining:
+            return True
+        call.stop_reason = "draining"
+        self.over(self._last)
+        if self._last is not None:
+            raise self._last
+        return False
+
+    def _next_run(self) -> _Attempt:
+        self._step = Stop("")
+        block = Block(self._call, self._pipeline.block, self._pipeline.run_seconds, None)
+        self.is_ignored = True
+        return _Attempt(self, self._call, block)
 
     def ended(self, error: Exception | None) -> bool:
         """Take note of a run's end; True if its error is swallowed because another run follows."""
@@ -246,15 +329,26 @@ class Attempts:
         self._call.on_end(self._call, error)
 
 
+_NOT_ENTERED = (
+    "policy {name!r}: a run of attempts() was not entered, so what it did was not protected; write "
+    "`async with attempt:` (or `with attempt:`) around it"
+)
+
+
 class _Attempt:
     """One run of the block of `attempts()`."""
 
-    def __init__(self, attempts: Attempts, block: Block) -> None:
+    def __init__(self, attempts: Attempts, call: Call, block: Block) -> None:
         self._attempts = attempts
+        self._call = call
         self._block = block
 
+    def __del__(self) -> None:
+        if self._attempts.is_ignored and not self._block.is_used:  # left at once; an error would reach nobody
+            warnings.warn(_NOT_ENTERED.format(name=self._call.name), RuntimeWarning, stacklevel=1)
+
     async def __aenter__(self) -> Permit:
-        self._block.use()
+        self._use()
         try:
             return await self._block.enter()
         except Exception as error:
@@ -266,8 +360,30 @@ class _Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        return self._leave(error)
+
+    def __enter__(self) -> Permit:
+        self._use()
         try:
-            await self._block.__aexit__(kind, error, traceback)
+            return self._block.enter_blocking()
+        except Exception as error:
+            raise self._attempts.rejected(error) from None
+        except BaseException as error:
+            self._attempts.over(error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return self._leave(error)
+
+    def _use(self) -> None:
+        self._block.use()
+        self._attempts.is_ignored = False
+
+    def _leave(self, error: BaseException | None) -> bool:
+        try:
+            self._block.leave(error)
         except Exception as translated:
             if self._attempts.ended(translated):
                 return True

@@ -161,14 +161,16 @@ class Caller:
     def attempts(self) -> Attempts:
         """Return an iteration over runs of one block, until one succeeds: no Hedge, no Fallback. Independent each time.
 
-        ``async for attempt in policy.attempts(): async with attempt: …``
+        ``async for attempt in policy.attempts(): async with attempt: …``, in sync code without both `async`. A run that
+        is not entered raises PolicyUsageError.
         """
         return self._runner.open_attempts(self._new(_block, (), {}))
 
     def permit(self) -> Block:
         """Return a context manager that protects a block which runs once: no Retry, no Hedge, no Fallback.
 
-        ``async with policy.permit() as permit: …``; say `permit.failure("transient")` for what raises nothing.
+        ``async with policy.permit() as permit: …``, in sync code `with`; say `permit.failure("transient")` for what
+        raises nothing. A sync block is not cut off: `deadline.remaining()` tells how long it has.
         """
         return self._runner.open_block(self._new(_block, (), {}))
 

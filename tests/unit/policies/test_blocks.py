@@ -13,7 +13,9 @@ from spoolproof.errors import Action
 from spoolproof.policies import (
     AttemptTimeout,
     Breaker,
+    BreakerOpen,
     Bulkhead,
+    BulkheadFull,
     Consecutive,
     Deadline,
     DeadlineExceeded,
@@ -429,3 +431,102 @@ async def test_a_drain_ends_the_back_off_of_a_block_with_its_error(clock: Manual
         known.attempts,
         known.disposition and known.disposition.action,
     )
+
+
+# --- on a thread -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sync_block_is_admitted_judged_and_told_how_long_it_has(make: Make, clock: ManualClock) -> None:
+    policy = make(Deadline(30), Breaker(Consecutive(2)), Bulkhead(1, wait_seconds_max=0), Timeout(5))
+    with policy.using(idempotency_key="k").permit() as permit:
+        within = (deadline.remaining(), idempotency_key(), permit.attempt, policy.machines.slots.running)
+        with pytest.raises(BulkheadFull), policy.permit():
+            pass
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError), policy.permit():
+            raise ConnectionRefusedError
+
+    assert (5.0, "k", 1, 1) == within
+    assert ("open", 0, None) == (policy.state, policy.machines.slots.running, deadline.remaining())
+    with pytest.raises(BreakerOpen), policy.permit():
+        pass
+
+
+def test_a_sync_block_may_run_again(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(3, delay_seconds=2), Bulkhead(1, wait_seconds_max=0), Timeout(5), idempotent=True)
+    seen: list[tuple[int, bool]] = []
+
+    for attempt in policy.attempts():
+        with attempt as permit:
+            seen.append((permit.attempt, bool(current(is_repeating))))
+            if len(seen) < 3:
+                raise ConnectionRefusedError
+
+    assert [(1, False), (2, True), (3, True)] == seen
+    assert (0, None) == (policy.machines.slots.running, current(is_repeating))
+
+
+def test_a_sync_block_that_fails_to_the_end_raises_what_it_raised(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(2, delay_seconds=0), idempotent=True)
+    runs = 0
+
+    with pytest.raises(ConnectionRefusedError) as raised:
+        for attempt in policy.attempts():
+            with attempt:
+                runs += 1
+                raise ConnectionRefusedError
+
+    assert (2, "attempts") == (runs, report(raised.value).stop_reason)
+
+
+def test_a_sync_block_is_not_begun_after_its_deadline(make: Make, clock: ManualClock) -> None:
+    policy = make(Retry(3, delay_seconds=0), Timeout(5), idempotent=True)
+
+    with deadline.received({deadline.HEADER: "0"}), pytest.raises(DeadlineExceeded), policy.permit():
+        pytest.fail("it ran")
+
+
+async def test_a_sync_block_on_an_event_loop_is_a_forgotten_async(make: Make, clock: ManualClock) -> None:
+    """It would run without its time limit, and a back-off would stop everything on the loop."""
+    policy = make(Retry(2), Bulkhead(1), Timeout(5))
+
+    with pytest.raises(PolicyUsageError, match="async with"), policy.permit():
+        pytest.fail("it ran")
+    with pytest.raises(PolicyUsageError, match="async for"):
+        for _ in policy.attempts():
+            pytest.fail("it ran")
+    with pytest.raises(PolicyUsageError, match="async with"):
+        async for attempt in policy.attempts():
+            with attempt:
+                pytest.fail("it ran")
+    assert 0 == policy.machines.slots.running
+
+
+async def test_a_run_that_is_not_entered_is_an_error_and_not_an_unprotected_run(make: Make, clock: ManualClock) -> None:
+    """`async with attempt` is easily forgotten, and everything seems to work until the outage."""
+    policy = make(Retry(3))
+    runs: list[str] = []
+
+    with pytest.raises(PolicyUsageError, match="async with attempt"):
+        async for _ in policy.attempts():
+            runs.append("async")
+
+    assert ["async"] == runs
+
+
+def test_a_sync_run_that_is_not_entered_is_an_error_too(make: Make, clock: ManualClock) -> None:
+    with pytest.raises(PolicyUsageError, match="with attempt"):
+        for _ in make(Retry(3)).attempts():
+            pass
+
+
+async def test_a_run_that_is_left_at_once_without_being_entered_warns(make: Make, clock: ManualClock) -> None:
+    """As Python does of a coroutine that nobody awaited: there is nobody left to raise an error to."""
+
+    async def get() -> str:
+        async for _ in make(Retry(3)).attempts():
+            return "unprotected"
+        return ""
+
+    with pytest.warns(RuntimeWarning, match="not entered"):
+        assert "unprotected" == await get()
