@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -52,8 +52,9 @@ class Clock(Protocol):
         """Call `callback` on the running event loop once `monotonic()` has reached `when`."""
 
 
-_MONOTONIC_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_clock_gettime = time.clock_gettime
+_read_monotonic: Callable[[], float] = time.monotonic  # where there is no other, as on Windows
+if hasattr(time, "clock_gettime"):
+    _read_monotonic = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @cache
@@ -73,7 +74,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return seconds since boot, suspend included where the platform offers it (Linux does)."""
-        return _clock_gettime(_MONOTONIC_CLOCK)
+        return _read_monotonic()
 
     def boot_id(self) -> str:
         """Return Linux's name for it, elsewhere ""."""
@@ -107,7 +108,7 @@ class AmbientClock:
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
-        return _clock.get().monotonic() if _replaced else _clock_gettime(_MONOTONIC_CLOCK)
+        return _clock.get().monotonic() if _replaced else _read_monotonic()
 
     def boot_id(self) -> str:
         """Return the name of the machine's run."""

@@ -143,7 +143,7 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
         "seat": _seat_of(policy, has_deadline),
     }
     is_ambient = policy.clock is clock.AMBIENT
-    now = "monotonic() if clock._replaced else clock_gettime(CLOCK_ID)" if is_ambient else "monotonic()"
+    now = "monotonic() if clock._replaced else read_monotonic()" if is_ambient else "monotonic()"
     steps = _guard_steps(segment, names, now, is_rejected_at_once=not has_fallback)
     if pipeline.retry is not None:
         names["note_call"] = pipeline.retry.budget.note_call
@@ -165,13 +165,12 @@ def compile_express(policy: Policy, function: Callable[..., Any] | None) -> Call
 
 
 _NAMES = {
-    "CLOCK_ID": clock._MONOTONIC_CLOCK,
     "CoroutineType": CoroutineType,
     "Held": Held,
     "WaitsFirst": WaitsFirst,
     "await_it": await_it,
     "clock": clock,
-    "clock_gettime": clock._clock_gettime,
+    "read_monotonic": clock._read_monotonic,
     "current_deadline": ends_at.get,
     "events": events,
     "finish": finish,

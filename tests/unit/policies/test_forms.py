@@ -76,6 +76,22 @@ print(asyncio.run(policy.call(asyncio.sleep, 0, "works")), policy.call_sync(lamb
     assert ("works here\n", 0) == (done.stdout, done.returncode), done.stderr
 
 
+def test_the_policies_work_where_there_is_no_posix() -> None:
+    """On Windows and some others: no clock that counts suspend, no fork, no file locks."""
+    script = """
+import asyncio, logging, os, random, sys, threading, time
+for name in [name for name in dir(time) if name.startswith("clock_") or name.startswith("CLOCK_")]: delattr(time, name)
+for name in ("fork", "register_at_fork", "getuid"): delattr(os, name)
+for name in ("fcntl", "grp", "pwd", "resource", "termios"): sys.modules[name] = None
+from spoolproof.policies import Policy
+policy = Policy.standard("psp", idempotent=True)
+print(asyncio.run(policy.call(asyncio.sleep, 0.01, "works")), policy.call_sync(lambda: "here"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+
+    assert ("works here\n", 0) == (done.stdout, done.returncode), done.stderr
+
+
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_signatures_are_kept(checker: str, tmp_path: Path) -> None:
     """A protected function takes and returns what it did, and a wrong call of it is found before it runs."""
