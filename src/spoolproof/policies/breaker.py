@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, Unpack
 
 from spoolproof.policies.part import Part
-from spoolproof.policies.ranges import faults_of
+from spoolproof.policies.ranges import BreakerSettings, faults_of
 
 Shape: TypeAlias = "str | tuple[Any, ...]"
 """A rule without its numbers: `rate`, `consecutive`, `slow`, or ("any" | "all", shape, shape, …)."""
@@ -132,7 +132,7 @@ class Breaker(Part):
         "mode",
     )
 
-    def __init__(self, rule: Rule | None = None, **settings: Any) -> None:
+    def __init__(self, rule: Rule | None = None, **settings: Unpack[BreakerSettings]) -> None:
         faults = [
             f"{name}={value!r}: Breaker has no such setting"
             for name, value in settings.items()

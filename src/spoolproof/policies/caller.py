@@ -92,8 +92,10 @@ class Caller:
                 f"{function.__qualname__!r} is a class: only the making of one would be protected, not its methods; "
                 "protect those, or make one with policy.call(…) or policy.call_sync(…)"
             )
-        if isinstance(function, staticmethod) or not callable(function):
-            raise TypeError(f"{function!r} is not a function; put @staticmethod and @classmethod outside")
+        if isinstance(function, staticmethod | classmethod):
+            raise TypeError(f"{function!r} is not a function; put @staticmethod and @classmethod outside the policy")
+        if not callable(function):
+            raise TypeError(f"{function!r} is not a function")
         runner, options = self._runner, self._options
         is_async = is_coroutine_function(function)
         runner.check_function(function, is_async)

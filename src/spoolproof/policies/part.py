@@ -21,9 +21,13 @@ R = TypeVar("R")
 
 
 class Part:
-    """One part of a policy. kind: its name in messages and findings. given: the settings it was made with."""
+    """One part of a policy. kind: its name in messages and findings. settings: the names of those it takes.
+
+    given: those it was made with.
+    """
 
     kind: ClassVar[str] = ""
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, given: Mapping[str, object], faults: Iterable[str] = ()) -> None:
         """given: setting name to value; None values mean "not given". Raises PolicyConfigError with every fault."""

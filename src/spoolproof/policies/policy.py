@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import AMBIENT, Clock
 from spoolproof.errors import PolicyConfigError, PolicyUsageError
 from spoolproof.policies import events
+from spoolproof.policies.adaptive import Adaptive
 from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
@@ -25,6 +26,7 @@ from spoolproof.policies.definition import Definition
 from spoolproof.policies.disposition import disposition_of
 from spoolproof.policies.express import compile_express
 from spoolproof.policies.part import Part
+from spoolproof.policies.ranges import StandardSettings
 from spoolproof.policies.registry import Registry, default_registry
 from spoolproof.policies.report import Report, attach, met_closed_breakers
 from spoolproof.policies.retry import PUT_OFF, Retry
@@ -54,7 +56,7 @@ class Policy(Caller, Runner):
         classify: Classifier = DEFAULT,
         idempotent: bool | None = None,
         preset: str | None = None,
-        sync: str = "thread",
+        sync: Literal["thread", "cooperative"] = "thread",
         lint_ignore: Iterable[str] = (),
         registry: Registry | None = None,
         clock: Clock = AMBIENT,
@@ -87,7 +89,7 @@ class Policy(Caller, Runner):
     # --- make --------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def standard(cls, name: str, *parts: Part, **settings: Any) -> Policy:
+    def standard(cls, name: str, *parts: Part, **settings: Unpack[StandardSettings]) -> Policy:
         """Return a policy of Deadline, Retry, Breaker, Bulkhead and Timeout in the recommended order.
 
         parts: take the place of theirs, or add Fallback, Hedge and RateLimit where they belong. settings: any setting
@@ -95,6 +97,7 @@ class Policy(Caller, Runner):
         if not all(isinstance(part, Part) for part in parts):
             return cls(name, *parts)  # which says what is wrong
         given = {part.kind: part for part in parts}
+        left: dict[str, Any] = {**settings}
         own: dict[str, type[Part]] = {
             "deadline": Deadline,
             "retry": Retry,
@@ -108,21 +111,22 @@ class Policy(Caller, Runner):
             if kind in given:
                 made.append(given.pop(kind))
             elif kind in own:
-                names = [setting for setting in settings if setting in own[kind].settings]  # type: ignore[attr-defined]
+                taken = {*own[kind].settings} - {*Adaptive.settings}  # those belong to its own part
+                names = [setting for setting in left if setting in taken]
                 try:
-                    made.append(own[kind](**{setting: settings.pop(setting) for setting in names}))
+                    made.append(own[kind](**{setting: left.pop(setting) for setting in names}))
                 except PolicyConfigError as error:
                     faults += error.faults
         known = cls.__init__.__kwdefaults__ or {}
         faults += [
             f"{setting}={value!r}: no setting of a part that is made here"
-            for setting, value in settings.items()
+            for setting, value in left.items()
             if setting not in known
         ]
         if faults:
             raise PolicyConfigError(faults, policy=name)
         made += given.values()
-        return cls(name, *made, **settings)
+        return cls(name, *made, **left)
 
     @classmethod
     def of_part(cls, part: Part, function: Callable[..., Any]) -> Policy:

@@ -7,9 +7,16 @@ table. A number that is not one (a bool, NaN, infinity, a negative where none is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from spoolproof.backoff import RandomSource
+    from spoolproof.clock import Clock
+    from spoolproof.policies.adaptive import Adaptive
+    from spoolproof.policies.classifier import Classifier
+    from spoolproof.policies.registry import Registry
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -201,3 +208,54 @@ def name_faults(name: object) -> list[str]:
     if isinstance(name, str) and _NAME.fullmatch(name):
         return []
     return [f"name={name!r}: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit"]
+
+
+class BreakerSettings(TypedDict, total=False):
+    """What `Breaker(…)` takes, for editors and type checkers."""
+
+    failure_rate: float
+    window_seconds: float
+    window_calls: int
+    calls_min: int
+    consecutive: int
+    within_seconds: float
+    slow_rate: float
+    slow_seconds: float
+    slow_window_seconds: float
+    slow_calls_min: int
+    open_seconds: float
+    open_factor: float
+    open_seconds_max: float
+    open_jitter: float
+    probes_max: int
+    probe_successes: int
+    probe_lease_seconds: float
+    ramp_seconds: float
+    isolate_seconds: float
+    mode: Literal["enforce", "observe", "off"]
+
+
+class StandardSettings(BreakerSettings, total=False):
+    """What `Policy.standard(…)` takes besides parts: the settings of those it makes, and the arguments of Policy."""
+
+    deadline_seconds: float
+    attempts: int
+    delay_seconds: float
+    delay_factor: float
+    delay_seconds_max: float
+    retry_after_seconds_max: float
+    inline_seconds_max: float
+    budget_ratio: float
+    budget_per_second_min: float
+    running_max: int | Adaptive
+    queue_max: int
+    wait_seconds_max: float
+    timeout_seconds: float
+    classify: Classifier
+    idempotent: bool | None
+    preset: str | None
+    sync: Literal["thread", "cooperative"]
+    lint_ignore: Iterable[str]
+    registry: Registry | None
+    clock: Clock
+    random: RandomSource | None

@@ -15,6 +15,7 @@ import pytest
 
 from spoolproof.errors import Action
 from spoolproof.policies import (
+    Adaptive,
     AttemptTimeout,
     Breaker,
     BreakerOpen,
@@ -39,6 +40,7 @@ from spoolproof.policies import (
     report,
 )
 from spoolproof.policies.pipeline import Attempt
+from spoolproof.policies.ranges import BreakerSettings, StandardSettings
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -92,15 +94,39 @@ print(asyncio.run(policy.call(asyncio.sleep, 0.01, "works")), policy.call_sync(l
     assert ("works here\n", 0) == (done.stdout, done.returncode), done.stderr
 
 
+def test_editors_know_every_setting_that_is_taken() -> None:
+    """One that is added to a part must be added for them too."""
+    settings = {name for part in (Deadline, Retry, Breaker, Bulkhead, Timeout) for name in part.settings}
+    taken = settings - set(Adaptive.settings) | set(Policy.__init__.__kwdefaults__)
+
+    assert (set(Breaker.settings), taken) == (set(BreakerSettings.__annotations__), set(_all(StandardSettings)))
+
+
+def test_a_setting_of_a_part_that_standard_does_not_make_is_a_fault(registry: Registry) -> None:
+    with pytest.raises(PolicyConfigError, match="limit_max=5"):
+        Policy.standard("psp", limit_max=5, registry=registry)  # type: ignore[call-arg]
+
+
+def _all(kind: Any) -> set[str]:
+    return kind.__required_keys__ | kind.__optional_keys__
+
+
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_signatures_are_kept(checker: str, tmp_path: Path) -> None:
     """A protected function takes and returns what it did, and a wrong call of it is found before it runs."""
     file = tmp_path / "signatures.py"
     file.write_text(
         """
-from spoolproof.policies import Policy, Timeout
+from spoolproof.policies import Adaptive, Breaker, Classifier, Policy, Retry, Timeout
 
 policy = Policy.standard("psp", idempotent=True)
+Policy.standard("all", Retry(3), open_seconds=5, running_max=Adaptive(), sync="cooperative", classify=Classifier())
+Policy.standard("misspelt", atempts=3)  # wrong
+Policy.standard("text", attempts="3")  # wrong
+Policy.standard("mode", mode="on")  # wrong
+Policy("sync", Retry(3), sync="threads")  # wrong
+Breaker(open_second=5)  # wrong
+Breaker(calls_min="5")  # wrong
 
 @policy
 async def one(x: int, *, y: str = "") -> float:
