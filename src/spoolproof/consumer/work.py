@@ -17,7 +17,6 @@ from spoolproof.message import (
     FIRST_UNKNOWN_AT,
     REPLAY_OF,
     Message,
-    earlier_key,
     message_key,
 )
 from spoolproof.outbox.publish import Running
@@ -97,8 +96,7 @@ class Work:
             message=self.message,
             queue=self.queue,
             attempt=self.failed + 1,
-            # as ever: a retry after an upgrade must show its dependency the key of the first attempt
-            idempotency_key=derived_id(self.queue, earlier_key(self.message) or self.key or self.message.id),
+            idempotency_key=derived_id(self.queue, self.key or self.message.id),
             is_replay=self.is_replay,
         )
 
