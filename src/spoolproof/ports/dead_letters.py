@@ -1,8 +1,8 @@
 """Every message given up on, with the reason and its history, until a person or a success closes it.
 
 One row per (consumer, message); source, type and id together tell one message from another. States: open → replaying →
-resolved, or open again when the replay fails; open or replaying → discarded by a person. Nothing here expires while it
-is open.
+resolved, or open again when the replay fails; open or replaying → discarded by a person: `MOVES`. Nothing here expires
+while it is open.
 """
 
 from __future__ import annotations
@@ -26,6 +26,25 @@ class DeadLetterState(StrEnum):
     REPLAYING = "replaying"
     RESOLVED = "resolved"
     DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a verb does to a dead letter: from which states, and to which one."""
+
+    after: tuple[DeadLetterState, ...]
+    to: DeadLetterState
+
+
+CLOSED = (DeadLetterState.RESOLVED, DeadLetterState.DISCARDED)
+_UNCLOSED = tuple(state for state in DeadLetterState if state not in CLOSED)
+MOVES: Mapping[str, Move] = {
+    "recorded": Move(tuple(DeadLetterState), DeadLetterState.OPEN),
+    "replayed": Move((DeadLetterState.OPEN,), DeadLetterState.REPLAYING),
+    "resolved": Move(_UNCLOSED, DeadLetterState.RESOLVED),
+    "discarded": Move(_UNCLOSED, DeadLetterState.DISCARDED),
+}
+"""Every verb of the audit trail and all that it allows."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

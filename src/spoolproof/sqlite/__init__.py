@@ -28,9 +28,9 @@ from __future__ import annotations
 
 from spoolproof.sqlite.connection import NOW
 from spoolproof.sqlite.database import Database
-from spoolproof.sqlite.statements import load_statements
+from spoolproof.sqlite.statements import load_statements, split_script
 from spoolproof.sqlite.steady import STEADY
 from spoolproof.sqlite.threads import Runner, ThreadRunner
 from spoolproof.sqlite.transaction import Transaction
 
-__all__ = ["NOW", "STEADY", "Database", "Runner", "ThreadRunner", "Transaction", "load_statements"]
+__all__ = ["NOW", "STEADY", "Database", "Runner", "ThreadRunner", "Transaction", "load_statements", "split_script"]

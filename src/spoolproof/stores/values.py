@@ -70,6 +70,11 @@ def json_text(value: object) -> str:
     return text
 
 
+def storable(text: str) -> str:
+    """Return text as a column of every store can hold it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 def shown(value: object) -> str:
     """Return a value for a message to people, cut."""
     text = ascii(value)

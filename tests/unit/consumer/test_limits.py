@@ -73,7 +73,7 @@ class Full:
         async with self.clock.auto_advance():
             await self.service.start(only=["consumer"])
             try:
-                self.store.outbox_rows_max = ROWS_MAX
+                self.store.outbox.rows_max = ROWS_MAX
                 yield self
             finally:
                 await self.service.stop()
@@ -93,7 +93,7 @@ class Full:
         await self.store.outbox.append(filler, None)
 
     async def empty(self, rows: int) -> None:
-        first = sorted(self.store.committed().outbox)[:rows]
+        first = sorted(self.store.table("outbox"))[:rows]
         await self.store.outbox.remove([RowRef(0, id) for id in first])
 
     def deliver(self, *numbers: int, queue: str = QUEUE) -> None:
@@ -125,7 +125,7 @@ class Full:
         return list(await self.store.dead_letters.search(DeadLetterFilter()))
 
     def handled(self) -> int:
-        return sum(queue == QUEUE for queue, _ in self.store.committed().inbox)
+        return sum(queue == QUEUE for queue, _ in self.store.table("inbox"))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -148,7 +148,7 @@ async def test_a_handler_that_met_a_full_outbox_runs_again_when_there_is_room_an
         await until(lambda: full.handled() == 1)
 
         assert ([1] if mode == "without tx" else [1, 1]) == full.calls
-        assert 2 == len(full.store.committed().outbox)
+        assert 2 == len(full.store.table("outbox"))
         assert [] == await full.letters()
 
 
@@ -210,7 +210,7 @@ async def test_a_publish_that_stands_alone_in_a_handler_waits_for_room_as_well()
         assert [1] == full.calls
 
         await full.empty(ROWS_MAX)
-        await until(lambda: len(full.store.committed().outbox) == 2)
+        await until(lambda: len(full.store.table("outbox")) == 2)
 
         assert [1, 1] == full.calls
 
@@ -238,7 +238,7 @@ async def test_only_the_record_of_a_success_is_tried_again(error: Exception, mon
         await until(lambda: full.handled() == 1)
 
         assert [1] == full.calls
-        assert 2 == len(full.store.committed().outbox)
+        assert 2 == len(full.store.table("outbox"))
 
 
 async def test_the_record_of_a_success_outlasts_a_long_outage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ async def test_the_record_of_a_success_outlasts_a_long_outage(monkeypatch: pytes
         await full.pass_seconds(120)
 
         assert [1] == full.calls
-        assert 2 == len(store.committed().outbox)
+        assert 2 == len(store.table("outbox"))
 
 
 async def test_the_bridge_keeps_what_it_cannot_record_yet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ class Outliving:
         return not any(worker.in_flight for worker in self.service.runtime.part(ConsumerPart).workers)
 
     def published(self) -> list[Message]:
-        return [row.outgoing.message for row in self.store.committed().outbox.values()]
+        return [row.outgoing.message for row in self.store.table("outbox").values()]
 
     def numbers(self) -> list[int]:
         return sorted(msgspec.json.decode(message.body)["n"] for message in self.published())

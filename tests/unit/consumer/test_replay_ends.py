@@ -106,7 +106,7 @@ class Ends:
             now=self.clock.now(),
         )
         async with self.store.transaction() as tx:
-            self.store.dead_letters.upsert(tx.state, record)
+            self.store.dead_letters.upsert(tx, record)
         await replay(self.store, record.id, actor="ann", reason="why")
         await self.until_idle()
 

@@ -42,7 +42,7 @@ async def told(caplog: pytest.LogCaptureFixture, answers: list[object], id: str 
             await service.publish(Placed(1), id=id)
             async with asyncio.timeout(10):
                 while left or not (
-                    service.runtime.store.committed().inbox  # type: ignore[attr-defined]
+                    service.runtime.store.table("inbox")  # type: ignore[attr-defined]
                     or await service.runtime.store.dead_letters.search(DeadLetterFilter())
                 ):
                     await asyncio.sleep(0.001)

@@ -100,7 +100,7 @@ async def test_a_release_that_knows_it_takes_it_meanwhile() -> None:
             deliver(old, clock, type=known.type, headers=known.headers)
             store = old.runtime.store
             async with asyncio.timeout(10):
-                while not store.committed().inbox:  # type: ignore[attr-defined]
+                while not store.table("inbox"):  # type: ignore[attr-defined]
                     await asyncio.sleep(0.001)
         finally:
             await old.stop()

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from spoolproof.stores.postgres.statements import statements
+from spoolproof.statements import load_statements
+from spoolproof.stores.dead_letters import WORDS
 
 FOLDER = Path(str(files("spoolproof.stores.postgres")))
 FILES = sorted(path.name for path in FOLDER.glob("*.sql"))
+
+
+def statements(file: str) -> dict[str, str]:
+    return load_statements("spoolproof.stores.postgres", file, WORDS)
 
 
 @pytest.mark.parametrize("file", FILES)

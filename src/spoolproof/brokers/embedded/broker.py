@@ -47,7 +47,7 @@ from spoolproof.ports.broker import (
     Spawn,
     Topology,
 )
-from spoolproof.sqlite import Database, owners
+from spoolproof.sqlite import Database, owners, split_script
 
 logger = logging.getLogger("spoolproof.broker")
 
@@ -387,17 +387,6 @@ class EmbeddedBroker:
 
 
 def _prepare(db: sqlite3.Connection, topology: Topology) -> None:
-    for statement in _statements(resources.files(__package__).joinpath("schema.sql").read_text("utf-8")):
+    for statement in split_script(resources.files(__package__).joinpath("schema.sql").read_text("utf-8")):
         db.execute(statement)
     queues.declare(db, topology)
-
-
-def _statements(script: str) -> list[str]:
-    """Return the statements of a script; `executescript` would commit the transaction we are in."""
-    found, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            found.append(current)
-            current = ""
-    return found

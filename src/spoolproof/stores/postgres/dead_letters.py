@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from spoolproof import limits
 from spoolproof.ids import is_uuid
-from spoolproof.message import (
-    REPLAY_NO,
-    REPLAY_OF,
-    Message,
-    earlier_key,
-    message_key,
-    pack_meta,
-    shard_of,
-    unpack_message,
-)
+from spoolproof.message import Message, earlier_key, message_key, shard_of
 from spoolproof.ports.dead_letters import (
-    Attempt,
     AuditEntry,
     DeadLetterDetails,
     DeadLetterFilter,
@@ -29,12 +16,14 @@ from spoolproof.ports.dead_letters import (
     DeadLetterState,
 )
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.statements import load_statements
+from spoolproof.stores import outbox
+from spoolproof.stores.dead_letters import WORDS, columns_of, dead_letter_of, replay_copy
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.services import PostgresServices
-from spoolproof.stores.postgres.statements import statements
+from spoolproof.stores.values import storable
 
-_SQL = statements("dead_letters.sql")
-_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+_SQL = load_statements(__package__, "dead_letters.sql", WORDS)
 
 
 class PostgresDeadLetters:
@@ -43,24 +32,8 @@ class PostgresDeadLetters:
         self._services = services
 
     async def add(self, record: DeadLetterRecord) -> bool:
-        message = record.message
-        kept = await self._upkeep.fetch_value(
-            _SQL["add"],
-            UUID(record.id),
-            record.consumer,
-            message_key(message),
-            record.destination,
-            record.routing_key,
-            message.key,
-            message.type,
-            pack_meta(message),
-            message.body,
-            *failure_values(record),
-            self._services.own_name,
-            message.id,
-            message.source,
-            earlier_key(message),
-        )
+        columns = columns_of(record, self._services.own_name)
+        kept = await self._upkeep.fetch_value(_SQL["add"], *columns, earlier_key(record.message))
         return kept is not None
 
     async def get(self, id: str) -> DeadLetterDetails | None:
@@ -70,7 +43,7 @@ class PostgresDeadLetters:
         if not rows:
             return None
         audit = await self._upkeep.fetch(_SQL["audit_of"], UUID(id))
-        return DeadLetterDetails(_record(rows[0]), tuple(AuditEntry(**row) for row in audit))
+        return DeadLetterDetails(dead_letter_of(rows[0]), tuple(AuditEntry(**row) for row in audit))
 
     async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
         rows = await self._upkeep.fetch(
@@ -82,7 +55,7 @@ class PostgresDeadLetters:
             filter.message_id,
             filter.limit,
         )
-        return [_record(row) for row in rows]
+        return [dead_letter_of(row) for row in rows]
 
     async def counts(self) -> Mapping[DeadLetterState, int]:
         rows = await self._upkeep.fetch(_SQL["counts"], list(DeadLetterState), limits.ROWS_COUNTED_MAX)
@@ -94,70 +67,21 @@ class PostgresDeadLetters:
         rows = await self._upkeep.fetch(_SQL["get"], UUID(id))
         if not rows:
             return False
+        record = dead_letter_of(rows[0])
+        number = record.replays + 1
         # by id and key, which never change; the statement adds where the block of its service begins
-        shard = shard_of(_record(rows[0]).message, self._services.own.size)
+        shard = shard_of(record.message, self._services.own.size)
+        copy = outbox.columns_of(replay_copy(record, number), shard)
         moved = await self._upkeep.fetch_value(
-            _SQL["replay"], UUID(id), shard, actor, storable(reason), REPLAY_OF, REPLAY_NO
+            _SQL["replay"], UUID(id), number, storable(actor), storable(reason), *copy
         )
         return moved is not None
 
     async def discard(self, id: str, actor: str, note: str) -> bool:
         if not is_uuid(id):
             return False
-        return await self._upkeep.fetch_value(_SQL["discard"], UUID(id), actor, storable(note)) is not None
+        return await self._upkeep.fetch_value(_SQL["discard"], UUID(id), storable(actor), storable(note)) is not None
 
     async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         key = message_key(message)
         return bool(await tx.fetch(_SQL["resolve"], consumer, key, message.id, message.type, message.source))
-
-
-def failure_values(record: DeadLetterRecord) -> tuple[object, ...]:
-    """Return reason, fingerprint, error_class, error, stack, attempts, first and last failure, as columns take them."""
-    attempts = [
-        msgspec.structs.replace(attempt, error=storable(attempt.error), error_class=storable(attempt.error_class))
-        for attempt in record.attempts
-    ]
-    return (
-        record.reason,
-        record.fingerprint,
-        storable(record.error_class),
-        storable(record.error),
-        storable(record.stack),
-        msgspec.json.encode(attempts).decode(),
-        record.first_failed_at,
-        record.last_failed_at,
-    )
-
-
-def storable(text: str) -> str:
-    """Return text as PostgreSQL can hold it: error texts come from anywhere, and not to record one would loop."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
-def _record(row: Mapping[str, Any]) -> DeadLetterRecord:
-    return DeadLetterRecord(
-        id=str(row["id"]),
-        consumer=row["consumer"],
-        message=unpack_message(
-            message_id=row["given_id"] or row["message_id"],
-            type=row["type"],
-            key=row["ordering_key"],
-            meta=row["headers"],
-            body=row["body"],
-        ),
-        destination=row["destination"],
-        routing_key=row["routing_key"],
-        reason=row["reason"],
-        fingerprint=row["fingerprint"],
-        error_class=row["error_class"],
-        error=row["error"],
-        stack=row["stack"],
-        first_failed_at=row["first_failed_at"],
-        last_failed_at=row["last_failed_at"],
-        attempts=_attempts.decode(row["attempts"]),
-        state=DeadLetterState(row["state"]),
-        replays=row["replays"],
-        note=row["note"],
-        closed_at=row["closed_at"],
-        service=row["service"],
-    )

@@ -42,27 +42,25 @@ select s.state, (select count(*) from (
 from unnest($1::text[]) s(state);
 
 -- name: replay
--- Guarantees: open → replaying and the copy in the outbox of its service, both or neither; of two at once, one moves it.
+-- Guarantees: moved and the copy in the outbox of its service, both or neither; of two at once, one makes replay $2.
 with moved as (
-  update spoolproof.dead_letter set state = 'replaying', replays = replays + 1
-  where id = $1 and state = 'open'
-  returning *),
+  update spoolproof.dead_letter set state = 'replaying', replays = $2
+  where id = $1 and state in ({may_be_replayed}) and replays = $2 - 1
+  returning id, service),
 copy as (
   insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-  select $2 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0),
-    coalesce(given_id, message_id), destination, type, routing_key, ordering_key,
-    jsonb_set(headers, '{headers}', coalesce(headers->'headers', '{}')
-      || jsonb_build_object($5::text, id::text, $6::text, replays)), body
+  select $5 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0),
+    $6, $7, $8, $9, $10, $11::jsonb, $12
   from moved),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail) select id, $3, 'replayed', $4 from moved)
 select id from moved;
 
 -- name: discard
--- Guarantees: only from open or replaying; the content stays.
+-- Guarantees: only where it may be; the content stays.
 with moved as (
   update spoolproof.dead_letter set state = 'discarded', closed_at = clock_timestamp(), note = $3
-  where id = $1 and state in ('open', 'replaying')
+  where id = $1 and state in ({may_be_discarded})
   returning id),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail) select id, $2, 'discarded', $3 from moved)
@@ -72,7 +70,7 @@ select id from moved;
 -- Guarantees: resolved if and only if the transaction of the success commits.
 with moved as (
   update spoolproof.dead_letter set state = 'resolved', closed_at = clock_timestamp()
-  where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+  where consumer = $1 and state in ({may_be_resolved}) and (message_id = $2 or given_id is null
     and message_id in ($3::text, lower($3)) and type = $4 and headers->>'source' = $5)
   returning id),
 audit as (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from spoolproof import limits
+from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.faults import outbox_missing
-from spoolproof.stores.postgres.statements import statements
 
-SQL = statements("identity.sql")
+SQL = load_statements(__package__, "identity.sql")
 
 
 class Identity:

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from spoolproof import limits
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
+from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.connections import Pool
-from spoolproof.stores.postgres.statements import statements
 
-_SQL = statements("leases.sql")
+_SQL = load_statements(__package__, "leases.sql")
 
 
 class PostgresLeases:

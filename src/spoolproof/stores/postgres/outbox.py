@@ -7,7 +7,6 @@ empty table does not serve a full one.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,18 +18,19 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import OutboxFull, StoreUnavailable
-from spoolproof.message import Outgoing, message_key, pack_meta, shard_of, unpack_outgoing
+from spoolproof.message import Outgoing, message_key, shard_of
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
-from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
+from spoolproof.ports.outbox import Backlog, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.statements import load_statements
+from spoolproof.stores.dead_letters import failure_columns
+from spoolproof.stores.outbox import Columns, Room, columns_of, outbox_row
 from spoolproof.stores.postgres.connections import Pool
-from spoolproof.stores.postgres.dead_letters import failure_values, storable
 from spoolproof.stores.postgres.services import PostgresServices
-from spoolproof.stores.postgres.statements import statements
 from spoolproof.stores.postgres.transaction import PostgresTransaction
+from spoolproof.stores.values import storable
 
 RELAY_SETTINGS: Final[Mapping[str, str]] = {
     "enable_sort": "off",
@@ -39,10 +39,7 @@ RELAY_SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
 }
 
-SQL = statements("outbox.sql")
-
-_Columns = tuple[int, str, str, str, str | None, str | None, str, bytes]
-
+SQL = load_statements(__package__, "outbox.sql")
 
 _SPAN_IDS = 50_000  #: looked at in one read, however many of them are dead: their pages stay in the server's cache
 _QUICK_SECONDS, _SLOW_SECONDS = 0.05, 0.5  #: a read that takes less looks at more next time, and the other way round
@@ -79,14 +76,15 @@ class PostgresOutbox:
         self._mark = self._old_mark = _Mark()
         self._age_at = 0.0
         self._span = _SPAN_IDS
-        self._room = _Room(upkeep, services, rows_max, clock, spawn)
+        self._rows_max = rows_max
+        self._room = Room(rows_max, self._count, clock=clock, spawn=spawn)
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
         if not records:
             return
-        self._room.take(len(records))
+        await self._room.take(len(records))
         shards = self._services.own.shards
-        rows = [_columns(outgoing, shards) for outgoing in records]
+        rows = [columns_of(outgoing, shards[shard_of(outgoing.message, len(shards))]) for outgoing in records]
         if tx is None:
             sql, values = _insert(rows)
             await self._work.execute(sql, *values)
@@ -97,7 +95,7 @@ class PostgresOutbox:
             await tx.execute(SQL["append_json"], _as_json(rows))
 
     async def has_room(self, messages: int) -> bool:
-        return self._room.has(messages)
+        return await self._room.has(messages)
 
     async def fetch(
         self, shards: Mapping[int, int], paused: Collection[str], limit: int, skip: Collection[int] = ()
@@ -122,7 +120,7 @@ class PostgresOutbox:
             str(newest.writer),
         )
         drawn, server_since, writer, _, running = found[0][:5]
-        rows = [_outbox_row(row[5:]) for row in found if row[5] is not None]
+        rows = [outbox_row(row[5:]) for row in found if row[5] is not None]
         if drawn < newest.drawn or server_since != (newest.server_since or server_since):
             self._mark = self._old_mark = _Mark()  # another server, which may have lost what the last one knew
             return Page(rows, dict.fromkeys(shards, 0))
@@ -174,7 +172,7 @@ class PostgresOutbox:
             dead_letter.consumer,
             dead_letter.destination,
             dead_letter.routing_key,
-            *failure_values(dead_letter),
+            *failure_columns(dead_letter),
             self._services.own_name,
             message_key(dead_letter.message),
         )
@@ -186,72 +184,10 @@ class PostgresOutbox:
         oldest_at: datetime | None = row["oldest_at"]
         return Backlog(rows=row["rows"], deferred=row["deferred"], oldest_at=oldest_at)
 
-
-class _Room:
-    """How many rows the outbox takes, judged from a count every 5 s and what this process wrote since.
-
-    A publish never waits for the count: it goes by the old figure meanwhile. Rows that were rolled back count until the
-    next look: the limit errs on the careful side.
-    """
-
-    def __init__(self, upkeep: Pool, services: PostgresServices, rows_max: int, clock: Clock, spawn: Spawn) -> None:
-        self._upkeep = upkeep
-        self._services = services
-        self._rows_max = rows_max
-        self._clock = clock
-        self._spawn = spawn
-        self._rows = 0
-        self._taken = 0  #: since the look that runs began
-        self._look: asyncio.Task[None] | None = None
-        self._look_at = float("-inf")
-
-    def take(self, count: int) -> None:
-        """Count `count` rows in. Raises OutboxFull."""
-        self._look_when_due()
-        if self._rows + count > self._rows_max:
-            remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
-            raise OutboxFull(self._rows, self._rows_max, remedy)
-        self._rows += count
-        self._taken += count
-
-    def has(self, count: int) -> bool:
-        """Tell whether `take` would take so many."""
-        self._look_when_due()
-        return self._rows + count <= self._rows_max
-
-    def give_back(self, count: int) -> None:
-        """Count removed rows out."""
-        self._rows = max(0, self._rows - count)
-
-    def _look_when_due(self) -> None:
-        if self._clock.monotonic() >= self._look_at and (self._look is None or self._look.done()):
-            self._taken = 0
-            self._look = self._spawn(self._count(), "outbox.estimate")
-
-    async def _count(self) -> None:
-        exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)
+    async def _count(self) -> int:
         own = self._services.own.shards
-        try:
-            rows = await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1)
-            self._rows = rows + self._taken
-        except StoreUnavailable:
-            return  # the append itself will say so, or go through a connection that works
-        finally:
-            self._look_at = self._clock.monotonic() + limits.OUTBOX_ESTIMATE_SECONDS
-
-
-def _outbox_row(columns: Sequence[Any]) -> OutboxRow:
-    shard, id, message_id, destination, type, routing_key, key, meta, body, attempts = columns
-    outgoing = unpack_outgoing(
-        message_id=message_id,
-        type=type,
-        key=key,
-        meta=meta,
-        body=body,
-        destination=destination,
-        routing_key=routing_key,
-    )
-    return OutboxRow(RowRef(shard, id), outgoing, attempts)
+        exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)
+        return int(await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1))
 
 
 def _next_span(span: int, seconds: float) -> int:
@@ -261,26 +197,12 @@ def _next_span(span: int, seconds: float) -> int:
     return max(_SPAN_IDS // 10, span // 4) if seconds > _SLOW_SECONDS else span
 
 
-def _columns(outgoing: Outgoing, shards: range) -> _Columns:
-    message = outgoing.message
-    return (
-        shards[shard_of(message, len(shards))],
-        message.id,
-        outgoing.destination,
-        message.type,
-        outgoing.routing_key,
-        message.key,
-        pack_meta(message, may_be_unrouted=outgoing.may_be_unrouted),
-        message.body,
-    )
-
-
-def _insert(rows: Sequence[_Columns]) -> tuple[str, Sequence[Any]]:
+def _insert(rows: Sequence[Columns]) -> tuple[str, Sequence[Any]]:
     if len(rows) == 1:
         return SQL["append_one"], rows[0]
     return SQL["append_many"], [list(column) for column in zip(*rows, strict=True)]
 
 
-def _as_json(rows: Sequence[_Columns]) -> str:
+def _as_json(rows: Sequence[Columns]) -> str:
     items = [(*row[:6], msgspec.Raw(row[6].encode()), base64.b64encode(row[7]).decode()) for row in rows]
     return msgspec.json.encode(items).decode()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from spoolproof import limits
+from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.connections import Pool
-from spoolproof.stores.postgres.statements import statements
 
-_SQL = statements("retention.sql")
+_SQL = load_statements(__package__, "retention.sql")
 
 
 class PostgresRetention:

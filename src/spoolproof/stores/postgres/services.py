@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from spoolproof.errors import SettingsError
 from spoolproof.ports.services import Block
+from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.identity import Identity
-from spoolproof.stores.postgres.statements import statements
 
-_SQL = statements("services.sql")
+_SQL = load_statements(__package__, "services.sql")
 _CLAIMS_MAX = 100  #: of services that start at once each round gives one its block
 
 

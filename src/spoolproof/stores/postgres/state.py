@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from spoolproof.ports.state import StateRecord, check_value
+from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.connections import Pool
-from spoolproof.stores.postgres.statements import statements
 
-_SQL = statements("state.sql")
+_SQL = load_statements(__package__, "state.sql")
 
 
 class PostgresState:

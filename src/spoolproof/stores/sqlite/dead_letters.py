@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from spoolproof import limits
-from spoolproof.message import (
-    REPLAY_NO,
-    REPLAY_OF,
-    Message,
-    Outgoing,
-    earlier_key,
-    message_key,
-    pack_meta,
-    unpack_message,
-)
+from spoolproof.message import Message, Outgoing, earlier_key, message_key
 from spoolproof.ports.dead_letters import (
-    Attempt,
     AuditEntry,
     DeadLetterDetails,
     DeadLetterFilter,
@@ -29,13 +17,15 @@ from spoolproof.ports.dead_letters import (
 )
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
+from spoolproof.stores.dead_letters import SYSTEM_ACTOR, WORDS, columns_of, dead_letter_of, replay_copy
 from spoolproof.stores.sqlite.inbox import has_handled
 from spoolproof.stores.sqlite.services import SqliteServices, shard_of_service
 from spoolproof.stores.sqlite.times import instant_of, seconds_of
+from spoolproof.stores.sqlite.transaction import rows_of
+from spoolproof.stores.values import storable
 
-_SQL = load_statements(__package__, "dead_letters.sql")
-_SYSTEM_ACTOR = "spoolproof"
-_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+_SQL = load_statements(__package__, "dead_letters.sql", WORDS)
+_INSTANTS = ("first_failed_at", "last_failed_at", "closed_at")
 
 
 class SqliteDeadLetters:
@@ -76,10 +66,9 @@ class SqliteDeadLetters:
         if "message_id" in given:
             given["coalesce(given_id, message_id)"] = given.pop("message_id")
         where = "where " + " and ".join(f"{field} = ?" for field in given) if given else ""
-        sql = f"{_SQL['select']} {where} order by first_failed_at, id limit ?"
+        sql = _SQL["search"].replace("{where}", where)
         values = (*given.values(), filter.limit)
-        rows = await self._database.read(lambda connection: connection.execute(sql, values).fetchall())
-        return [_record(row) for row in rows]
+        return await self._database.read(lambda connection: list(_records(connection.execute(sql, values))))
 
     async def counts(self) -> Mapping[DeadLetterState, int]:
         def work(connection: sqlite3.Connection) -> dict[DeadLetterState, int]:
@@ -94,7 +83,8 @@ class SqliteDeadLetters:
                 return False
             record = _find(connection, id)
             assert record is not None  # it was just changed
-            self._copy_out(connection, _copy_of(record), shard_of_service(connection, record.service))
+            copy = replay_copy(record, record.replays)
+            self._copy_out(connection, copy, shard_of_service(connection, record.service))
             _note(connection, id, actor, "replayed", reason)
             return True
 
@@ -118,82 +108,20 @@ class SqliteDeadLetters:
 
 def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str) -> None:
     """Write a dead letter, or update the one of its message, in the open transaction of a connection."""
-    message = record.message
-    values = (
-        record.id,
-        record.consumer,
-        message_key(message),
-        record.destination,
-        record.routing_key,
-        message.key,
-        message.type,
-        pack_meta(message),
-        message.body,
-        record.reason,
-        record.fingerprint,
-        storable(record.error_class),
-        storable(record.error),
-        storable(record.stack),
-        _attempts_text(record.attempts),
-        seconds_of(record.first_failed_at),
-        seconds_of(record.last_failed_at),
-        service,
-        message.id,
-        message.source,
-    )
+    values = [seconds_of(one) if isinstance(one, datetime) else one for one in columns_of(record, service)]
     ((id,),) = connection.execute(_SQL["keep"], values).fetchall()
-    _note(connection, id, _SYSTEM_ACTOR, "recorded", record.reason)
-
-
-def storable(text: str) -> str:
-    """Return text as UTF-8 can hold it: error texts come from anywhere, and not to record one would loop."""
-    return text.encode("utf-8", "replace").decode()
+    _note(connection, id, SYSTEM_ACTOR, "recorded", record.reason)
 
 
 def _note(connection: sqlite3.Connection, id: str, actor: str, verb: str, detail: str) -> None:
     connection.execute(_SQL["note"], (id, storable(actor), verb, storable(detail)))
 
 
-def _copy_of(record: DeadLetterRecord) -> Outgoing:
-    headers = {**record.message.headers, REPLAY_OF: record.id, REPLAY_NO: record.replays}
-    message = msgspec.structs.replace(record.message, headers=headers)
-    return Outgoing(message=message, destination=record.destination, routing_key=record.routing_key)
-
-
-def _attempts_text(attempts: Sequence[Attempt]) -> str:
-    kept = [
-        msgspec.structs.replace(attempt, error=storable(attempt.error), error_class=storable(attempt.error_class))
-        for attempt in attempts
-    ]
-    return msgspec.json.encode(kept).decode()
-
-
 def _find(connection: sqlite3.Connection, id: str) -> DeadLetterRecord | None:
-    row = connection.execute(f"{_SQL['select']} where id = ?", (id,)).fetchone()
-    return None if row is None else _record(row)
+    return next(_records(connection.execute(_SQL["get"], (id,))), None)
 
 
-def _record(row: tuple[Any, ...]) -> DeadLetterRecord:
-    id, consumer, message_id, destination, routing_key, key, type, meta, body, *rest = row
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, *rest = rest
-    state, replays, note, closed_at, service = rest
-    return DeadLetterRecord(
-        id=id,
-        consumer=consumer,
-        message=unpack_message(message_id=message_id, type=type, key=key, meta=meta, body=body),
-        destination=destination,
-        routing_key=routing_key,
-        reason=reason,
-        fingerprint=fingerprint,
-        error_class=error_class,
-        error=error,
-        stack=stack,
-        first_failed_at=instant_of(first_failed_at),
-        last_failed_at=instant_of(last_failed_at),
-        attempts=_attempts.decode(attempts),
-        state=DeadLetterState(state),
-        replays=replays,
-        note=note,
-        closed_at=None if closed_at is None else instant_of(closed_at),
-        service=service,
-    )
+def _records(cursor: sqlite3.Cursor) -> Iterator[DeadLetterRecord]:
+    for row in rows_of(cursor):
+        instants = {name: None if row[name] is None else instant_of(row[name]) for name in _INSTANTS}
+        yield dead_letter_of({**row, **instants})

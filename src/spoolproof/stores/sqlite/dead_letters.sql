@@ -19,12 +19,13 @@ returning id;
 -- Guarantees: none; always in the transaction of its verb.
 insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb, detail) values (?1, ?2, ?3, ?4);
 
--- name: select
--- Guarantees: every column of the record.
-select id, consumer, coalesce(given_id, message_id), destination, routing_key, ordering_key, type, headers, body,
-  reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at,
-  state, replays, note, closed_at, service
-from spoolproof_dead_letter
+-- name: get
+-- Guarantees: one row or none.
+select * from spoolproof_dead_letter where id = ?1;
+
+-- name: search
+-- Guarantees: oldest failure first; at most so many rows as the last parameter says.
+select * from spoolproof_dead_letter {where} order by first_failed_at, id limit ?;
 
 -- name: audit_of
 -- Guarantees: oldest first.
@@ -36,23 +37,23 @@ select count(*) from (
   select 1 from spoolproof_dead_letter indexed by spoolproof_dead_letter_age where state = ?1 limit ?2);
 
 -- name: start_replay
--- Guarantees: open → replaying; of two at once, one moves it.
-update spoolproof_dead_letter set state = 'replaying', replays = replays + 1 where id = ?1 and state = 'open';
+-- Guarantees: of two at once, one moves it.
+update spoolproof_dead_letter set state = 'replaying', replays = replays + 1 where id = ?1 and state in ({may_be_replayed});
 
 -- name: discard
--- Guarantees: only from open or replaying; the content stays.
+-- Guarantees: only where it may be; the content stays.
 update spoolproof_dead_letter set state = 'discarded', closed_at = {now}, note = ?2
-where id = ?1 and state in ('open', 'replaying');
+where id = ?1 and state in ({may_be_discarded});
 
 -- name: note_resolved
 -- Guarantees: an audit row if and only if `resolve`, which follows in the same transaction, changes the row.
 insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb)
 select id, 'spoolproof', 'resolved' from spoolproof_dead_letter
-where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+where consumer = $1 and state in ({may_be_resolved}) and (message_id = $2 or given_id is null
   and message_id in ($3, lower($3)) and type = $4 and json_extract(headers, '$.source') = $5);
 
 -- name: resolve
 -- Guarantees: resolved if and only if the transaction of the success commits.
 update spoolproof_dead_letter set state = 'resolved', closed_at = {now}
-where consumer = $1 and state in ('open', 'replaying') and (message_id = $2 or given_id is null
+where consumer = $1 and state in ({may_be_resolved}) and (message_id = $2 or given_id is null
   and message_id in ($3, lower($3)) and type = $4 and json_extract(headers, '$.source') = $5);

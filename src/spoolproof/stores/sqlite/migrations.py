@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.ports.store import Migration
-from spoolproof.sqlite import Database
+from spoolproof.sqlite import Database, split_script
 from spoolproof.sqlite.connection import sync_directory
 from spoolproof.stores.migrations import applied, load, script
 
@@ -102,20 +101,10 @@ def _found(connection: sqlite3.Connection) -> int:
 def _run(connection: sqlite3.Connection, step: Migration) -> bool:
     if step.version <= _found(connection):
         return False
-    for statement in _statements(step.sql):
+    for statement in split_script(step.sql):
         connection.execute(statement)
     connection.execute(_noting(step))
     return True
-
-
-def _statements(sql: str) -> Iterator[str]:
-    """Yield the statements of a script one by one: `executescript` would commit the transaction it finds."""
-    statement = ""
-    for piece in sql.split(";")[:-1]:
-        statement += piece + ";"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _noting(step: Migration) -> str:

@@ -11,23 +11,23 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import OutboxFull, StoreUnavailable
-from spoolproof.message import Outgoing, pack_meta, unpack_outgoing
+from spoolproof.message import Outgoing
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
 from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
-from spoolproof.stores.sqlite.dead_letters import keep, storable
+from spoolproof.stores.outbox import COLUMNS, Room, columns_of, outbox_row
+from spoolproof.stores.sqlite.dead_letters import keep
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.times import instant_of
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
+from spoolproof.stores.values import storable
 
 _SQL = load_statements(__package__, "outbox.sql")
 
-_COLUMNS = ("shard", "message_id", "destination", "type", "routing_key", "ordering_key", "headers", "body")
-_INSERT = f"insert into spoolproof_outbox ({', '.join(_COLUMNS)}) values "
-_INSERT_ONE = f"{_INSERT}({', '.join('?' * len(_COLUMNS))})"
+_INSERT = f"insert into spoolproof_outbox ({', '.join(COLUMNS)}) values "
+_INSERT_ONE = f"{_INSERT}({', '.join('?' * len(COLUMNS))})"
 _ROWS_PER_STATEMENT = 100  #: of 8 parameters each; SQLite takes 32 766
 _EXACT_FROM = 0.9  #: how full the outbox may look before its rows are counted
 
@@ -36,7 +36,8 @@ class SqliteOutbox:
     def __init__(self, database: Database, services: SqliteServices, *, rows_max: int, clock: Clock) -> None:
         self._database = database
         self._services = services
-        self._room = _Room(database, services, rows_max, clock)
+        self._rows_max = rows_max
+        self._room = Room(rows_max, self._count, clock=clock)
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
         if not records:
@@ -69,7 +70,7 @@ class SqliteOutbox:
             page: list[OutboxRow] = []
             for shard, after in shards.items():
                 values = (shard, after, paused_json, skip_json, limit)
-                rows = [_outbox_row(shard, row) for row in connection.execute(_SQL["fetch"], values)]
+                rows = [outbox_row((shard, *row)) for row in connection.execute(_SQL["fetch"], values)]
                 if len(rows) == limit:
                     seen_to[shard] = min(last_id, rows[-1].ref.id)
                 page += rows
@@ -117,49 +118,8 @@ class SqliteOutbox:
             oldest_at=None if oldest is None else instant_of(oldest),
         )
 
-
-class _Room:
-    """How many rows the outbox takes, judged from a look every 5 s and what this process wrote since.
-
-    Rows that were rolled back count until the next look: the limit errs on the careful side.
-    """
-
-    def __init__(self, database: Database, services: SqliteServices, rows_max: int, clock: Clock) -> None:
-        self._database = database
-        self._services = services
-        self._rows_max = rows_max
-        self._clock = clock
-        self._rows = 0
-        self._look_at = float("-inf")
-
-    async def take(self, count: int) -> None:
-        """Count `count` rows in. Raises OutboxFull."""
-        await self._look_when_due()
-        if self._rows + count > self._rows_max:
-            remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
-            raise OutboxFull(self._rows, self._rows_max, remedy)
-        self._rows += count
-
-    async def has(self, count: int) -> bool:
-        """Tell whether `take` would take so many."""
-        await self._look_when_due()
-        return self._rows + count <= self._rows_max
-
-    def give_back(self, count: int) -> None:
-        """Count removed rows out."""
-        self._rows = max(0, self._rows - count)
-
-    async def _look_when_due(self) -> None:
-        now = self._clock.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + limits.OUTBOX_ESTIMATE_SECONDS  # first: others go on with the old figure meanwhile
-            await self._look()
-
-    async def _look(self) -> None:
-        try:
-            self._rows = await self._database.read(self._estimate)
-        except StoreUnavailable:
-            return  # the append itself will say so
+    async def _count(self) -> int:
+        return await self._database.read(self._estimate)
 
     def _estimate(self, connection: sqlite3.Connection) -> int:
         (span,) = connection.execute(_SQL["span"]).fetchone()
@@ -176,21 +136,6 @@ def on_reboot(connection: sqlite3.Connection) -> None:
     connection.execute(_SQL["pull_in"], (max(limits.UNROUTABLE_DELAYS_SECONDS),))
 
 
-def columns_of(outgoing: Outgoing, shard: int) -> tuple[object, ...]:
-    """Return the values of `_COLUMNS` for one message."""
-    message = outgoing.message
-    return (
-        shard,
-        message.id,
-        outgoing.destination,
-        message.type,
-        outgoing.routing_key,
-        message.key,
-        pack_meta(message, may_be_unrouted=outgoing.may_be_unrouted),
-        message.body,
-    )
-
-
 def insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
     """Add rows to the outbox in the open transaction of a connection."""
     if len(rows) == 1:
@@ -202,23 +147,9 @@ def insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -
 @lru_cache(maxsize=_ROWS_PER_STATEMENT)
 def _insert_numbered(count: int) -> str:
     """Return the INSERT of `count` rows with `$1`, `$2` …, for a transaction that takes SQL and not work."""
-    width = len(_COLUMNS)
+    width = len(COLUMNS)
     rows = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(count))
     return _INSERT + ", ".join(f"({row})" for row in rows)
-
-
-def _outbox_row(shard: int, row: tuple[Any, ...]) -> OutboxRow:
-    id, message_id, destination, type, routing_key, key, meta, body, attempts = row
-    outgoing = unpack_outgoing(
-        message_id=message_id,
-        type=type,
-        key=key,
-        meta=meta,
-        body=body,
-        destination=destination,
-        routing_key=routing_key,
-    )
-    return OutboxRow(RowRef(shard, id), outgoing, attempts)
 
 
 def _bounds(shards: range | None) -> tuple[int, int]:

@@ -14,12 +14,13 @@ from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
 from spoolproof.sqlite.errors import is_conflict
 from spoolproof.sqlite.steady import has_table
+from spoolproof.stores.outbox import columns_of
 from spoolproof.stores.sqlite import handles, leases, outbox
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
 from spoolproof.stores.sqlite.inbox import SqliteInbox
 from spoolproof.stores.sqlite.leases import SqliteLeases
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
-from spoolproof.stores.sqlite.outbox import SqliteOutbox, columns_of, insert
+from spoolproof.stores.sqlite.outbox import SqliteOutbox, insert
 from spoolproof.stores.sqlite.retention import SqliteRetention
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.state import SqliteState

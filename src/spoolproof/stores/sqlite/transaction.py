@@ -42,7 +42,7 @@ class SqliteTransaction:
         return await self.run(lambda connection: changed_rows(_execute(connection, sql, args)))
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
-        return await self.run(lambda connection: _rows(_execute(connection, sql, args)))
+        return await self.run(lambda connection: rows_of(_execute(connection, sql, args)))
 
 
 class OwnSqliteTransaction(SqliteTransaction):
@@ -110,6 +110,7 @@ def changed_rows(cursor: sqlite3.Cursor) -> int:
     return max(0, cursor.rowcount)
 
 
-def _rows(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+def rows_of(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    """Return what a query found, by the names of its columns."""
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,4 +1,4 @@
-"""The memory store's services, kept in its one State with the rest."""
+"""The memory store's services."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from spoolproof import limits
 from spoolproof.ports.services import Block
+from spoolproof.stores.memory.transaction import MemoryTransaction
 
 if TYPE_CHECKING:
-    from spoolproof.stores.memory import MemoryState, MemoryStore
+    from spoolproof.stores.memory.store import MemoryStore
+
+SERVICES = "service"
 
 _FIRST = Block(0, limits.SHARDS_POSTGRES)  #: as many as PostgreSQL has: the harder case for whoever is tested on it
 
@@ -22,14 +25,15 @@ class MemoryServices:
 
     async def claim(self, service: str) -> Block:
         async with self._store.transaction() as tx:
-            free = Block(len(tx.state.services) * _FIRST.size, _FIRST.size)
-            self.own = tx.state.services.setdefault(service, free)
+            services = tx.table(SERVICES)
+            self.own = services.setdefault(service, Block(len(services) * _FIRST.size, _FIRST.size))
         self.own_name = service
         return self.own
 
     async def all(self) -> Mapping[str, Block]:
-        return dict(self._store.committed().services)
+        return dict(self._store.table(SERVICES))
 
-    def block_of(self, state: MemoryState, service: str) -> Block:
+    def block_of(self, tx: MemoryTransaction, service: str) -> Block:
         """Return the block of a service, or the first for one without a name."""
-        return state.services.get(service, _FIRST)
+        block: Block = tx.table(SERVICES).get(service, _FIRST)
+        return block

@@ -1,4 +1,4 @@
-"""A transaction of the memory store: a copy of its State, which takes the State's place at the COMMIT."""
+"""A transaction of the memory store: a copy of its tables, which takes their place at the COMMIT."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spoolproof.errors import NotInTransaction
+from spoolproof.errors import NotInTransaction, UnsupportedTransaction, WrongDatabase
 from spoolproof.ports.transaction import Row
+from spoolproof.stores.memory.tables import Tables
 
 if TYPE_CHECKING:
-    from spoolproof.stores.memory import MemoryState, MemoryStore
+    from spoolproof.stores.memory.store import MemoryStore
 
 
 class MemoryTransaction:
     """One open transaction; `raw` is the dict for business rows."""
 
-    def __init__(self, store: MemoryStore, state: MemoryState) -> None:
+    def __init__(self, store: MemoryStore, tables: Tables) -> None:
         self.store = store
         self.is_open = True
-        self._state = state
+        self._tables = tables
         self._before_savepoint: Callable[[], Awaitable[None]] | None = None
 
     @property
-    def state(self) -> MemoryState:
+    def tables(self) -> Tables:
+        self.check_open()
+        return self._tables
+
+    def check_open(self) -> None:
         if not self.is_open:
             raise NotInTransaction("this transaction of the memory store has ended; open a new one")
-        return self._state
+
+    def table(self, name: str) -> dict[Any, Any]:
+        """Return a table's rows by key, as this transaction sees and may change them."""
+        return self.tables.table(name)
 
     @property
     def raw(self) -> dict[Any, Any]:
-        return self.state.business
+        return self.tables.business
 
     async def execute(self, sql: str, *args: object) -> int:
         raise _no_sql(sql)
@@ -46,15 +54,25 @@ class MemoryTransaction:
     async def savepoint(self) -> AsyncIterator[None]:
         if self._before_savepoint is not None:
             await self._before_savepoint()
-        kept = self.state.copied()
+        kept = self.tables.copied()
         try:
             yield
         except BaseException:
-            business = self.state.business  # the same dict: a handler may have kept `tx.raw`
+            business = self.tables.business  # the same dict: a handler may have kept `tx.raw`
             business.clear()
             business.update(kept.business)
-            self._state = replace(kept, business=business)
+            self._tables = replace(kept, business=business)
             raise
+
+
+def own(store: MemoryStore, handle: object) -> MemoryTransaction:
+    """Return the handle if it is an open transaction of `store`, as what it is."""
+    if not isinstance(handle, MemoryTransaction):
+        raise UnsupportedTransaction(handle, ["spoolproof.stores.memory.MemoryTransaction"])
+    if handle.store is not store:
+        raise WrongDatabase(f"the transaction belongs to {handle.store.name}, the outbox to {store.name}")
+    handle.check_open()
+    return handle
 
 
 def _no_sql(sql: str) -> NotImplementedError:

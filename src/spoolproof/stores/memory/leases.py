@@ -1,4 +1,4 @@
-"""The memory store's leases and processes, kept in its one State with the rest."""
+"""The memory store's leases and processes, in two of its tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
+from spoolproof.stores.memory.transaction import MemoryTransaction
 
 if TYPE_CHECKING:
-    from spoolproof.stores.memory import MemoryState, MemoryStore
+    from spoolproof.stores.memory.store import MemoryStore
+
+LEASES = "lease"
+PROCESSES = "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,15 @@ class Lease:
     until: datetime | None = None
 
 
-def is_held(state: MemoryState, fence: Fence) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    process: Process
+    expires_at: datetime
+
+
+def is_held(tx: MemoryTransaction, fence: Fence) -> bool:
     """Tell whether a lease is held under exactly this fence."""
-    lease = state.leases.get((fence.kind, fence.name))
+    lease: Lease | None = tx.table(LEASES).get((fence.kind, fence.name))
     return lease is not None and (lease.owner, lease.epoch) == (fence.owner, fence.epoch)
 
 
@@ -42,44 +52,44 @@ class MemoryLeases:
     async def ensure(self, kind: str, names: Sequence[str]) -> None:
         async with self._store.transaction() as tx:
             for name in names:
-                tx.state.leases.setdefault((kind, name), Lease())
+                tx.table(LEASES).setdefault((kind, name), Lease())
 
     async def acquire(self, kind: str, owner: UUID, limit: int, lease_seconds: float) -> Sequence[Fence]:
         async with self._store.transaction() as tx:
             free = [
-                (name, lease) for (of, name), lease in tx.state.leases.items() if of == kind and self._is_free(lease)
+                (name, lease) for (of, name), lease in tx.table(LEASES).items() if of == kind and self._is_free(lease)
             ]
             taken = []
             for name, lease in free[:limit]:
                 fence = Fence(kind=kind, name=name, owner=owner, epoch=lease.epoch + 1)
-                tx.state.leases[kind, name] = Lease(owner, fence.epoch, self._until(lease_seconds))
+                tx.table(LEASES)[kind, name] = Lease(owner, fence.epoch, self._until(lease_seconds))
                 taken.append(fence)
             return taken
 
     async def renew(self, fences: Sequence[Fence], lease_seconds: float) -> Sequence[Fence]:
         async with self._store.transaction() as tx:
-            held = [fence for fence in fences if is_held(tx.state, fence)]
+            held = [fence for fence in fences if is_held(tx, fence)]
             for fence in held:
-                tx.state.leases[fence.kind, fence.name] = Lease(fence.owner, fence.epoch, self._until(lease_seconds))
+                tx.table(LEASES)[fence.kind, fence.name] = Lease(fence.owner, fence.epoch, self._until(lease_seconds))
             return held
 
     async def release(self, fences: Sequence[Fence]) -> None:
         async with self._store.transaction() as tx:
             for fence in fences:
-                if is_held(tx.state, fence):
-                    tx.state.leases[fence.kind, fence.name] = Lease(epoch=fence.epoch)
+                if is_held(tx, fence):
+                    tx.table(LEASES)[fence.kind, fence.name] = Lease(epoch=fence.epoch)
 
     async def beat(self, process: Process, expires_seconds: float) -> bool:
         async with self._store.transaction() as tx:
-            known = tx.state.processes.get(process.id)
-            if known is not None and known[1] <= self._store.clock.now():
+            known: _Beat | None = tx.table(PROCESSES).get(process.id)
+            if known is not None and known.expires_at <= self._store.clock.now():
                 return False
-            tx.state.processes[process.id] = (process, self._until(expires_seconds))
+            tx.table(PROCESSES)[process.id] = _Beat(process, self._until(expires_seconds))
             return True
 
     async def processes(self) -> Sequence[Process]:
         now = self._store.clock.now()
-        return [process for process, until in self._store.committed().processes.values() if until > now]
+        return [beat.process for beat in self._store.table(PROCESSES).values() if beat.expires_at > now]
 
     async def status(self, kind: str) -> Sequence[LeaseStatus]:
         return [
@@ -91,6 +101,6 @@ class MemoryLeases:
                 is_expired=self._is_free(lease),
                 expires_at=lease.until,
             )
-            for (lease_kind, name), lease in sorted(self._store.committed().leases.items(), key=lambda item: item[0])
+            for (lease_kind, name), lease in sorted(self._store.table(LEASES).items(), key=lambda item: item[0])
             if lease_kind == kind
         ]

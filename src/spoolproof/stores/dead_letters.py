@@ -1,0 +1,74 @@
+"""What every store does alike with dead letters: their columns, their moves in SQL, the copy that a replay sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, message_key, pack_meta, unpack_message
+from spoolproof.ports.dead_letters import MOVES, Attempt, DeadLetterRecord, DeadLetterState
+from spoolproof.stores.values import storable
+
+SYSTEM_ACTOR = "spoolproof"
+
+WORDS = {f"may_be_{verb}": ", ".join(f"'{state}'" for state in move.after) for verb, move in MOVES.items()}
+"""The table of moves for statements: `state in ({may_be_discarded})`."""
+
+_ALIKE = (
+    *("consumer", "destination", "routing_key", "reason", "fingerprint", "error_class", "error", "stack"),
+    *("first_failed_at", "last_failed_at", "replays", "note", "closed_at", "service"),
+)
+_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+
+
+def replay_copy(record: DeadLetterRecord, number: int) -> Outgoing:
+    """Return what the replay of this number puts into the outbox."""
+    headers = {**record.message.headers, REPLAY_OF: record.id, REPLAY_NO: number}
+    message = msgspec.structs.replace(record.message, headers=headers)
+    return Outgoing(message=message, destination=record.destination, routing_key=record.routing_key)
+
+
+def columns_of(record: DeadLetterRecord, service: str) -> tuple[object, ...]:
+    """Return id, consumer, key of the message, destination, routing_key, ordering_key, type, headers, body,
+    `failure_columns`, service, id and source of the message: what a statement that keeps one is given."""
+    message = record.message
+    return (
+        *(record.id, record.consumer, message_key(message), record.destination, record.routing_key),
+        *(message.key, message.type, pack_meta(message), message.body),
+        *failure_columns(record),
+        *(service, message.id, message.source),
+    )
+
+
+def failure_columns(record: DeadLetterRecord) -> tuple[object, ...]:
+    """Return reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at. Error texts
+    come from anywhere, and not to record one would loop."""
+    attempts = [
+        msgspec.structs.replace(attempt, error=storable(attempt.error), error_class=storable(attempt.error_class))
+        for attempt in record.attempts
+    ]
+    return (
+        *(record.reason, record.fingerprint),
+        *(storable(record.error_class), storable(record.error), storable(record.stack)),
+        *(msgspec.json.encode(attempts).decode(), record.first_failed_at, record.last_failed_at),
+    )
+
+
+def dead_letter_of(row: Mapping[str, Any]) -> DeadLetterRecord:
+    """Return the record of a row, its instants as datetimes."""
+    message = unpack_message(
+        message_id=row["given_id"] or row["message_id"],
+        type=row["type"],
+        key=row["ordering_key"],
+        meta=row["headers"],
+        body=row["body"],
+    )
+    return DeadLetterRecord(
+        id=str(row["id"]),
+        message=message,
+        attempts=_attempts.decode(row["attempts"]),
+        state=DeadLetterState(row["state"]),
+        **{name: row[name] for name in _ALIKE},
+    )
