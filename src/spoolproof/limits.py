@@ -179,6 +179,8 @@ DEFER_GROWTH_SECONDS_MAX = 300.0
 at most five minutes after the outage."""
 DEFERRED_SECONDS_MAX = 86_400.0
 """An outage this long has an open breaker; deferred again without one, it is the message, and a person decides."""
+AWAY_SECONDS_MAX = 60
+"""The delay of a copy that goes in the place of a delivery held in vain."""
 CONSUMER_TIMEOUT_ASKED_SECONDS = 10.0
 """How often it is asked whether the broker has shown a shorter one."""
 UNKNOWN_SECONDS_MAX = 900.0

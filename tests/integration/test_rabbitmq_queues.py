@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from spoolproof.brokers.rabbitmq import RabbitMQBroker
+from spoolproof.errors import EncodeError
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import (
     Barred,
@@ -147,6 +148,8 @@ async def test_a_deleted_queue_is_reported_made_again_and_consumed_again(
     await arrivals.reach(1)
     assert [outgoing.message.id] == arrivals.ids
     assert f"topology.queue_missing queue={queue}" in caplog.text
+    assert f"consumer.lost queue={queue}" in caplog.text
+    assert f"consumer.found queue={queue}" in caplog.text
 
 
 Delete = Callable[[Any, Topology], object]
@@ -199,6 +202,49 @@ async def test_what_we_declared_and_miss_is_declared_again_and_what_needs_it_wai
 
 def unbind(channel: Any, topology: Topology) -> None:
     channel.queue_unbind(topology.queues[0].name, topology.exchange, "test.happened")
+
+
+async def test_a_permission_that_is_missing_for_a_while_stops_only_what_needs_it(
+    rabbitmq: RabbitMQServer, rabbitmq_url: str, make_broker: Make
+) -> None:
+    """Taken away by mistake and given back, it made a dead letter of each event that was accepted in between."""
+    vhost = rabbitmq_url.rpartition("/")[2]
+    topology = make_topology()
+
+    def let_write(pattern: str) -> None:
+        rabbitmq.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", pattern, ".*")
+        rabbitmq.rabbitmqctl("close_all_connections", "--vhost", vhost, "permissions changed")  # it keeps them in mind
+
+    broker = make_broker()
+    await broker.start(topology)
+    events, direct = make_outgoing(), make_outgoing(destination=f"queue:{topology.queues[0].name}")
+    assert [Confirmed(), Confirmed()] == await publish(broker, events, direct)
+
+    await asyncio.to_thread(let_write, "amq.default")
+    refused, taken = (await outcomes_of(broker, [events, direct]))[0].values()
+    assert {Barred, Confirmed} == {type(refused), type(taken)}
+    assert any("ACCESS_REFUSED" in issue for issue in broker.status().issues)
+    await asyncio.to_thread(let_write, ".*")
+    verdicts, _ = await outcomes_of(broker, [events])
+
+    assert {Confirmed()} == set(verdicts.values())
+    await eventually(lambda: not any("ACCESS_REFUSED" in issue for issue in broker.status().issues), CONNECT_SECONDS)
+
+
+async def test_a_broker_with_small_frames_gets_what_fits_them(rabbitmq: RabbitMQServer, make_broker: Make) -> None:
+    """The size is agreed on with the broker; 8192 is the least that RabbitMQ 4.1 takes from a client."""
+    await asyncio.to_thread(rabbitmq.rabbitmqctl, "eval", "application:set_env(rabbit, frame_max, 8192).")
+    try:
+        broker = make_broker()
+        await broker.start(make_topology())
+        large = make_outgoing(body=b"x" * 100_000, headers={"text": "x" * 7000})
+
+        assert [Confirmed()] == await publish(broker, large)
+        with pytest.raises(EncodeError, match="frame_max is 8192"):
+            broker.submit(make_outgoing(headers={"text": "x" * 8192}), 1, Outcomes())
+        assert [Confirmed()] == await publish(broker, make_outgoing())
+    finally:
+        await asyncio.to_thread(rabbitmq.rabbitmqctl, "eval", "application:set_env(rabbit, frame_max, 131072).")
 
 
 async def test_the_consumer_timeout_of_the_broker_is_learnt_when_it_strikes(

@@ -38,7 +38,6 @@ from spoolproof.ports.store import Store
 logger = logging.getLogger("spoolproof.consumer")
 
 _AGAIN_TIER_SECONDS = limits.TIERS_SECONDS[0]
-_HELD_TIER_SECONDS = 60  #: how long a copy stays away that the gate would only hold again
 
 
 class Endings:
@@ -88,12 +87,8 @@ class Endings:
         await self._bury(work, given_up, None if is_refused else error)
         return True
 
-    async def send_away(self, work: Work, *, is_held: bool) -> bool:
-        """Put a copy in the place of a delivery that nobody has run; False if no copy of it can be sent.
-
-        is_held: it would only be held again if it came back at once.
-        """
-        tier_seconds = _HELD_TIER_SECONDS if is_held else _AGAIN_TIER_SECONDS
+    async def send_away(self, work: Work, tier_seconds: int = _AGAIN_TIER_SECONDS) -> bool:
+        """Put a copy in the place of a delivery that nobody has run; False if no copy of it can be sent."""
         return await self.send_copy(work, SendCopy(tier_seconds, counts=False)) is None
 
     def _refuse(self, work: Work, refusal: Refusal) -> Decision:

@@ -83,7 +83,7 @@ class Execution:
 
     async def renew(self, delivery: BrokerDelivery) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
-        if await self._endings.send_away(work_of(delivery, self._clock.now()), is_held=False):
+        if await self._endings.send_away(work_of(delivery, self._clock.now())):
             delivery.ack()
         else:
             delivery.nack()
@@ -183,7 +183,7 @@ class Execution:
     async def _let_go(self, work: Work) -> bool:
         """Put a copy in the place of a delivery held for long, before the broker takes it away, and counts that. False
         if it stays: one that cannot be sent again, and one whose success is still to be recorded."""
-        is_away = work.delivery.is_stale or await self._endings.send_away(work, is_held=True)
+        is_away = work.delivery.is_stale or await self._endings.send_away(work, self._patience.away_seconds)
         if is_away and work.has_run:
             work.delivery.ack()  # the copy comes after the record, and is a duplicate then
         return is_away and not work.has_run

@@ -32,6 +32,13 @@ class Patience:
         """How long a shut gate may hold a delivery."""
         return min(limits.GATE_HOLD_SECONDS_MAX, self._timeout_seconds / 3)
 
+    @property
+    def away_seconds(self) -> int:
+        """The delay of a copy that would only be held again if it came back at once: ten times the hold, at most 60 s,
+        so that copies are few beside an outage, and back soon after it."""
+        seconds = min(limits.AWAY_SECONDS_MAX, 10 * self.hold_seconds)
+        return max(tier for tier in limits.TIERS_SECONDS if tier <= max(seconds, limits.TIERS_SECONDS[0]))
+
     def hold_until(self, arrived_at: float) -> float:
         """Return until when the gate may hold a delivery, in monotonic seconds."""
         self._ask()

@@ -33,14 +33,16 @@ class Telling:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "hold", "leave"), [(1800.0, 300.0, 600.0), (60.0, 20.0, 20.0), (2.0, 2 / 3, 2 / 3)]
+    ("timeout", "hold", "leave", "away"),
+    [(1800.0, 300.0, 600.0, 60), (60.0, 20.0, 20.0, 60), (2.0, 2 / 3, 2 / 3, 5), (0.01, 0.01 / 3, 0.01 / 3, 1)],
 )
-def test_at_most_a_third_of_the_limit_is_waited(timeout: float, hold: float, leave: float) -> None:
+def test_at_most_a_third_of_the_limit_is_waited(timeout: float, hold: float, leave: float, away: int) -> None:
     """Two thirds are for the handler's run: together they end before the broker takes the delivery back."""
     broker: Any = Telling()
     patience = Patience(timeout, broker, ManualClock())
 
     assert (10 + hold, 10 + leave) == (patience.hold_until(10.0), patience.leave_at(10.0))
+    assert away == patience.away_seconds
 
 
 async def test_a_limit_that_the_broker_has_shown_is_learnt() -> None:

@@ -27,6 +27,7 @@ from spoolproof.brokers.rabbitmq.topology import Declarer
 from spoolproof.caught import error_line, storable_text
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
+from spoolproof.folding import FoldedLog
 from spoolproof.message import QUEUE
 from spoolproof.ports.broker import OnDelivery, Spawn
 
@@ -147,7 +148,6 @@ class RabbitMQSubscription:
             self.on_timeout(int(shown[1]) / 1000)
         is_connected = channel.pika.connection.is_open
         if is_connected and not self.is_cancelled:
-            logger.error('consumer.lost queue=%s error="%s"', self.queue, reason)
             self.on_lost(self)
 
 
@@ -171,6 +171,7 @@ class Consumers:
         self._declared = declared
         self._connection: Connection | None = None
         self._subscriptions: list[RabbitMQSubscription] = []
+        self._folded = FoldedLog(logger, clock)
         self.consumer_timeout_seconds: float | None = None
         self._timed_out_at = -math.inf
         self._checked_at = -math.inf
@@ -263,10 +264,10 @@ class Consumers:
         """Open now, or keep trying in the background when the broker refuses this one queue."""
         try:
             await subscription.open(connection)
+            self._tell(subscription)
         except ChannelClosed as refusal:
             subscription.last_error = str(refusal)
             if connection.is_open:
-                logger.error('consumer.refused queue=%s error="%s"', subscription.queue, refusal)
                 self._reopen(subscription)
         except BrokerUnavailable as error:
             subscription.last_error = str(error)
@@ -274,10 +275,20 @@ class Consumers:
                 self._abort(str(error))
 
     def _reopen(self, subscription: RabbitMQSubscription) -> None:
+        self._tell(subscription)
         if self._connection is not None:
             self._spawn(
                 self._reopen_until_open(subscription, self._connection), f"rabbitmq.reopen.{subscription.queue}"
             )
+
+    def _tell(self, subscription: RabbitMQSubscription) -> None:
+        """Write that nothing is taken from a queue, once a minute, and once that it is again."""
+        queue, error = subscription.queue, subscription.last_error
+        if error is not None:
+            self._folded.error(queue, 'consumer.lost queue=%s error="%s": nothing is taken from it', queue, error)
+        elif queue in self._folded:
+            self._folded.over(queue)
+            logger.warning("consumer.found queue=%s: messages are taken from it again", queue)
 
     async def _reopen_until_open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
         """Declare what vanished and consume; a new connection takes over from here."""
@@ -294,3 +305,4 @@ class Consumers:
                 if connection is self._connection:
                     self._abort(str(error))
                 return
+            self._tell(subscription)
