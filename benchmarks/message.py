@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from spoolproof import event
+from spoolproof.destination import to_queue
 from spoolproof.message import Message, Outgoing
 
 BODY_BYTES = 256
@@ -59,4 +60,4 @@ def outgoing(message_id: str, encoded: bytes, queue: str) -> Outgoing:
     message = Message(
         id=message_id, type=TYPE, source=SOURCE, time=datetime.now(UTC), body=encoded, traceparent=TRACEPARENT
     )
-    return Outgoing(message=message, destination=f"queue:{queue}")
+    return Outgoing(message=message, destination=to_queue(queue))

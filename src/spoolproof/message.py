@@ -16,13 +16,11 @@ from typing import Final
 import msgspec
 
 from spoolproof import limits
+from spoolproof.destination import EVENTS, Destination, destination_of
 from spoolproof.errors import InvalidMessage, MessageTooLarge
 from spoolproof.ids import derived_id, is_uuid
 
 HeaderValue = str | int | bool
-
-EVENTS: Final = "events"
-"""Destination: the service's topic exchange, routed by type."""
 
 ATTEMPT: Final = "spoolproof-attempt"
 FIRST_FAILED_AT: Final = "spoolproof-first-failed-at"
@@ -70,13 +68,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A message and where it goes.
 
-    destination: `events` (the service's exchange), `exchange:NAME`, `queue:NAME`, or `delay:SECONDS` (a retry tier;
-    the routing key is then the queue it returns to). routing_key: the type if None.
+    routing_key: the type if None; of a delayed copy the queue it returns to.
     may_be_unrouted: a return counts as delivered (an event nobody subscribes to yet).
     """
 
     message: Message
-    destination: str = EVENTS
+    destination: Destination = EVENTS
     routing_key: str | None = None
     may_be_unrouted: bool = False
 
@@ -143,7 +140,7 @@ def unpack_outgoing(
     fields = _decoder.decode(meta)
     return Outgoing(
         message=_message(message_id, type, key, fields, body),
-        destination=destination,
+        destination=destination_of(destination),
         routing_key=routing_key,
         may_be_unrouted=fields.may_be_unrouted,
     )

@@ -14,6 +14,7 @@ import pytest
 from spoolproof import Service, StoreUnavailable, Transaction
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.clock import SystemClock
+from spoolproof.destination import to_queue
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.settings import load_settings
@@ -61,7 +62,7 @@ async def test_a_database_that_only_reads_lets_no_handler_call_the_world_again_a
         await _set(postgres, postgres_url, "default_transaction_read_only = on")
         for n in range(5):
             message = Message(id=f"m{n}", type="charge", source="s", time=clock.now(), body=b'{"n": %d}' % n)
-            broker.submit(Outgoing(message=message, destination="queue:charge"), n, lambda results: None)
+            broker.submit(Outgoing(message=message, destination=to_queue("charge")), n, lambda results: None)
         await _until(lambda: len(calls) > 0)
         await asyncio.sleep(3)  # a dozen looks of a gate that takes a read for an answer
         with pytest.raises(StoreUnavailable):

@@ -24,8 +24,9 @@ from datetime import datetime
 from spoolproof import limits
 from spoolproof.brokers.topics import topic_matches
 from spoolproof.clock import Clock
+from spoolproof.destination import Destination, Kind
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, WindowFull
-from spoolproof.message import EVENTS, Message, Outgoing
+from spoolproof.message import Message, Outgoing
 from spoolproof.ports.broker import (
     CONFIRMED,
     NACKED,
@@ -108,24 +109,25 @@ class MemoryBrokerServer:
 
     def publish(self, outgoing: Outgoing, topology: Topology, now: float) -> PublishOutcome:
         """Put a message into every queue it belongs in."""
-        kind, _, name = outgoing.destination.partition(":")
         routing_key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
-        if kind == "delay":
-            if (topology.service, int(name)) not in self._tiers:
-                return Returned(f"there is no delay tier of {name} s")
-            due = now + int(name)
+        destination = outgoing.destination
+        if destination.kind is Kind.DELAY:
+            if (topology.service, destination.seconds) not in self._tiers:
+                return Returned(f"there is no delay tier of {destination.seconds} s")
+            due = now + destination.seconds
             delayed = _Delayed(due, next(self._places), routing_key, topology.service, outgoing.message)
             heapq.heappush(self._delayed, delayed)
             for broker in self.brokers:
                 broker.release_at(due)
             return CONFIRMED
-        queues = self._queues_for(topology.exchange if kind == EVENTS else name, kind, routing_key)
+        queues = self._queues_for(destination, topology.exchange, routing_key)
         for queue in queues:
             self.put(queue, _Entry(next(self._places), outgoing.message))
         return CONFIRMED if queues else Returned(f"no queue for {outgoing.destination} with key {routing_key!r}")
 
-    def _queues_for(self, name: str, kind: str, routing_key: str) -> list[_Queue]:
-        if kind == "queue":
+    def _queues_for(self, destination: Destination, own_exchange: str, routing_key: str) -> list[_Queue]:
+        name = own_exchange if destination.kind is Kind.EVENTS else destination.name
+        if destination.kind is Kind.QUEUE:
             return [self.queues[name]] if name in self.queues else []
         names = {queue for pattern, queue in self._bindings.get(name, ()) if topic_matches(pattern, routing_key)}
         return [self.queues[queue] for queue in sorted(names)]
@@ -350,6 +352,8 @@ class MemoryBroker:
             raise BrokerBlocked("the memory broker has stopped reading publishes")
         if self.room() == 0:
             raise WindowFull(len(self._travelling), limits.PUBLISH_WINDOW)
+        if outgoing.destination.kind is Kind.UNKNOWN:
+            raise outgoing.destination.unknown()
         self._travelling.append((outgoing, token, sink))
         if len(self._travelling) == 1:
             self._arrive_soon()

@@ -15,6 +15,7 @@ import msgspec
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.dead_letters.record import history_of, history_text
+from spoolproof.destination import back_after
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.folding import FoldedLog
 from spoolproof.message import (
@@ -60,7 +61,7 @@ def retry_copy(
             headers[name] = since.isoformat()
     return Outgoing(
         message=msgspec.structs.replace(message, headers=headers),
-        destination=f"delay:{tier_seconds}",
+        destination=back_after(tier_seconds),
         routing_key=queue,
     )
 

@@ -39,7 +39,7 @@ def whole(details: DeadLetterDetails) -> dict[str, Any]:
     body = message.pop("body")
     return {
         **summary(record),
-        "destination": record.destination,
+        "destination": str(record.destination),
         "routing_key": record.routing_key,
         "note": record.note,
         "closed_at": record.closed_at,

@@ -11,6 +11,7 @@ import msgspec
 from spoolproof import limits
 from spoolproof.caught import class_name, error_text, stack_of, storable_text
 from spoolproof.dead_letters.fingerprint import fingerprint_of
+from spoolproof.destination import to_queue
 from spoolproof.message import HISTORY, OWN_HEADERS, Message
 from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord
 
@@ -63,7 +64,7 @@ def consumer_dead_letter(
         id=id,
         consumer=queue,
         message=_storable(message, message_id),
-        destination=f"queue:{queue}",
+        destination=to_queue(queue),
         routing_key=None,
         reason=reason,
         fingerprint=fingerprint_of(reason, error),

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from spoolproof import limits
+from spoolproof.destination import Destination
 
 
 @dataclass(slots=True)
@@ -30,10 +31,10 @@ class Pauses:
     """The relay's memory of who is full and who is missing."""
 
     def __init__(self) -> None:
-        self._rests: dict[tuple[str, str | None], _Rest] = {}
-        self._returns: dict[tuple[str, str], _Returns] = {}
+        self._rests: dict[tuple[Destination, str | None], _Rest] = {}
+        self._returns: dict[tuple[Destination, str], _Returns] = {}
 
-    def rest(self, destination: str, type: str | None, now: float) -> None:
+    def rest(self, destination: Destination, type: str | None, now: float) -> None:
         """A publish was declined; several in one burst count once. type: None when it says so of the destination."""
         rest = self._rests.get((destination, type))
         if rest is None:
@@ -43,7 +44,7 @@ class Pauses:
             rest.seconds = min(limits.NACK_PAUSE_MAX_SECONDS, rest.seconds * 2)
             rest.until = now + rest.seconds
 
-    def returned(self, destination: str, type: str, now: float) -> None:
+    def returned(self, destination: Destination, type: str, now: float) -> None:
         """A publish came back: no queue is bound for it."""
         pair = self._returns.setdefault((destination, type), _Returns())
         pair.at.append(now)
@@ -52,7 +53,7 @@ class Pauses:
             pair.probe_at = now + limits.UNROUTABLE_PROBE_SECONDS
             pair.is_probing = False
 
-    def confirmed(self, destination: str, type: str) -> None:
+    def confirmed(self, destination: Destination, type: str) -> None:
         """A publish arrived: whatever was paused for it is open again."""
         if self._rests:
             self._rests.pop((destination, None), None)
@@ -60,19 +61,19 @@ class Pauses:
         if self._returns:
             self._returns.pop((destination, type), None)
 
-    def unanswered(self, destination: str, type: str, now: float) -> None:
+    def unanswered(self, destination: Destination, type: str, now: float) -> None:
         """A publish got no answer; if it was the probe of its pair, the next one may be."""
         pair = self._returns.get((destination, type))
         if pair is not None and pair.is_probing:
             pair.is_probing = False
             pair.probe_at = now + 1.0
 
-    def is_missing(self, destination: str, type: str) -> bool:
+    def is_missing(self, destination: Destination, type: str) -> bool:
         """Whether the pair counts as having lost its queue."""
         pair = self._returns.get((destination, type))
         return pair is not None and pair.probe_at is not None
 
-    def admit(self, destination: str, type: str, now: float) -> bool:
+    def admit(self, destination: Destination, type: str, now: float) -> bool:
         """Whether a row may be sent now. True for a missing pair makes this row its probe."""
         if not self._rests and not self._returns:
             return True
@@ -91,7 +92,7 @@ class Pauses:
     def paused(self, now: float) -> list[str]:
         """Return what a fetch should leave out: destinations, and `destination type` pairs."""
         resting = [
-            destination if type is None else f"{destination} {type}"
+            str(destination) if type is None else f"{destination} {type}"
             for (destination, type), rest in self._rests.items()
             if now < rest.until
         ]

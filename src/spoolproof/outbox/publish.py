@@ -16,11 +16,11 @@ import msgspec
 
 from spoolproof.clock import Clock
 from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping
+from spoolproof.destination import EVENTS, Destination, Kind, destination_of
 from spoolproof.errors import InvalidMessage, UnknownType
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import (
-    EVENTS,
     Message,
     Outgoing,
     check_message,
@@ -137,7 +137,7 @@ class Publisher:
         destination = options.get("destination")
         return Outgoing(
             message=message,
-            destination=EVENTS if destination is None else _checked_destination(destination),
+            destination=EVENTS if destination is None else _destination(destination),
             routing_key=routing_key,
             may_be_unrouted=event_type.may_be_unrouted,
         )
@@ -189,11 +189,9 @@ def _caused(message: Message, cause: Message) -> Message:
     )
 
 
-def _checked_destination(destination: str) -> str:
-    check_short_text("destination", destination)
-    kind, separator, name = destination.partition(":")
-    if (destination == EVENTS or (kind in ("queue", "exchange") and separator and name)) and " " not in destination:
-        return destination
-    raise InvalidMessage(
-        "destination", destination, "must be 'events', 'exchange:NAME' or 'queue:NAME', without spaces"
-    )
+def _destination(text: str) -> Destination:
+    check_short_text("destination", text)
+    found = destination_of(text)
+    if found.kind in (Kind.DELAY, Kind.UNKNOWN) or " " in text:
+        raise InvalidMessage("destination", text, "must be 'events', 'exchange:NAME' or 'queue:NAME', without spaces")
+    return found

@@ -26,6 +26,7 @@ from typing import cast
 
 from spoolproof import limits
 from spoolproof.clock import Clock
+from spoolproof.destination import Destination
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
@@ -45,7 +46,7 @@ from spoolproof.telemetry.folding import Folded
 
 _FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what is left is sent again by a peer
 
-Key = tuple[str, str]
+Key = tuple[Destination, str]
 
 
 class Relay(Loop):
@@ -284,7 +285,7 @@ class Relay(Loop):
                 self._folded.emit(
                     RelayReturned(
                         type=type_name,
-                        destination=destination,
+                        destination=str(destination),
                         id=outgoing.message.id,
                         error=error,
                         attempt=row.attempts + 1,
@@ -301,7 +302,7 @@ class Relay(Loop):
                 emit(RelayGaveUp(id=outgoing.message.id, reason=reason, error=error))
             case Keep(rests="destination"):
                 self._pauses.rest(destination, None, now)
-                self._folded.emit(RelayNacked(destination=destination))
+                self._folded.emit(RelayNacked(destination=str(destination)))
             case Keep(rests="type"):
                 self._pauses.rest(destination, type_name, now)  # the broker has said why
             case _:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from spoolproof.destination import Destination
 from spoolproof.message import Message
 from spoolproof.ports.transaction import StoreTransaction
 
@@ -70,7 +71,7 @@ class DeadLetterRecord:
     id: str
     consumer: str
     message: Message
-    destination: str
+    destination: Destination
     routing_key: str | None
     reason: str
     fingerprint: str

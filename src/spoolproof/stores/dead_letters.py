@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from spoolproof.destination import destination_of
 from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, message_key, pack_meta, unpack_message
 from spoolproof.ports.dead_letters import MOVES, Attempt, DeadLetterRecord, DeadLetterState
 from spoolproof.stores.values import storable
@@ -17,7 +18,7 @@ WORDS = {f"may_be_{verb}": ", ".join(f"'{state}'" for state in move.after) for v
 """The table of moves for statements: `state in ({may_be_discarded})`."""
 
 _ALIKE = (
-    *("consumer", "destination", "routing_key", "reason", "fingerprint", "error_class", "error", "stack"),
+    *("consumer", "routing_key", "reason", "fingerprint", "error_class", "error", "stack"),
     *("first_failed_at", "last_failed_at", "replays", "note", "closed_at", "service"),
 )
 _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
@@ -35,7 +36,7 @@ def columns_of(record: DeadLetterRecord, service: str) -> tuple[object, ...]:
     `failure_columns`, service, id and source of the message: what a statement that keeps one is given."""
     message = record.message
     return (
-        *(record.id, record.consumer, message_key(message), record.destination, record.routing_key),
+        *(record.id, record.consumer, message_key(message), str(record.destination), record.routing_key),
         *(message.key, message.type, pack_meta(message), message.body),
         *failure_columns(record),
         *(service, message.id, message.source),
@@ -67,6 +68,7 @@ def dead_letter_of(row: Mapping[str, Any]) -> DeadLetterRecord:
     )
     return DeadLetterRecord(
         id=str(row["id"]),
+        destination=destination_of(row["destination"]),
         message=message,
         attempts=_attempts.decode(row["attempts"]),
         state=DeadLetterState(row["state"]),

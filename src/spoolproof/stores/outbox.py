@@ -24,7 +24,7 @@ def columns_of(outgoing: Outgoing, shard: int) -> Columns:
     message = outgoing.message
     meta = pack_meta(message, may_be_unrouted=outgoing.may_be_unrouted)
     return (
-        *(shard, message.id, outgoing.destination, message.type),
+        *(shard, message.id, str(outgoing.destination), message.type),
         *(outgoing.routing_key, message.key, meta, message.body),
     )
 

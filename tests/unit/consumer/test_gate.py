@@ -16,6 +16,7 @@ from spoolproof.backoff import system_random
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.clock import SystemClock
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.destination import to_queue
 from spoolproof.errors import StoreBusy, StoreUnavailable
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
@@ -189,7 +190,7 @@ async def test_a_sqlite_file_that_takes_no_writes_is_an_outage(tmp_path: Path, t
         assert isinstance(broker, MemoryBroker)
         await _only_read(store, True)
         message = Message(id="m", type="charge", source="s", time=SystemClock().now(), body=b'{"n": 1}')
-        broker.submit(Outgoing(message=message, destination="queue:charge"), 1, lambda results: None)
+        broker.submit(Outgoing(message=message, destination=to_queue("charge")), 1, lambda results: None)
         async with asyncio.timeout(10):
             while not service.runtime.monitor.snapshot().local.is_gate_shut:
                 await asyncio.sleep(0.01)

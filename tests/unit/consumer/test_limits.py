@@ -12,6 +12,7 @@ import pytest
 
 from spoolproof import Delivery, Service, StoreUnavailable, Transaction, event
 from spoolproof.brokers.memory import MemoryBroker
+from spoolproof.destination import to_queue
 from spoolproof.errors import StoreBusy, TransactionTooLong
 from spoolproof.health.verdict import issues_of
 from spoolproof.ids import Ids
@@ -109,7 +110,7 @@ class Full:
                 body=msgspec.json.encode(Order(n)),
             )
             broker.server.publish(
-                Outgoing(message=message, destination=f"queue:{queue}"),
+                Outgoing(message=message, destination=to_queue(queue)),
                 self.service.runtime.topology(),
                 self.clock.monotonic(),
             )

@@ -8,6 +8,7 @@ import pytest
 
 from spoolproof import Delivery, Service, Transaction
 from spoolproof.clock import SystemClock
+from spoolproof.destination import to_queue
 from spoolproof.ids import derived_id
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter
@@ -37,7 +38,7 @@ class Report:
     async def send(self, source: str, type: str, *, id: str = ID) -> None:
         message = Message(id=id, type=type, source=source, time=SystemClock().now(), body=b'{"n":1}')
         store = self.service.runtime.store
-        await store.outbox.append([Outgoing(message=message, destination=f"queue:{QUEUE}")], None)
+        await store.outbox.append([Outgoing(message=message, destination=to_queue(QUEUE))], None)
         store.wakeup.notify()
 
     async def until_quiet(self) -> None:

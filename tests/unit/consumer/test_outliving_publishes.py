@@ -12,6 +12,7 @@ import pytest
 from spoolproof import Receipt, Service, StoreUnavailable, Transaction, event
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.consumer.part import ConsumerPart
+from spoolproof.destination import to_queue
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.publish import Place
@@ -84,7 +85,7 @@ class Outliving:
         message = Message(
             id=Ids(self.clock).message_id(), type="outlive.job", source="test", time=self.clock.now(), body=b'{"n":1}'
         )
-        outgoing = Outgoing(message=message, destination="queue:outlive.jobs")
+        outgoing = Outgoing(message=message, destination=to_queue("outlive.jobs"))
         broker.server.publish(outgoing, self.service.runtime.topology(), self.clock.monotonic())
 
     async def publish(self, n: int) -> None:

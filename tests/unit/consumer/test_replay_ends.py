@@ -19,6 +19,7 @@ from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.consumer.part import ConsumerPart
 from spoolproof.dead_letters.record import consumer_dead_letter
 from spoolproof.dead_letters.replay import replay
+from spoolproof.destination import to_queue
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
 from spoolproof.settings import Settings
@@ -88,7 +89,7 @@ class Ends:
         return msgspec.convert({**values, **fields}, Message)
 
     async def send(self, message: Message) -> None:
-        await self.store.outbox.append([Outgoing(message=message, destination=f"queue:{QUEUE}")], None)
+        await self.store.outbox.append([Outgoing(message=message, destination=to_queue(QUEUE))], None)
         self.store.wakeup.notify()
         await self.until_idle()
 
@@ -248,7 +249,7 @@ async def test_the_dead_letter_of_a_message_without_an_id_is_resolved_by_its_rep
     async with Ends(mode).running() as ends:
         ends.behaviour = gives_up
         ends.broker.server.publish(
-            Outgoing(message=ends.message(id=""), destination=f"queue:{QUEUE}"),
+            Outgoing(message=ends.message(id=""), destination=to_queue(QUEUE)),
             ends.service.runtime.topology(),
             ends.clock.monotonic(),
         )

@@ -11,6 +11,7 @@ import pytest
 from spoolproof import Service, event
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.consumer.failure import GiveUp, SendCopy, decide_refusal
+from spoolproof.destination import to_queue
 from spoolproof.message import FIRST_UNKNOWN_AT, HeaderValue, Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord
 from spoolproof.settings import Settings
@@ -45,7 +46,7 @@ def broker_of(service: Service) -> MemoryBroker:
 def deliver(service: Service, clock: ManualClock, **fields: object) -> None:
     values = {"id": ID, "type": "unknown.order", "source": "test", "time": clock.now(), "body": b'{"n":1}'}
     message = msgspec.convert({**values, **fields}, Message)
-    outgoing = Outgoing(message=message, destination=f"queue:{QUEUE}")
+    outgoing = Outgoing(message=message, destination=to_queue(QUEUE))
     broker_of(service).server.publish(outgoing, service.runtime.topology(), clock.monotonic())
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from spoolproof import CodecError, InvalidMessage, MessageTooLarge, UnknownType, event
 from spoolproof.brokers.rabbitmq.properties import from_properties, to_properties
+from spoolproof.destination import to_queue
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.options import PublishOptions
@@ -61,7 +62,7 @@ def test_a_message_holds_what_its_publish_was_given() -> None:
         expires_at=NOW + timedelta(seconds=60),
         headers={"a": 1},
     )
-    assert Outgoing(message=expected, destination="queue:q", routing_key="r", may_be_unrouted=True) == made
+    assert Outgoing(message=expected, destination=to_queue("q"), routing_key="r", may_be_unrouted=True) == made
 
 
 async def test_what_a_handler_publishes_tells_what_it_comes_from() -> None:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from spoolproof.brokers.topics import topic_matches
+from spoolproof.destination import Kind
 from spoolproof.errors import EncodeError
-from spoolproof.message import EVENTS, Outgoing, pack_meta
+from spoolproof.message import Outgoing, pack_meta
 from spoolproof.ports.broker import CONFIRMED, NACKED, PublishOutcome, Returned, Topology
 from spoolproof.sqlite import STEADY
 from spoolproof.sqlite.steady import has_table
@@ -88,7 +89,7 @@ def declare(db: sqlite3.Connection, topology: Topology) -> None:
         db.execute("update topology set version = version + 1")
 
 
-def delay_queue(service: str, seconds: int | str) -> str:
+def delay_queue(service: str, seconds: int) -> str:
     """Return the name of a service's delay queue."""
     return f"{service}.delay.{seconds}"
 
@@ -106,21 +107,27 @@ class Parcel:
 
 
 def parcel_of(outgoing: Outgoing, service: str, exchange: str) -> Parcel:
-    """Return what `enqueue` takes. Raises EncodeError for text that is not valid Unicode."""
+    """Return what `enqueue` takes. Raises EncodeError for an unknown destination and for text that is not Unicode."""
     message = outgoing.message
     routing_key = message.type if outgoing.routing_key is None else outgoing.routing_key
     try:
-        for text in (message.id, message.type, message.key or "", routing_key, outgoing.destination):
+        for text in (message.id, message.type, message.key or "", routing_key, outgoing.destination.name):
             text.encode()
         values = (message.id, message.type, message.key, pack_meta(message), message.body)
     except ValueError as error:
         raise EncodeError(f"message {message.id!r} cannot be stored: {error}") from error
-    kind, _, name = outgoing.destination.partition(":")
-    if kind == "delay":
-        return Parcel("queue", delay_queue(service, name), "", routing_key, values, len(message.body))
-    if kind == "queue":
-        return Parcel("queue", name, "", None, values, len(message.body))
-    return Parcel("exchange", exchange if kind == EVENTS else name, routing_key, None, values, len(message.body))
+    destination, size = outgoing.destination, len(message.body)
+    match destination.kind:
+        case Kind.EVENTS:
+            return Parcel("exchange", exchange, routing_key, None, values, size)
+        case Kind.EXCHANGE:
+            return Parcel("exchange", destination.name, routing_key, None, values, size)
+        case Kind.QUEUE:
+            return Parcel("queue", destination.name, "", None, values, size)
+        case Kind.DELAY:
+            return Parcel("queue", delay_queue(service, destination.seconds), "", routing_key, values, size)
+        case _:
+            raise destination.unknown()
 
 
 class Router:

@@ -9,6 +9,7 @@ import logging
 
 from spoolproof import limits
 from spoolproof.clock import Clock
+from spoolproof.destination import Destination
 from spoolproof.folding import FoldedLog
 from spoolproof.message import Outgoing
 
@@ -21,7 +22,7 @@ class BarredKinds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._folded = FoldedLog(logger, clock)
-        self._kinds: dict[tuple[str, str], tuple[str, float]] = {}
+        self._kinds: dict[tuple[Destination, str], tuple[str, float]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._kinds)

@@ -32,7 +32,8 @@ from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel
 from spoolproof.brokers.topics import topic_matches
 from spoolproof.clock import Clock
-from spoolproof.message import EVENTS, Outgoing
+from spoolproof.destination import Kind
+from spoolproof.message import Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
 
 logger = logging.getLogger("spoolproof.broker")
@@ -125,22 +126,23 @@ def tier_name(service: str, seconds: int) -> str:
 def route_of(service: str, exchange: str) -> Callable[[Outgoing], tuple[str, str]]:
     """Return the function from an outgoing message to its exchange and routing key.
 
-    It raises ValueError for a destination this broker does not know.
+    It raises EncodeError for a destination this broker does not know.
     """
 
     def route(outgoing: Outgoing) -> tuple[str, str]:
         destination = outgoing.destination
         key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
-        if destination == EVENTS:
-            return exchange, key
-        kind, _, name = destination.partition(":")
-        if kind == "queue" and name:
-            return "", name
-        if kind == "exchange" and name:
-            return name, key
-        if kind == "delay" and name.isdigit():
-            return tier_name(service, int(name)), key
-        raise ValueError(f"destination={destination!r}; use events, exchange:NAME, queue:NAME or delay:SECONDS")
+        match destination.kind:
+            case Kind.EVENTS:
+                return exchange, key
+            case Kind.EXCHANGE:
+                return destination.name, key
+            case Kind.QUEUE:
+                return "", destination.name
+            case Kind.DELAY:
+                return tier_name(service, destination.seconds), key
+            case _:
+                raise destination.unknown()
 
     return route
 
@@ -151,11 +153,14 @@ def is_expected(topology: Topology) -> Callable[[Outgoing], bool]:
     patterns = [pattern for queue in topology.queues for pattern in queue.types]
 
     def expected(outgoing: Outgoing) -> bool:
-        kind, _, name = outgoing.destination.partition(":")
-        if kind == EVENTS:
-            key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
-            return any(topic_matches(pattern, key) for pattern in patterns)
-        return kind == "delay" or (kind == "queue" and name in names)
+        match outgoing.destination.kind:
+            case Kind.EVENTS:
+                key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
+                return any(topic_matches(pattern, key) for pattern in patterns)
+            case Kind.QUEUE:
+                return outgoing.destination.name in names
+            case kind:
+                return kind is Kind.DELAY
 
     return expected
 

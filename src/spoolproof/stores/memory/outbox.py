@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from spoolproof import limits
+from spoolproof.destination import Destination
 from spoolproof.message import Outgoing, shard_of
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
@@ -33,7 +34,7 @@ class _Row:
     available_at: datetime | None = None  #: None = ready
 
     @property
-    def order(self) -> tuple[str, str | None]:
+    def order(self) -> tuple[Destination, str | None]:
         return (self.outgoing.destination, self.outgoing.message.key)
 
 
@@ -69,7 +70,7 @@ class MemoryOutbox:
     ) -> Page:
         outbox: dict[int, _Row] = self._store.table(OUTBOX)
         found: dict[int, list[OutboxRow]] = {shard: [] for shard in shards}
-        held: set[tuple[str, str | None]] = set()
+        held: set[tuple[Destination, str | None]] = set()
         for row in outbox.values():
             destination, key = row.order
             if row.available_at is not None:
@@ -79,7 +80,7 @@ class MemoryOutbox:
                 row.ref.shard in shards
                 and row.ref.id > shards[row.ref.shard]
                 and row.order not in held
-                and destination not in paused
+                and str(destination) not in paused
                 and f"{destination} {row.outgoing.message.type}" not in paused
                 and row.ref.id not in skip
                 and len(found[row.ref.shard]) < limit

@@ -170,7 +170,7 @@ class PostgresOutbox:
             fence.epoch,
             dead_letter.id,
             dead_letter.consumer,
-            dead_letter.destination,
+            str(dead_letter.destination),
             dead_letter.routing_key,
             *failure_columns(dead_letter),
             self._services.own_name,

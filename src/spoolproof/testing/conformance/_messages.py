@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from spoolproof.clock import SystemClock
+from spoolproof.destination import destination_of
 from spoolproof.ids import Ids
-from spoolproof.message import EVENTS, Message, Outgoing
+from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord
 
 CLOCK = SystemClock()
@@ -42,21 +43,23 @@ def make_outgoing(
     *,
     key: str | None = None,
     id: str | None = None,
-    destination: str = EVENTS,
+    destination: str = "events",
     routing_key: str | None = None,
     **fields: Any,
 ) -> Outgoing:
     """Return an outgoing message with a new id."""
     message = make_message(type, key=key, id=id, **fields)
-    return Outgoing(message=message, destination=destination, routing_key=routing_key)
+    return Outgoing(message=message, destination=destination_of(destination), routing_key=routing_key)
 
 
-def make_dead_letter(message: Message | None = None, **fields: Any) -> DeadLetterRecord:
+def make_dead_letter(
+    message: Message | None = None, *, destination: str = "queue:orders", **fields: Any
+) -> DeadLetterRecord:
     """Return an open dead letter of a new message."""
     failed_at = fields.pop("failed_at", CLOCK.now())
     values: dict[str, Any] = {
         "consumer": "orders",
-        "destination": "queue:orders",
+        "destination": destination_of(destination),
         "routing_key": None,
         "reason": "handler",
         "fingerprint": "0123456789abcdef",

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoolproof.errors import BrokerUnavailable, WindowFull
+from spoolproof.destination import to_queue
+from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.broker import Barred, Confirmed, Returned, Unknown
 from spoolproof.testing.conformance._broker import (
@@ -69,6 +70,18 @@ class BrokerPublishConformance(BrokerSuite):
         may_be_made = destination.startswith("exchange:")  # by those whose exchange it is
         assert isinstance(outcome, Returned | Barred if may_be_made else Returned)
         assert outcome.detail
+
+    @pytest.mark.parametrize("destination", ["", "queue:", "exchange:", "delay:", "delay:soon", "newer:kind", "orders"])
+    async def test_a_destination_that_nobody_knows_is_refused_by_name(self, brokers: Brokers, destination: str) -> None:
+        """To guess is to lose the message; to raise anything else is to hold up its neighbours."""
+        topology = make_topology()
+        broker = await start(brokers, topology)
+
+        with pytest.raises(EncodeError, match=f"destination='{destination}' is not known"):
+            await publish(broker, make_outgoing(destination=destination))
+
+        outcomes = await publish(broker, make_outgoing())
+        assert [Confirmed()] == outcomes
 
     async def test_outcomes_are_each_messages_own(self, brokers: Brokers) -> None:
         """A return among a hundred confirms belongs to the one message that has no queue."""
@@ -184,9 +197,7 @@ class BrokerPublishConformance(BrokerSuite):
         queue = topology.queues[0].name
         arrivals, _ = await consume(broker, queue)
 
-        outcomes = await publish(
-            broker, *(Outgoing(message=message, destination=f"queue:{queue}") for message in batch)
-        )
+        outcomes = await publish(broker, *(Outgoing(message=message, destination=to_queue(queue)) for message in batch))
 
         arrived = await arrivals.reach(len(batch))
         await broker.stop()

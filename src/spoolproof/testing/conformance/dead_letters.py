@@ -208,7 +208,7 @@ class DeadLettersConformance(StoreSuite):
         (row,) = await ready_rows(store)
         copy = row.outgoing.message
         headers = {"h-a": "b", REPLAY_OF: record.id, REPLAY_NO: 1}
-        assert ("queue:orders", "a.b") == (row.outgoing.destination, row.outgoing.routing_key)
+        assert ("queue:orders", "a.b") == (str(row.outgoing.destination), row.outgoing.routing_key)
         assert headers == copy.headers
         assert message.body == copy.body
         assert (message.id, message.type, message.key, message.source, message.time) == (

@@ -19,6 +19,8 @@ from spoolproof.brokers.rabbitmq.topology import (
     route_of,
     tier_name,
 )
+from spoolproof.destination import destination_of
+from spoolproof.errors import EncodeError
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
 from spoolproof.testing.clock import ManualClock
@@ -101,7 +103,7 @@ def test_destinations_lead_where_they_say(destination: str, routing_key: str | N
 @pytest.mark.parametrize("destination", ["", "queue:", "delay:soon", "webhook:x", "shop.orders"])
 def test_a_destination_nobody_knows_is_refused(destination: str) -> None:
     """Guessing would lose the message."""
-    with pytest.raises(ValueError, match="destination="):
+    with pytest.raises(EncodeError, match="destination="):
         route_of("shop", "spoolproof.events")(outgoing(destination, None))
 
 
@@ -136,4 +138,4 @@ async def test_the_topology_is_looked_at_every_minute(server: Any, broker: Rabbi
 
 def outgoing(destination: str, routing_key: str | None) -> Outgoing:
     message = Message(id="1", type="order.placed", source="s", time=datetime(2026, 1, 1, tzinfo=UTC), body=b"")
-    return Outgoing(message=message, destination=destination, routing_key=routing_key)
+    return Outgoing(message=message, destination=destination_of(destination), routing_key=routing_key)
