@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from spoolproof import limits
+from spoolproof.brokers.events import ReceiverFailed
 from spoolproof.brokers.topics import topic_matches
 from spoolproof.clock import Clock
 from spoolproof.destination import Destination, Kind
@@ -42,8 +42,7 @@ from spoolproof.ports.broker import (
     Topology,
     Unknown,
 )
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
 
 
 @dataclass(order=True, slots=True)
@@ -261,8 +260,8 @@ class MemorySubscription:
         self._unsettled[delivery] = None
         try:
             self._on_delivery(delivery)
-        except Exception:  # as with a real broker: the receiver's mistake must not stop the other consumers
-            logger.exception("broker.receiver_failed queue=%s", self._queue)
+        except Exception as error:  # as with a real broker: the receiver's mistake must not stop the other consumers
+            emit(ReceiverFailed(queue=self._queue), error=error)
 
     def holds(self, delivery: MemoryDelivery) -> bool:
         """Whether it is unsettled."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -24,12 +23,12 @@ from spoolproof.forks import let_go_in_child
 from spoolproof.sqlite.checkpoint import Checkpoints, WriterLock
 from spoolproof.sqlite.connection import check_version, connect, data_version, make_directory
 from spoolproof.sqlite.errors import translated
+from spoolproof.sqlite.events import DoesNotAnswer
 from spoolproof.sqlite.steady import OnReboot, give_steady
 from spoolproof.sqlite.threads import Caller, Runner, ThreadRunner
 from spoolproof.sqlite.transaction import Transaction
 from spoolproof.sqlite.writer import Done, Work, Writer
-
-logger = logging.getLogger("spoolproof.sqlite")
+from spoolproof.telemetry.events import emit
 
 T = TypeVar("T")
 
@@ -256,7 +255,7 @@ class _Parts:
                 await self._reader_calls.call(lambda: None)
                 await self._writer_calls.call(self._closing.close)
         except TimeoutError:
-            logger.error("sqlite.does_not_answer path=%s", self._path)
+            emit(DoesNotAnswer(path=str(self._path)))
             self._writing.submit(self._closing.close)  # should it answer yet
             self._reader_calls.give_up(StoreUnavailable(f"sqlite:///{self._path} does not answer"))
             if hasattr(self, "writer"):

@@ -11,14 +11,14 @@ while, and everybody who waits is told.
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-logger = logging.getLogger("spoolproof.sqlite")
+from spoolproof.sqlite.events import JobFailed
+from spoolproof.telemetry.events import emit
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ class ThreadRunner:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except BaseException:
-                logger.exception("sqlite.job_failed thread=%s", self._thread.name)
+            except BaseException as error:
+                emit(JobFailed(thread=self._thread.name), error=error)
             del job  # or the last one would keep what it refers to alive until the next
 
 

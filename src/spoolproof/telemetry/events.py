@@ -87,13 +87,14 @@ Sink = Callable[[Event], None]
 _sinks: list[Sink] = []
 
 
-def emit(event: Event, *, error: BaseException | None = None) -> None:
+def emit(event: Event, *, error: BaseException | None = None, level: int | None = None) -> None:
     """Tell of an event: one count, whoever listens, and one log line. Never raises, never waits.
 
-    error: shown with its traceback; give it for what nobody expected and when a message is given up.
+    error: shown with its traceback; give it for what nobody expected and when a message is given up. level: where
+    this one is louder or quieter than its kind.
     """
     count(event)
-    write(event, error)
+    write(event, error, level)
 
 
 def count(event: Event) -> None:
@@ -107,15 +108,16 @@ def count(event: Event) -> None:
             SINK_FAILURES[0] += 1
 
 
-def write(event: Event, error: BaseException | None = None, suppressed: int = 0) -> None:
+def write(event: Event, error: BaseException | None, level: int | None, suppressed: int = 0) -> None:
     """The half of `emit` that writes the line. suppressed: how many like it were not written since the last."""
-    if not event.logger.isEnabledFor(event.level):
+    level = event.level if level is None else level
+    if not event.logger.isEnabledFor(level):
         return
     try:
         text = f"{event.text()} suppressed={suppressed}" if suppressed else event.text()
         extra = {"event": event, "suppressed": suppressed}
         # passed as an argument: a text may hold what looks like a placeholder
-        event.logger.log(event.level, "%s", text, exc_info=error, extra=extra, stacklevel=3)
+        event.logger.log(level, "%s", text, exc_info=error, extra=extra, stacklevel=3)
     except Exception:  # a text that cannot be made, a handler of the user's that raises
         SINK_FAILURES[0] += 1
 

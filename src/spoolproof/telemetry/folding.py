@@ -24,7 +24,7 @@ class Folded:
         self._clock = clock
         self._causes: dict[Hashable, tuple[float, int]] = {}  # when its last line was written, how many came since
 
-    def emit(self, event: Event, *, error: BaseException | None = None) -> bool:
+    def emit(self, event: Event, *, error: BaseException | None = None, level: int | None = None) -> bool:
         """Tell of it; True if that wrote a line. The next line of its cause ends in `suppressed=n`."""
         count(event)
         cause = (event.name, *(getattr(event, field) for field in event.folds))
@@ -36,7 +36,7 @@ class Folded:
         if len(self._causes) >= limits.LOG_CAUSES_MAX:
             self._causes.pop(next(iter(self._causes)), None)
         self._causes[cause] = (now, 0)
-        write(event, error, suppressed)
+        write(event, error, level, suppressed)
         return True
 
     def has_told(self, kind: type[Event], *values: Hashable) -> bool:

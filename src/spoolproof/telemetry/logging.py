@@ -32,3 +32,8 @@ def log_to_stderr(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def silence(library: str) -> None:
+    """Let a library write nothing: what matters of it is an event of ours."""
+    logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -17,7 +17,6 @@ Never here: SQL (see `queues`); an exception that leaves a background task.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +26,7 @@ from pathlib import Path
 from spoolproof import limits
 from spoolproof.brokers.embedded import queues
 from spoolproof.brokers.embedded.delivery import EmbeddedSubscription
+from spoolproof.brokers.embedded.events import BrokerAway, BrokerBack, ClaimsLeft, ClaimsLost, ClaimsRescued
 from spoolproof.brokers.embedded.ownership import Ownership
 from spoolproof.brokers.embedded.publishing import Window
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
@@ -34,7 +34,6 @@ from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, SpoolproofError, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.folding import FoldedLog
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import (
@@ -48,8 +47,8 @@ from spoolproof.ports.broker import (
     Topology,
 )
 from spoolproof.sqlite import Database, owners, split_script
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 
 class EmbeddedBroker:
@@ -89,7 +88,7 @@ class EmbeddedBroker:
         self._trouble: BaseException | None = None  # met by a write; the task deals with it in its next turn
         self._last_error: str | None = None
         self._away_since: float | None = None  #: since when, in monotonic seconds, the log says that it is away
-        self._log = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._bell = asyncio.Event()
         self._room_changed = asyncio.Event()
         self._seen_version = -1
@@ -184,7 +183,7 @@ class EmbeddedBroker:
                 async with asyncio.timeout(limits.CLOSE_SECONDS):
                     await ownership.release()
             except (Unavailable, TimeoutError) as error:
-                logger.warning("broker.claims_left path=%s error=%s", self._path, error)
+                emit(ClaimsLeft(path=str(self._path), error=str(error)))
                 ownership.abandon(is_row_gone=False)
         if database is not None:
             await database.stop()
@@ -206,14 +205,8 @@ class EmbeddedBroker:
                 self._set_state(ConnectionState.DISCONNECTED)
                 is_bug = not isinstance(error, SpoolproofError | OSError)
                 self._away_since = self._away_since or self._clock.monotonic()
-                self._log.log(
-                    logging.WARNING,
-                    "away",
-                    "broker.away path=%s error=%s: what waits for it waits, and it is tried again every two seconds",
-                    self._path,
-                    self._last_error,
-                    exc_info=error if is_bug else None,
-                )
+                away = BrokerAway(path=str(self._path), error=self._last_error)
+                self._folded.emit(away, error=error if is_bug else None)
             self._retry_at = self._clock.now() + timedelta(seconds=wait_seconds)
             await self._clock.sleep(wait_seconds)
             self._retry_at = None
@@ -238,8 +231,8 @@ class EmbeddedBroker:
         self._set_state(ConnectionState.CONNECTED)
         if self._away_since is not None:
             seconds, self._away_since = self._turned_at - self._away_since, None
-            self._log.over("away")
-            logger.warning("broker.back path=%s seconds=%.1f", self._path, seconds)
+            self._folded.over(BrokerAway)
+            emit(BrokerBack(path=str(self._path), seconds=seconds))
         if self._ownership is not None:
             self._ownership.flush()
 
@@ -262,7 +255,7 @@ class EmbeddedBroker:
 
     async def _start_over(self, database: Database) -> None:
         """Forget everything claimed, for peers have rescued it, and go on as a new owner."""
-        logger.warning("broker.claims_lost path=%s", self._path)
+        emit(ClaimsLost(path=str(self._path)))
         if self._ownership is not None:
             self._ownership.abandon(is_row_gone=True)
             self._ownership = None
@@ -307,7 +300,7 @@ class EmbeddedBroker:
             if is_dead:
                 owners.forget(self._path, uuid)
             self._may_have_work = True
-            logger.warning("broker.rescued owner=%s messages=%d is_dead=%s", uuid, rescued, is_dead)
+            emit(ClaimsRescued(owner=uuid, messages=rescued, is_dead=is_dead))
         self._rescue_at = self._clock.monotonic() + limits.RESCUE_SECONDS
 
     async def _has_work(self, database: Database) -> bool:

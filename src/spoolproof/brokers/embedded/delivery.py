@@ -5,17 +5,16 @@ Never here: the database. What a delivery's end means for its row is collected b
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
+from spoolproof.brokers.events import ReceiverFailed
 from spoolproof.message import Message, unpack_message
 from spoolproof.ports.broker import OnDelivery
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
 
 Settle = Callable[[Claim, Verb], bool]
 """Takes the end of a claim; False when the claim may be somebody else's by now."""
@@ -88,8 +87,8 @@ class EmbeddedSubscription:
         self._unsettled.add(delivery)
         try:
             self._on_delivery(delivery)
-        except Exception:  # a receiver's mistake must not stop the other consumers; the delivery stays unsettled
-            logger.exception("broker.receiver_failed queue=%s", self.queue)
+        except Exception as error:  # a receiver's mistake must not stop the other consumers
+            emit(ReceiverFailed(queue=self.queue), error=error)
 
     def holds(self, delivery: EmbeddedDelivery) -> bool:
         """Whether it is unsettled, as far as this process knows."""

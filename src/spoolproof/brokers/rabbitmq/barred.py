@@ -5,15 +5,13 @@ A kind is a destination and a type. What sends it knows from its outcome to wait
 
 from __future__ import annotations
 
-import logging
-
 from spoolproof import limits
+from spoolproof.brokers.rabbitmq.events import KindAdmitted, KindBarred
 from spoolproof.clock import Clock
 from spoolproof.destination import Destination
-from spoolproof.folding import FoldedLog
 from spoolproof.message import Outgoing
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 
 class BarredKinds:
@@ -21,7 +19,7 @@ class BarredKinds:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._kinds: dict[tuple[Destination, str], tuple[str, float]] = {}
 
     def __bool__(self) -> bool:
@@ -37,16 +35,14 @@ class BarredKinds:
         if kind not in self._kinds and len(self._kinds) >= limits.LOG_CAUSES_MAX:
             self._kinds.pop(next(iter(self._kinds)))
         self._kinds[kind] = (detail, self._clock.monotonic())
-        self._folded.warning(
-            kind, 'broker.barred destination=%s type=%s error="%s": they wait, uncounted', *kind, detail
-        )
+        self._folded.emit(KindBarred(destination=str(kind[0]), type=kind[1], error=detail))
 
     def confirm(self, outgoing: Outgoing) -> None:
         """Note that one was taken."""
         kind = (outgoing.destination, outgoing.message.type)
         if self._kinds.pop(kind, None) is not None:
-            self._folded.over(kind)
-            logger.warning("broker.admitted destination=%s type=%s: they flow again", *kind)
+            self._folded.over(KindBarred, str(kind[0]), kind[1])
+            emit(KindAdmitted(destination=str(kind[0]), type=kind[1]))
 
     def issues(self) -> list[str]:
         """Return a sentence for each, of the newest few."""

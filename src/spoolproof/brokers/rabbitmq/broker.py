@@ -7,7 +7,6 @@ back only because its queue is about to be made.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Coroutine, Sequence
@@ -33,6 +32,7 @@ from spoolproof.ports.broker import (
     Subscription,
     Topology,
 )
+from spoolproof.telemetry.logging import silence
 
 _KIND: Final = "rabbitmq"
 _TICK_SECONDS = 1.0
@@ -75,7 +75,7 @@ class RabbitMQBroker:
         self._is_stopped = False
 
     async def start(self, topology: Topology) -> None:
-        logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs a traceback per failed attempt; we log a line
+        silence("pika")  # it logs a traceback per failed attempt; we log a line
 
         def give_up_publishing(reason: str) -> None:
             publish.abort(reason)

@@ -20,7 +20,6 @@ Must never happen: an await on the broker without a limit; an attempt that start
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -28,6 +27,12 @@ from typing import Protocol
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, Rounds
+from spoolproof.brokers.rabbitmq.events import (
+    ConnectionAttempted,
+    ConnectionBlocked,
+    ConnectionLost,
+    ConnectionUnblocked,
+)
 from spoolproof.brokers.rabbitmq.failure import Failure, failure_of, one_line
 from spoolproof.brokers.rabbitmq.pika_internals import Connection, abort
 from spoolproof.brokers.rabbitmq.probe import Probe
@@ -35,10 +40,9 @@ from spoolproof.brokers.rabbitmq.rpc import guarded
 from spoolproof.brokers.rabbitmq.urls import Address
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerTooOld, BrokerUnavailable
-from spoolproof.folding import FoldedLog
 from spoolproof.ports.broker import ConnectionState, ConnectionStatus
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import ERROR, INFO, WARNING, emit
+from spoolproof.telemetry.folding import Folded
 
 VERSION_MIN = (3, 10)
 _AFTER_TURN_SECONDS = 0.1  #: many processes see a broker return at the same moment
@@ -101,7 +105,7 @@ class BrokerConnection:
         self._flaps = 0  # connections in a row that did not last
         self._last_loss: str | None = None
         self._bytes_heard, self._heard_at = -1, 0.0
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._is_told = False  # whether the log speaks of the trouble that this connection has
 
     async def run(self) -> None:
@@ -113,10 +117,10 @@ class BrokerConnection:
             self._last_error = one_line(error)
             self._blocked_at = None
             seconds = self._seconds_after_loss(self._clock.monotonic() - self._connected_at)
-            self._is_told |= self._folded.warning(
-                "lost",
-                'broker.connection.lost connection=%s url=%s error="%s" retry_in_seconds=%.1f',
-                *(self.name, self._address.shown, self._last_error, seconds),
+            self._is_told |= self._folded.emit(
+                ConnectionLost(
+                    connection=self.name, url=self._address.shown, error=self._last_error, retry_in_seconds=seconds
+                )
             )
             self._attempts = self._rounds = 0
             await self._wait(ConnectionState.DISCONNECTED, seconds)
@@ -303,7 +307,7 @@ class BrokerConnection:
 
     def _on_blocked(self, is_blocked: bool) -> None:
         self._blocked_at = self._clock.monotonic() if is_blocked else None
-        logger.warning("broker.connection.%s connection=%s", "blocked" if is_blocked else "unblocked", self.name)
+        emit((ConnectionBlocked if is_blocked else ConnectionUnblocked)(connection=self.name))
         self._user.blocked(is_blocked)
 
     def _set(self, state: ConnectionState) -> None:
@@ -314,18 +318,20 @@ class BrokerConnection:
 
     def _log_attempt(self, failure: Failure | None, retry_in_seconds: float) -> None:
         """Write a line; failures of one kind share one a minute. A connection after them is told as loudly."""
-        outcome = "connected" if failure is None else failure.outcome
-        round_ = (self._attempts - 1) // len(self._addresses) + 1
-        text = "broker.connection.attempt connection=%s url=%s attempt=%d round=%d outcome=%s"
-        args: tuple[object, ...] = (self.name, self._address.shown, self._attempts, round_, outcome)
+        attempted = ConnectionAttempted(
+            connection=self.name,
+            url=self._address.shown,
+            attempt=self._attempts,
+            round=(self._attempts - 1) // len(self._addresses) + 1,
+            outcome="connected" if failure is None else failure.outcome,
+            error="" if failure is None else failure.text,
+            retry_in_seconds=retry_in_seconds,
+        )
         if failure is None:
-            logger.log(logging.WARNING if self._is_told else logging.INFO, text, *args)
+            emit(attempted, level=WARNING if self._is_told else INFO)
             self._is_told = False
-            return
-        level = logging.ERROR if failure.needs_operator else logging.WARNING
-        text += ' error="%s" retry_in_seconds=%.1f'
-        cause = (self._address.shown, outcome)
-        self._is_told |= self._folded.log(level, cause, text, *args, failure.text, retry_in_seconds)
+        else:
+            self._is_told |= self._folded.emit(attempted, level=ERROR if failure.needs_operator else WARNING)
 
 
 def _check_version(connection: Connection) -> None:

@@ -10,7 +10,6 @@ cancel is only for draining.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable
@@ -19,6 +18,13 @@ from typing import Any
 
 from spoolproof import limits
 from spoolproof.brokers.rabbitmq.delivery import ConsumeChannel, RabbitMQDelivery
+from spoolproof.brokers.rabbitmq.events import (
+    CancelUnanswered,
+    DeliveryCallbackFailed,
+    OddProperties,
+    SubscriptionFound,
+    SubscriptionLost,
+)
 from spoolproof.brokers.rabbitmq.loose import read_loosely
 from spoolproof.brokers.rabbitmq.pika_internals import Connection, UnreadableProperties
 from spoolproof.brokers.rabbitmq.properties import Received, from_properties, unreadable
@@ -27,11 +33,10 @@ from spoolproof.brokers.rabbitmq.topology import Declarer
 from spoolproof.caught import error_line, storable_text
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
-from spoolproof.folding import FoldedLog
 from spoolproof.message import QUEUE
 from spoolproof.ports.broker import OnDelivery, Spawn
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 _NOT_FOUND = 404
 _CONSUMER_TIMEOUT = re.compile(r"Timeout value used: (\d+) ms")
@@ -94,7 +99,7 @@ class RabbitMQSubscription:
             await rpc.call("basic_cancel", timeout_seconds=limits.CLOSE_SECONDS, consumer_tag=self._consumer_tag)
         except (ChannelClosed, BrokerUnavailable) as error:
             # without Cancel-Ok nothing more may arrive either: pika sends back what does
-            logger.warning('consumer.cancel_unanswered queue=%s error="%s"', self.queue, error)
+            emit(CancelUnanswered(queue=self.queue, error=str(error)))
         channel.retire()
 
     def lost(self) -> None:
@@ -107,8 +112,8 @@ class RabbitMQSubscription:
         delivery = RabbitMQDelivery(received, self.queue, channel, method.delivery_tag, can_reject=can_reject)
         try:
             self._on_delivery(delivery)
-        except Exception:
-            logger.exception("consumer.callback_failed queue=%s id=%s", self.queue, received.message.id)
+        except Exception as error:
+            emit(DeliveryCallbackFailed(queue=self.queue, id=received.message.id), error=error)
             delivery.nack()
 
     def _read(self, method: Any, properties: Any, body: bytes) -> Received:
@@ -118,9 +123,7 @@ class RabbitMQSubscription:
         if isinstance(properties, UnreadableProperties):
             raw, properties = properties.raw, read_loosely(properties.raw)
             lost = "; ".join(properties.lost) or "nothing"
-            logger.warning(
-                "consumer.odd_properties queue=%s id=%s lost=%s", self.queue, properties.message_id, lost[:500]
-            )
+            emit(OddProperties(queue=self.queue, id=str(properties.message_id), lost=lost[:500]))
         try:
             received = from_properties(properties, body, is_redelivered=is_redelivered, now=now)
         except Exception as error:  # what foreign bytes still manage to break is that message's fault alone
@@ -171,7 +174,7 @@ class Consumers:
         self._declared = declared
         self._connection: Connection | None = None
         self._subscriptions: list[RabbitMQSubscription] = []
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self.consumer_timeout_seconds: float | None = None
         self._timed_out_at = -math.inf
         self._checked_at = -math.inf
@@ -285,10 +288,10 @@ class Consumers:
         """Write that nothing is taken from a queue, once a minute, and once that it is again."""
         queue, error = subscription.queue, subscription.last_error
         if error is not None:
-            self._folded.error(queue, 'consumer.lost queue=%s error="%s": nothing is taken from it', queue, error)
-        elif queue in self._folded:
-            self._folded.over(queue)
-            logger.warning("consumer.found queue=%s: messages are taken from it again", queue)
+            self._folded.emit(SubscriptionLost(queue=queue, error=error))
+        elif self._folded.has_told(SubscriptionLost, queue):
+            self._folded.over(SubscriptionLost, queue)
+            emit(SubscriptionFound(queue=queue))
 
     async def _reopen_until_open(self, subscription: RabbitMQSubscription, connection: Connection) -> None:
         """Declare what vanished and consume; a new connection takes over from here."""

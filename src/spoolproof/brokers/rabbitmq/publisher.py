@@ -17,7 +17,6 @@ limit; a sink called from within submit(), or twice for one publish.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -28,6 +27,7 @@ from pika import spec
 from spoolproof import limits
 from spoolproof.brokers.rabbitmq.barred import BarredKinds
 from spoolproof.brokers.rabbitmq.encoding import publish_frames
+from spoolproof.brokers.rabbitmq.events import ChannelReplaced, PublishChannelClosed, SinkFailed
 from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, end_code, one_line
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.properties import to_properties
@@ -37,7 +37,6 @@ from spoolproof.brokers.rabbitmq.topology import is_expected, route_of
 from spoolproof.brokers.rabbitmq.window import Entry, Window, answer_of, by_sink
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError, WindowFull
-from spoolproof.folding import FoldedLog
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import (
     CONFIRMED,
@@ -50,8 +49,8 @@ from spoolproof.ports.broker import (
     Topology,
     Unknown,
 )
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 _ACCESS_REFUSED, _NOT_FOUND = 403, 404
 
@@ -72,7 +71,7 @@ class Publisher:
         self._route = route_of(topology.service, topology.exchange)
         self._is_expected = is_expected(topology)
         self._clock = clock
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
         self._abort = abort
         self._missing = missing
         self._spawn = spawn
@@ -322,8 +321,7 @@ class Publisher:
         closed, code = closed_by(reason), end_code(reason)
         if closed.code:
             unanswered = len(self._window)
-            text = 'broker.channel.closed purpose=publish unanswered=%d error="%s"'
-            self._folded.warning(("closed", closed.code), text, unanswered, closed)
+            self._folded.emit(PublishChannelClosed(unanswered=unanswered, code=closed.code, error=str(closed)))
         if closed.code == _NOT_FOUND:
             self._missing()
         blame = None if code is None else self._blame(code, closed)
@@ -361,7 +359,7 @@ class Publisher:
         self._aside = deque(message_id for message_id in self._aside if message_id in self._waiting)
         self._answer([(entry, Unknown(detail)) for entry in expired])
         if self._window.late >= limits.LATE_CONFIRMS_MAX:
-            logger.warning("broker.channel.replaced unanswered=%d", self._window.late)
+            emit(ChannelReplaced(unanswered=self._window.late))
             self._replace_channel(Unknown("its confirms came too late; the channel was replaced"))
 
     def _end_channel(self, unknown: Unknown, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
@@ -386,6 +384,6 @@ class Publisher:
         for sink, results in by_sink(answers).items():
             try:
                 sink(results)
-            except Exception:
-                logger.exception("broker.sink_failed results=%d", len(results))
+            except Exception as error:
+                emit(SinkFailed(results=len(results)), error=error)
         self._changed.set()

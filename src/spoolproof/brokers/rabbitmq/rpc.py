@@ -7,18 +7,17 @@ answer that does not come within the limit means the peer is dead: the caller ab
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pika import exceptions
 
 from spoolproof import limits
+from spoolproof.brokers.rabbitmq.events import CallbackFailed
 from spoolproof.brokers.rabbitmq.failure import WRONG_STATE_ERRORS, one_line
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.errors import BrokerUnavailable
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,8 +28,8 @@ def guarded(callback: F) -> Callable[..., None]:
     def call(*args: Any) -> None:
         try:
             callback(*args)
-        except Exception:
-            logger.exception("broker.callback_failed callback=%s", getattr(callback, "__qualname__", callback))
+        except Exception as error:
+            emit(CallbackFailed(callback=getattr(callback, "__qualname__", str(callback))), error=error)
 
     return call
 

@@ -21,13 +21,19 @@ service has made anew.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.brokers.rabbitmq.events import (
+    ExchangeMissing,
+    QueueMissing,
+    TopologyAsPlanned,
+    TopologyDrifted,
+    TopologyRefused,
+)
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel
 from spoolproof.brokers.topics import topic_matches
@@ -35,8 +41,7 @@ from spoolproof.clock import Clock
 from spoolproof.destination import Kind
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import QueueSpec, Topology
-
-logger = logging.getLogger("spoolproof.broker")
+from spoolproof.telemetry.events import emit
 
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _RELIABLE: dict[str, Any] = {
@@ -232,7 +237,7 @@ class Declarer:
         text = f"{kind} {plan.name} had vanished{lost}; it is declared again"
         if plan.name not in self._gone:
             self._gone.add(plan.name)
-            logger.error("topology.%s_missing %s=%s: it is declared again", kind, kind, plan.name)
+            emit(QueueMissing(queue=plan.name) if kind == "queue" else ExchangeMissing(exchange=plan.name))
         self._vanished[plan.name] = (text, self._clock.monotonic())
         return False
 
@@ -269,11 +274,11 @@ class Declarer:
     def _note(self, what: str, refusal: ChannelClosed | None) -> None:
         if refusal is None:
             if self._refused.pop(what, None) is not None:
-                logger.warning('topology.as_planned what="%s"', what)
+                emit(TopologyAsPlanned(what=what))
         elif what not in self._refused:
             is_drift = refusal.code == _PRECONDITION_FAILED
             self._refused[what] = f"{what} {'is used as it is' if is_drift else 'cannot be declared'}: {refusal}"
-            logger.warning('topology.%s what="%s" error="%s"', "drifted" if is_drift else "refused", what, refusal)
+            emit((TopologyDrifted if is_drift else TopologyRefused)(what=what, error=str(refusal)))
 
 
 class _Declaring:

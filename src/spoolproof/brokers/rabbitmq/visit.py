@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource
@@ -14,6 +13,7 @@ from spoolproof.brokers.rabbitmq.urls import parse_urls
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.ports.broker import Spawn
+from spoolproof.telemetry.logging import silence
 
 
 class _Visitor:
@@ -34,7 +34,7 @@ class _Visitor:
 
 async def visit(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
     """Return the version of the broker at one URL. Raises BrokerUnavailable saying why not, and SettingsError."""
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    silence("pika")
     visitor = _Visitor()
     connection = BrokerConnection(
         "doctor",

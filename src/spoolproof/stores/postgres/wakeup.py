@@ -8,16 +8,14 @@ relays poll. A ring remembered while nobody waits ends the next wait.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
-from spoolproof.folding import FoldedLog
 from spoolproof.ports.broker import Spawn
 from spoolproof.stores.postgres.connections import Connection, Pool
-
-logger = logging.getLogger("spoolproof.store")
+from spoolproof.stores.postgres.events import WakeUpLost
+from spoolproof.telemetry.folding import Folded
 
 _CHANNEL = "spoolproof_outbox"
 
@@ -32,7 +30,7 @@ class PostgresWakeUp:
         self._heard = asyncio.Event()
         self._to_ring = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._log = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
 
     def start(self) -> None:
         if self._bell is not None and self._task is None:
@@ -67,8 +65,7 @@ class PostgresWakeUp:
                     with bell.answers(connection):
                         await self._serve(connection)
             except StoreUnavailable as error:
-                text = "store.wakeup_lost error=%s: other processes are noticed up to a second later"
-                self._log.log(logging.INFO, "lost", text, error)
+                self._folded.emit(WakeUpLost(error=str(error)))
             await self._clock.sleep(limits.POLL_MAX_SECONDS)
 
     async def _serve(self, connection: Connection) -> None:
@@ -80,7 +77,7 @@ class PostgresWakeUp:
 
         connection.add_termination_listener(lambda _: self._to_ring.set())
         await connection.add_listener(_CHANNEL, heard)
-        self._log.over("lost")
+        self._folded.over(WakeUpLost)
         while True:
             try:
                 async with asyncio.timeout(limits.LISTEN_PROBE_SECONDS):

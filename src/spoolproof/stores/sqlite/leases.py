@@ -6,7 +6,6 @@ and what it held is free at once, however long its lease would have lasted.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
@@ -19,9 +18,9 @@ from spoolproof.errors import StoreUnavailable
 from spoolproof.ports.leases import Fence, LeaseStatus, Process
 from spoolproof.sqlite import Database, load_statements
 from spoolproof.sqlite.owners import OwnerLock, forget, is_dead
+from spoolproof.stores.sqlite.events import ProcessDead
 from spoolproof.stores.sqlite.times import instant_of
-
-logger = logging.getLogger("spoolproof.store")
+from spoolproof.telemetry.events import emit
 
 _SQL = load_statements(__package__, "leases.sql")
 
@@ -106,7 +105,7 @@ class SqliteLeases:
             await self._database.write(partial(_bury, dead=dead))
             for id in dead:
                 forget(self._database.path, id)
-            logger.warning("process.dead ids=%s", ",".join(dead))
+            emit(ProcessDead(ids=",".join(dead)))
         return [
             Process(
                 id=UUID(id),
