@@ -73,10 +73,15 @@ CONSUMER = "consumer"
 MAINTENANCE = "maintenance"
 
 ENTRIES = (
-    Entry(None, lambda of: PoliciesPart(of.service, of.policies, of.store, clock=of.clock)),
+    Entry(None, lambda of: PoliciesPart(of.service, of.policies, of.store.state, clock=of.clock)),
     Entry(
         RELAY,
-        lambda of: RelayPart(of.store, of.broker, fence_seconds=of.fence_seconds, clock=of.clock, ids=of.ids),
+        lambda of: RelayPart(
+            *(of.store.services, of.store.outbox, of.store.dead_letters, of.store.wakeup, of.broker),
+            fence_seconds=of.fence_seconds,
+            clock=of.clock,
+            ids=of.ids,
+        ),
     ),
     Entry(
         CONSUMER,
@@ -98,7 +103,10 @@ ENTRIES = (
     ),
     Entry(
         CONSUMER,
-        lambda of: QueuesPart(of.service, of.registrations.of(Router).queues, of.store, of.broker, clock=of.clock),
+        lambda of: QueuesPart(
+            *(of.service, of.registrations.of(Router).queues, of.store.state, of.store.leases, of.broker),
+            clock=of.clock,
+        ),
     ),
     Entry(
         MAINTENANCE,

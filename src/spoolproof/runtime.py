@@ -24,6 +24,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.health.monitor import Monitor
+from spoolproof.health.sampler import Sampler
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
@@ -100,15 +101,22 @@ class Runtime:
         )
         self.parts = make_parts(context, roles)
         self._membership = self._make_membership()
+        sampler = Sampler(
+            *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),
+            lease_seconds=settings.lease_seconds,
+            clock=clock,
+            random=random,
+        )
         self.monitor = Monitor(
-            self.store,
+            sampler,
             self.broker,
+            store=self.store.name,
+            ping=self.store.ping,
             service=service,
             version=spoolproof.__version__,
             detail=settings.of(HealthSettings).detail,
             ready_needs=settings.of(HealthSettings).ready_needs,
             is_broker_required=settings.broker_required,
-            lease_seconds=settings.lease_seconds,
             local=self._local,
             clock=clock,
             random=random,

@@ -15,6 +15,9 @@ from spoolproof.ports.store import Store
 from spoolproof.settings import Settings
 from spoolproof.urls import path_of, redact_url
 
+PORTS: tuple[str, ...] = ()
+"""The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
+
 
 def file_faults(settings: Settings) -> list[str]:
     """Return what keeps the files that the settings name from being opened. Makes and opens nothing."""
@@ -54,7 +57,7 @@ def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> 
     if scheme == "sqlite":
         from spoolproof.stores.sqlite import SqliteStore
 
-        return SqliteStore(path_of(url), clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max)
+        return SqliteStore(path_of(url), clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
     if scheme in ("postgresql", "postgres"):
         from spoolproof.stores.postgres import PostgresStore
 
@@ -65,11 +68,12 @@ def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> 
             outbox_rows_max=settings.outbox_rows_max,
             listen=settings.listen == "auto",
             spawn=spawn,
+            ports=PORTS,
         )
     if scheme == "memory":
         from spoolproof.stores.memory import MemoryStore
 
-        return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max)
+        return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
     raise SettingsError([f"SPOOLPROOF_STORE: {redact_url(url)!r} names no store this release knows"])
 
 

@@ -205,7 +205,7 @@ async def _schema(one: Store) -> Finding:
 async def _queues(one: Store) -> list[Finding]:
     findings = []
     for service in await one.services.all():
-        for name, row in (await stranded_queues(one, service)).items():
+        for name, row in (await stranded_queues(one.state, service)).items():
             meaning = "events go on filling it, and a replay into it is handled by nobody"
             remedy = REMEDY.format(queue=name)
             findings.append(Finding("queue", Verdict.FAIL, row.sentence(name, service), meaning, remedy))

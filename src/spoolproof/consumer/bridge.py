@@ -24,7 +24,8 @@ from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.message import QUEUE, check_short_text
 from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
-from spoolproof.ports.store import Store
+from spoolproof.ports.dead_letters import DeadLetters
+from spoolproof.ports.transaction import OpenTransaction
 
 logger = logging.getLogger("spoolproof.consumer")
 
@@ -39,10 +40,20 @@ class Bridge(Loop):
     phase = Phase.TAKE_IN
 
     def __init__(
-        self, service: str, queues: Sequence[str], store: Store, broker: Broker, gate: Gate, *, clock: Clock, ids: Ids
+        self,
+        service: str,
+        queues: Sequence[str],
+        dead_letters: DeadLetters,
+        transaction: OpenTransaction,
+        broker: Broker,
+        gate: Gate,
+        *,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._sources = [*(f"{queue}.dead" for queue in queues), f"{service}.unrouted"]
-        self._store = store
+        self._dead_letters = dead_letters
+        self._transaction = transaction
         self._broker = broker
         self._gate = gate
         self._clock = clock
@@ -113,7 +124,7 @@ class Bridge(Loop):
             attempts=history_of(message),
             now=self._clock.now(),
         )
-        await keep(self._store, record)
+        await keep(self._dead_letters, self._transaction, record)
         failpoint("dead_letter.after_bridge")
         delivery.ack()
 

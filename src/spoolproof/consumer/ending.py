@@ -177,7 +177,7 @@ class Endings:
         while True:
             await self._gate.wait()
             try:
-                is_kept = await keep(self._store, record)
+                is_kept = await keep(self._store.dead_letters, self._store.transaction, record)
                 break
             except (Unavailable, LimitReached) as unavailable:
                 if not await self._gate.confirms(unavailable):

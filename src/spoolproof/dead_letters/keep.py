@@ -16,27 +16,27 @@ import msgspec
 from spoolproof.caught import error_line, storable_text
 from spoolproof.errors import SpoolproofError
 from spoolproof.message import Message
-from spoolproof.ports.dead_letters import DeadLetterRecord
-from spoolproof.ports.store import Store
+from spoolproof.ports.dead_letters import DeadLetterRecord, DeadLetters
+from spoolproof.ports.transaction import OpenTransaction
 
 logger = logging.getLogger("spoolproof.consumer")
 
 
-async def keep(store: Store, record: DeadLetterRecord) -> bool:
+async def keep(dead_letters: DeadLetters, transaction: OpenTransaction, record: DeadLetterRecord) -> bool:
     """Keep a dead letter, durable on return. False if another copy of the message succeeded meanwhile: then there is
     nothing to give up, and one that a replay left `replaying` is resolved."""
-    if await _add(store, record):
+    if await _add(dead_letters, record):
         return True
-    async with store.transaction() as tx:
-        await store.dead_letters.resolve(tx, record.consumer, record.message)
+    async with transaction() as tx:
+        await dead_letters.resolve(tx, record.consumer, record.message)
     return False
 
 
-async def _add(store: Store, record: DeadLetterRecord) -> bool:
+async def _add(dead_letters: DeadLetters, record: DeadLetterRecord) -> bool:
     leaner = _leaner(record)
     while True:
         try:
-            return await store.dead_letters.add(record)
+            return await dead_letters.add(record)
         except SpoolproofError:
             raise
         except Exception as error:  # of the driver or the codec, over something in this very record

@@ -12,7 +12,7 @@ Everything runs on the event loop. The health thread gets snapshots, never this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -25,7 +25,6 @@ from spoolproof.health.snapshot import DB, Dependency, Local, Need, Snapshot, St
 from spoolproof.health.verdict import unready_reason
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
-from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
 
 BROKER_NAMES = ("rabbitmq", "embedded", "memory")
@@ -38,26 +37,28 @@ class Monitor(Loop):
 
     def __init__(
         self,
-        store: Store,
+        sampler: Sampler,
         broker: Broker,
         *,
+        store: str,
+        ping: Callable[[], Awaitable[None]],
         service: str,
         version: str,
         detail: str,
         ready_needs: Collection[str],
         is_broker_required: bool,
-        lease_seconds: float,
         local: Callable[[], Local],
         clock: Clock,
         random: RandomSource,
     ) -> None:
-        """local: what the process knows of itself, asked for every snapshot. Raises SettingsError for a name in
-        `ready_needs` that is no dependency."""
+        """store, ping: its name, and what returns while it answers. local: what the process knows of itself, asked for
+        every snapshot. Raises SettingsError for a name in `ready_needs` that is no dependency."""
         unknown = [name for name in ready_needs if name not in (DB, *BROKER_NAMES)]
         if unknown:
             known = ", ".join((DB, *BROKER_NAMES[:2]))
             raise SettingsError([f"SPOOLPROOF_READY_NEEDS={name}: the dependencies are {known}" for name in unknown])
         self._store = store
+        self._ping = ping
         self._broker = broker
         self._service = service
         self._version = version
@@ -71,7 +72,7 @@ class Monitor(Loop):
         self._shut_for_nothing = Condition(clock, holds=False)
         self._broker_away = Condition(clock, holds=True)
         self._unready = Condition(clock, holds=False)
-        self._sampler = Sampler(store, lease_seconds, clock=clock, random=random)
+        self._sampler = sampler
 
     async def start(self) -> None:
         """Take the store for healthy: the start has just reached it."""
@@ -79,7 +80,7 @@ class Monitor(Loop):
 
     async def run_once(self) -> int:
         """Ask once, count if it is time to, then rest."""
-        await self._store_check.ask(self._store.ping)
+        await self._store_check.ask(self._ping)
         is_well = not self._store_check.is_in_doubt and await self._sampler.sample_if_due()
         self._tell(self.snapshot())  # also notes what changed when nobody probes
         seconds = limits.HEALTH_PING_SECONDS if is_well else limits.HEALTH_DOUBT_SECONDS
@@ -142,7 +143,7 @@ class Monitor(Loop):
             need=Need.CRITICAL,  # without a second durable place nothing can be accepted
             status=status,
             state=ConnectionState.CONNECTED if check.is_passing else ConnectionState.DISCONNECTED,
-            url=self._store.name,
+            url=self._store,
             since=self._shut_for_nothing.since if is_useless else check.since,
             away_seconds=self._shut_for_nothing.seconds if is_useless else check.failing_seconds,
             error=StoreUnavailable.__name__ if is_useless else check.error,

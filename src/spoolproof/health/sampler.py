@@ -17,20 +17,33 @@ from spoolproof.clock import Clock
 from spoolproof.health.check import Condition
 from spoolproof.health.events import SampleFailed
 from spoolproof.health.snapshot import OpenDeadLetters, Ownership
-from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
-from spoolproof.ports.leases import LeaseStatus
-from spoolproof.ports.outbox import Backlog
-from spoolproof.ports.store import Store
+from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetters, DeadLetterState
+from spoolproof.ports.leases import Leases, LeaseStatus
+from spoolproof.ports.outbox import Backlog, Outbox
+from spoolproof.ports.services import Services
 from spoolproof.telemetry.events import emit
 
 
 class Sampler:
     """Counts, and how old the counts are."""
 
-    def __init__(self, store: Store, lease_seconds: float, *, clock: Clock, random: RandomSource) -> None:
+    def __init__(
+        self,
+        services: Services,
+        outbox: Outbox,
+        leases: Leases,
+        dead_letters: DeadLetters,
+        *,
+        lease_seconds: float,
+        clock: Clock,
+        random: RandomSource,
+    ) -> None:
         self._renewed_within_seconds = lease_seconds / 2
         self._renewals: dict[str, tuple[datetime | None, float]] = {}  # by lease: its end, and when that was first seen
-        self._store = store
+        self._services = services
+        self._outbox = outbox
+        self._leases = leases
+        self._letters = dead_letters
         self._clock = clock
         self._random = random
         self._left = Condition(clock, holds=False)
@@ -86,9 +99,9 @@ class Sampler:
         self._due_at = self._clock.monotonic() + spread_seconds(seconds, ratio=0.1, source=self._random)
 
     async def _sample(self) -> None:
-        own = self._store.services.own
-        backlog = await self._store.outbox.backlog(own.shards)
-        leases = await self._store.leases.status(own.lease_kind)
+        own = self._services.own
+        backlog = await self._outbox.backlog(own.shards)
+        leases = await self._leases.status(own.lease_kind)
         unowned = self._unowned(leases)
         dead_letters = await self._open_dead_letters()
         self._backlog, self._dead_letters = backlog, dead_letters
@@ -96,10 +109,10 @@ class Sampler:
         self._ownership = Ownership(shards=len(leases), unowned=unowned, seconds=self._left.seconds)
 
     async def _open_dead_letters(self) -> OpenDeadLetters | None:
-        count = (await self._store.dead_letters.counts())[DeadLetterState.OPEN]
+        count = (await self._letters.counts())[DeadLetterState.OPEN]
         if not count:
             return None
-        oldest = await self._store.dead_letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, limit=1))
+        oldest = await self._letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, limit=1))
         return OpenDeadLetters(count=count, oldest_at=oldest[0].first_failed_at) if oldest else None
 
     def _unowned(self, leases: Sequence[LeaseStatus]) -> int:

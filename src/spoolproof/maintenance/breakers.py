@@ -27,8 +27,7 @@ from spoolproof.maintenance.breaker_log import BreakerLog, Name
 from spoolproof.maintenance.events import NotRestored, NotSaved
 from spoolproof.policies import Policy, Registry
 from spoolproof.policies.events import BreakerChanged
-from spoolproof.ports.state import StateRecord
-from spoolproof.ports.store import Store
+from spoolproof.ports.state import State, StateRecord
 from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 5.0  #: how late a policy or key that is new is watched, and a cooldown is seen
@@ -49,10 +48,10 @@ class Breakers(Loop):
 
     name = "policies.breakers"
 
-    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+    def __init__(self, service: str, policies: Registry, state: State, *, clock: Clock) -> None:
         self._kind = f"breaker/{service}"
         self._policies = policies
-        self._store = store
+        self._state = state
         self._clock = clock
         self.log = BreakerLog(clock)
         self._watched: dict[Name, Watched] = {}  # bounded as the registry is
@@ -63,12 +62,12 @@ class Breakers(Loop):
     async def restore(self) -> None:
         """Take over what was saved, for every policy there is. Never raises over what it finds; logs it."""
         try:
-            records = await self._store.state.all(self._kind)
+            records = await self._state.all(self._kind)
             for name, record in records.items():
                 self._restore(name, record)
             for name, record in records.items():
                 if self._clock.now() - record.updated_at > timedelta(seconds=_RECORD_SECONDS_MAX):
-                    await self._store.state.remove(self._kind, name)
+                    await self._state.remove(self._kind, name)
         except (Unavailable, LimitReached) as error:
             emit(NotRestored(error=str(error)))
 
@@ -159,10 +158,10 @@ class Breakers(Loop):
         try:
             row = _row_name(name)
             if snapshot.get("state", "closed") == "closed" and snapshot.get("cooldown_until") is None:
-                await self._store.state.remove(self._kind, row)
+                await self._state.remove(self._kind, row)
                 return
             value = msgspec.json.encode({"key": policy.key, "snapshot": snapshot})
-            await self._store.state.put(self._kind, row, value)
+            await self._state.put(self._kind, row, value)
         except (ValueError, OverflowError) as error:  # too large, or a key that is no text: every turn would meet it
             emit(NotSaved(policy=policy.name, error=str(error)))
 

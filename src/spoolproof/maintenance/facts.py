@@ -20,8 +20,7 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.maintenance.events import FactNotTold, FactUnreadable
 from spoolproof.policies import Registry
 from spoolproof.policies.facts import ISOLATION, Fact, facts_of, read_fact
-from spoolproof.ports.state import StateRecord
-from spoolproof.ports.store import Store
+from spoolproof.ports.state import State, StateRecord
 from spoolproof.telemetry.events import emit
 
 _KEPT_SECONDS = 60.0  #: a row outlives its fact by this: clocks differ
@@ -33,10 +32,10 @@ class FactExchange(Loop):
 
     name = "policies.facts"
 
-    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+    def __init__(self, service: str, policies: Registry, state: State, *, clock: Clock) -> None:
         self._kind = f"fact/{service}"
         self._policies = policies
-        self._store = store
+        self._state = state
         self._clock = clock
 
     async def run_once(self) -> int:
@@ -52,17 +51,17 @@ class FactExchange(Loop):
     async def _exchange(self) -> None:
         now = self._clock.now()
         stored: dict[str, Fact] = {}
-        for row, record in (await self._store.state.all(self._kind)).items():
+        for row, record in (await self._state.all(self._kind)).items():
             fact = _read(row, record)
             if fact is not None and not fact.is_over(now.timestamp() - _KEPT_SECONDS):
                 stored[row] = fact
             elif fact is not None or now - record.updated_at > timedelta(seconds=_UNREADABLE_SECONDS):
-                await self._store.state.remove(self._kind, row)
+                await self._state.remove(self._kind, row)
         self._policies.apply_facts([fact.to_dict() for fact in stored.values()])
         for fact in (fact for policy in self._policies.all() for fact in facts_of(policy)):
             try:
                 if fact.is_news_to(stored.get(row := _row_of(fact))):
-                    await self._store.state.put(self._kind, row, msgspec.json.encode(fact.to_dict()))
+                    await self._state.put(self._kind, row, msgspec.json.encode(fact.to_dict()))
             except (TypeError, ValueError) as error:  # a key or reason that is no text, or too long for any row
                 emit(FactNotTold(policy=fact.policy, kind=fact.kind, error=str(error)))
 

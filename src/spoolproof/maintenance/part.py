@@ -14,6 +14,8 @@ from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
 from spoolproof.maintenance.queues import QueueWatch
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker
+from spoolproof.ports.leases import Leases
+from spoolproof.ports.state import State
 from spoolproof.ports.store import Store
 
 
@@ -37,8 +39,10 @@ class MaintenancePart(Part):
 class QueuesPart(Part):
     """Finds queues that a renamed handler has left behind; in processes that have handlers, which know theirs."""
 
-    def __init__(self, service: str, queues: Sequence[str], store: Store, broker: Broker, *, clock: Clock) -> None:
-        self._watch = QueueWatch(service, queues, store, broker, clock=clock)
+    def __init__(
+        self, service: str, queues: Sequence[str], state: State, leases: Leases, broker: Broker, *, clock: Clock
+    ) -> None:
+        self._watch = QueueWatch(service, queues, state, leases, broker, clock=clock)
 
     def loops(self) -> Sequence[Loop]:
         """Return what looks."""
@@ -54,10 +58,10 @@ class PoliciesPart(Part):
 
     needs_store = False
 
-    def __init__(self, service: str, policies: Registry, store: Store, *, clock: Clock) -> None:
+    def __init__(self, service: str, policies: Registry, state: State, *, clock: Clock) -> None:
         self._policies = policies
-        self._breakers = Breakers(service, policies, store, clock=clock)
-        self._facts = FactExchange(service, policies, store, clock=clock)
+        self._breakers = Breakers(service, policies, state, clock=clock)
+        self._facts = FactExchange(service, policies, state, clock=clock)
         policies.resume()  # a service that ran before in this process may have drained them
 
     def loops(self) -> Sequence[Loop]:

@@ -22,8 +22,8 @@ from spoolproof.errors import BrokerUnavailable
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.maintenance.events import QueueStranded
 from spoolproof.ports.broker import Broker
-from spoolproof.ports.state import StateRecord
-from spoolproof.ports.store import Store
+from spoolproof.ports.leases import Leases
+from spoolproof.ports.state import State, StateRecord
 from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 60.0
@@ -59,9 +59,9 @@ def read_row(record: StateRecord) -> QueueRow:
         return QueueRow()
 
 
-async def stranded_queues(store: Store, service: str) -> Mapping[str, QueueRow]:
+async def stranded_queues(state: State, service: str) -> Mapping[str, QueueRow]:
     """Return the stranded queues of a service by name; perhaps none. Raises StoreUnavailable."""
-    rows = {name: read_row(record) for name, record in (await store.state.all(kind_of(service))).items()}
+    rows = {name: read_row(record) for name, record in (await state.all(kind_of(service))).items()}
     return {name: row for name, row in rows.items() if row.stranded_since is not None}
 
 
@@ -71,10 +71,13 @@ class QueueWatch(Loop):
     name = "queues"
     stall_seconds: float | None = 3 * _LOOK_SECONDS
 
-    def __init__(self, service: str, queues: Sequence[str], store: Store, broker: Broker, *, clock: Clock) -> None:
+    def __init__(
+        self, service: str, queues: Sequence[str], state: State, leases: Leases, broker: Broker, *, clock: Clock
+    ) -> None:
         self._service = service
         self._queues = frozenset(queues)
-        self._store = store
+        self._state = state
+        self._leases = leases
         self._broker = broker
         self._clock = clock
         self._versions: dict[str, tuple[int, float]] = {}  # of each row as last seen, and since when it is that one
@@ -95,14 +98,14 @@ class QueueWatch(Loop):
         return 1
 
     async def _look(self) -> None:
-        records = await self._store.state.all(kind_of(self._service))
+        records = await self._state.all(kind_of(self._service))
         unchanged = self._note_versions(records)
         for name in self._queues:
             record = records.get(name)
             is_due = record is None or unchanged[name] >= _LOOK_SECONDS or read_row(record) != QueueRow()
             if is_due:
                 await self._put(name, QueueRow())
-        processes = await self._store.leases.processes()
+        processes = await self._leases.processes()
         is_alone = sum(1 for process in processes if process.service == self._service) <= 1
         found: dict[str, QueueRow] = {}
         for name in records.keys() - self._queues:
@@ -129,7 +132,7 @@ class QueueWatch(Loop):
         except BrokerUnavailable:
             return row if row.stranded_since is not None else None
         if messages is None:
-            await self._store.state.remove(kind_of(self._service), name)
+            await self._state.remove(kind_of(self._service), name)
             return None
         judged = QueueRow(row.stranded_since or self._clock.now(), messages)
         if judged != row:
@@ -140,4 +143,4 @@ class QueueWatch(Loop):
         return judged
 
     async def _put(self, name: str, row: QueueRow) -> None:
-        await self._store.state.put(kind_of(self._service), name, msgspec.json.encode(row))
+        await self._state.put(kind_of(self._service), name, msgspec.json.encode(row))

@@ -11,14 +11,29 @@ from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.relay import Relay
 from spoolproof.ports.broker import Broker
-from spoolproof.ports.store import Store
+from spoolproof.ports.dead_letters import DeadLetters
+from spoolproof.ports.outbox import Outbox
+from spoolproof.ports.services import Services
+from spoolproof.ports.wakeup import WakeUp
 
 
 class RelayPart(Part):
     """Ships the rows of the shards this process holds."""
 
-    def __init__(self, store: Store, broker: Broker, *, fence_seconds: float, clock: Clock, ids: Ids) -> None:
-        self._store = store
+    def __init__(
+        self,
+        services: Services,
+        outbox: Outbox,
+        dead_letters: DeadLetters,
+        wakeup: WakeUp,
+        broker: Broker,
+        *,
+        fence_seconds: float,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._services = services
+        self._ports = outbox, dead_letters, wakeup
         self._broker = broker
         self._fence_seconds = fence_seconds
         self._clock = clock
@@ -28,14 +43,14 @@ class RelayPart(Part):
 
     def holdings(self) -> Sequence[Holding]:
         """Return the lease on each shard of the service."""
-        own = self._store.services.own
+        own = self._services.own
         self._shards = Holding(own.lease_kind, own.lease_names, self._clock, self._fence_seconds)
         return (self._shards,)
 
     def loops(self) -> Sequence[Loop]:
         """Return the relay."""
         (shards,) = (self._shards,) if self._shards is not None else self.holdings()
-        self._relay = Relay(self._store, self._broker, shards, clock=self._clock, ids=self._ids)
+        self._relay = Relay(*self._ports, self._broker, shards, clock=self._clock, ids=self._ids)
         return (self._relay,)
 
     def report(self) -> Report:

@@ -38,9 +38,10 @@ from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
-from spoolproof.ports.outbox import OutboxRow, RowRef
+from spoolproof.ports.dead_letters import DeadLetters
+from spoolproof.ports.outbox import Outbox, OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
-from spoolproof.ports.store import Store
+from spoolproof.ports.wakeup import WakeUp
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 
@@ -55,8 +56,20 @@ class Relay(Loop):
     name = "relay"
     phase = Phase.SHIP
 
-    def __init__(self, store: Store, broker: Broker, shards: Holding, *, clock: Clock, ids: Ids) -> None:
-        self._store = store
+    def __init__(
+        self,
+        outbox: Outbox,
+        dead_letters: DeadLetters,
+        wakeup: WakeUp,
+        broker: Broker,
+        shards: Holding,
+        *,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._outbox = outbox
+        self._dead_letters = dead_letters
+        self._wakeup = wakeup
         self._broker = broker
         self._shards = shards
         self._clock = clock
@@ -128,7 +141,7 @@ class Relay(Loop):
         paused = self._pauses.paused(now)
         cursors = self._progress.begin(paused, now)
         skip = [ref.id for ref in self._known if ref.id > cursors.get(ref.shard, 0)]
-        page = await self._store.outbox.fetch(cursors, paused, -(-self._fetch_rows // len(held)), skip)
+        page = await self._outbox.fetch(cursors, paused, -(-self._fetch_rows // len(held)), skip)
         if generation != self._generation:
             return True  # a row before these failed, or its shard went, while they were read
         failpoint("relay.after_fetch")
@@ -138,7 +151,7 @@ class Relay(Loop):
 
     async def _promote_due(self) -> None:
         try:
-            for ref in await self._store.outbox.promote_due(self._progress.cursors):
+            for ref in await self._outbox.promote_due(self._progress.cursors):
                 self._progress.go_back(ref)
         except BaseException:
             self._progress = Progress()  # the answer that is lost may have named rows that nobody names again
@@ -249,7 +262,7 @@ class Relay(Loop):
         if self._confirmed and (len(self._confirmed) >= limits.DELETE_BATCH_ROWS_MAX or now >= self._delete_at):
             refs = list(self._confirmed)
             failpoint("relay.before_delete")
-            await self._store.outbox.remove(refs)
+            await self._outbox.remove(refs)
             failpoint("relay.after_delete")
             for ref in refs:
                 del self._confirmed[ref]
@@ -278,7 +291,7 @@ class Relay(Loop):
         fence = self._shards.fence_for(shard_name(row.ref.shard))
         match fate:
             case DeferRow(seconds, error) if fence is not None:
-                await self._store.outbox.defer(row.ref, seconds, error, fence)
+                await self._outbox.defer(row.ref, seconds, error, fence)
                 # others behind it wait for it; should it go by other means than its promotion, nobody calls them
                 self._progress.revisit(self._clock.monotonic() + seconds, row.ref)
                 failpoint("relay.after_defer")
@@ -293,11 +306,11 @@ class Relay(Loop):
                 )
             case GiveUp(reason, error) if fence is not None:
                 failpoint("relay.before_give_up")
-                consumer = await consumer_of(row, self._store.dead_letters)
+                consumer = await consumer_of(row, self._dead_letters)
                 dead_letter = relay_dead_letter(
                     row, reason, error, consumer=consumer, now=self._clock.now(), id=self._ids.message_id()
                 )
-                await self._store.outbox.give_up(row.ref, dead_letter, fence)
+                await self._outbox.give_up(row.ref, dead_letter, fence)
                 failpoint("relay.after_give_up")
                 emit(RelayGaveUp(id=outgoing.message.id, reason=reason, error=error))
             case Keep(rests="destination"):
@@ -328,7 +341,7 @@ class Relay(Loop):
 
     def _shards_changed(self) -> None:
         self._forget_unsent()
-        self._store.wakeup.notify()
+        self._wakeup.notify()
 
     async def _wait(self) -> None:
         if self._in_flight or self._answered:
@@ -337,7 +350,7 @@ class Relay(Loop):
             await self._clock.sleep(max(0.0, self._delete_at - self._clock.monotonic()))
         elif self._buffer:
             await self._broker.wait_for_room(limits.POLL_MAX_SECONDS)
-        elif await self._store.wakeup.wait(self._poll_seconds):
+        elif await self._wakeup.wait(self._poll_seconds):
             self._poll_seconds = limits.POLL_FIRST_SECONDS
         else:
             self._poll_seconds = min(limits.POLL_MAX_SECONDS, 2 * self._poll_seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.inbox import Inbox
@@ -18,6 +18,8 @@ from spoolproof.ports.services import Services
 from spoolproof.ports.state import State
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.ports.wakeup import WakeUp
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,12 @@ class Store(Protocol):
     def migrations(self) -> Migrations: ...  # noqa: D102
     @property
     def wakeup(self) -> WakeUp: ...  # noqa: D102
+
+    def port(self, kind: type[T]) -> T:
+        """Return a further port, one that not every service needs, by its type; always the same adapter.
+
+        Raises InvariantViolated for a port that `wiring` does not list.
+        """
 
     @property
     def name(self) -> str:

@@ -39,3 +39,7 @@ class OwnTransaction(StoreTransaction, Protocol):
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Open a savepoint: kept when the block ends, rolled back when it raises. They may be nested."""
+
+
+OpenTransaction = Callable[[], AbstractAsyncContextManager[OwnTransaction]]
+"""Opens one; `Store.transaction`."""

@@ -15,6 +15,7 @@ from spoolproof import limits
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.errors import SettingsError, StoreUnavailable
 from spoolproof.health.monitor import Monitor
+from spoolproof.health.sampler import Sampler
 from spoolproof.health.snapshot import Dependency, Local, Need, OpenDeadLetters, Status
 from spoolproof.health.verdict import issues_of
 from spoolproof.ids import Ids
@@ -39,15 +40,22 @@ class Bench:
         self.store = MemoryStore(clock=self.clock, ids=Ids(self.clock), outbox_rows_max=1000)
         self.broker = MemoryBroker(service="shop", clock=self.clock, spawn=self.supervisor.spawn)
         self.local = Local(is_started=True)
+        sampler = Sampler(
+            *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),
+            lease_seconds=15.0,
+            clock=self.clock,
+            random=self.random,
+        )
         self.monitor = Monitor(
-            self.store,
+            sampler,
             self.broker,
+            store=self.store.name,
+            ping=lambda: self.store.ping(),  # a test may replace it
             service="shop",
             version="1",
             detail="loopback",
             ready_needs=ready_needs,
             is_broker_required=is_broker_required,
-            lease_seconds=15.0,
             local=lambda: self.local,
             clock=self.clock,
             random=self.random,

@@ -30,7 +30,7 @@ class Watched:
         breaker = Breaker(Consecutive(2), open_seconds=30, open_factor=1, open_jitter=0, mode=mode)
         self.policy = Policy("psp", breaker, registry=registry, lint_ignore={"W1"})
         store = MemoryStore(clock=clock, ids=Ids(SystemClock()), outbox_rows_max=10)
-        self.breakers = Breakers("shop", registry, store, clock=clock)
+        self.breakers = Breakers("shop", registry, store.state, clock=clock)
 
     async def call(self, *, fails: bool) -> None:
         async def psp() -> None:

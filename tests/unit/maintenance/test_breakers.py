@@ -17,7 +17,7 @@ from spoolproof.ids import Ids
 from spoolproof.maintenance.breakers import Breakers
 from spoolproof.policies import Breaker, Consecutive, Policy, Registry, events
 from spoolproof.policies import Retry as RetryPart
-from spoolproof.ports.store import Store
+from spoolproof.ports.state import State
 from spoolproof.settings import Settings
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
@@ -37,7 +37,7 @@ class World:
         registry = Registry(environ={})
         breaker = Breaker(Consecutive(2), open_seconds=30, open_factor=1, open_jitter=0)
         policy = Policy("psp", breaker, registry=registry, lint_ignore={"W1"})
-        keeper = Breakers("shop", registry, self.store, clock=self.clock)
+        keeper = Breakers("shop", registry, self.store.state, clock=self.clock)
         self.keepers.append(keeper)
         return policy, keeper
 
@@ -186,11 +186,10 @@ async def test_a_key_that_cannot_be_written_keeps_nothing_else_from_being_saved(
 
 
 class FullDisk:
-    """A store that can be read and not written; `state` is all that is asked for."""
+    """Facts that can be read and not written."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        self.state = self
-        self.all = store.state.all
+    def __init__(self, state: State) -> None:
+        self.all = state.all
 
     async def remove(self, kind: str, name: str) -> bool:
         raise StoreUnavailable("no space left")
@@ -206,7 +205,7 @@ async def test_an_old_row_that_cannot_be_removed_keeps_no_other_from_being_resto
     await turn(keeper)
 
     restarted, its_keeper = world.process()
-    await Breakers("shop", its_keeper._policies, cast(Store, FullDisk(world.store)), clock=world.clock).restore()
+    await Breakers("shop", its_keeper._policies, cast(State, FullDisk(world.store.state)), clock=world.clock).restore()
 
     assert "open" == restarted.state
 

@@ -28,7 +28,7 @@ class World:
     def process(self, service: str = "shop") -> tuple[Policy, FactExchange]:
         registry = Registry(environ={})
         policy = Policy("psp", Breaker(), registry=registry, lint_ignore={"W1"})
-        return policy, FactExchange(service, registry, self.store, clock=self.clock)
+        return policy, FactExchange(service, registry, self.store.state, clock=self.clock)
 
     async def rows(self) -> list[dict[str, object]]:
         return [json.loads(record.value) for record in (await self.store.state.all(KIND)).values()]

@@ -50,7 +50,7 @@ class World:
         """Let a process live that reads these queues; cancelled, it is gone."""
         self.processes += 1
         id = UUID(int=self.processes)
-        watch = QueueWatch("shop", queues, self.store, self.broker, clock=self.clock)
+        watch = QueueWatch("shop", queues, self.store.state, self.store.leases, self.broker, clock=self.clock)
 
         async def live() -> None:
             process = Process(id=id, service="shop", host="h", pid=1, roles=("outbox",))
@@ -76,7 +76,7 @@ class World:
 
     async def stranded(self) -> dict[str, int]:
         """What an operator's command sees: queue → messages."""
-        return {name: row.messages for name, row in (await stranded_queues(self.store, "shop")).items()}
+        return {name: row.messages for name, row in (await stranded_queues(self.store.state, "shop")).items()}
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ async def test_a_broker_that_is_away_hides_nothing_and_invents_nothing(world: Wo
 
 async def test_a_store_that_is_away_is_the_supervisors_to_tell(world: World) -> None:
     """The loop ends in the error that every loop ends in."""
-    watch = QueueWatch("shop", [NEW], world.store, world.broker, clock=world.clock)
+    watch = QueueWatch("shop", [NEW], world.store.state, world.store.leases, world.broker, clock=world.clock)
     await world.store.stop()
     turn = asyncio.create_task(watch.run_once())
     await world.clock.advance(5)

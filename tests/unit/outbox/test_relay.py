@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from spoolproof.backoff import system_random
 from spoolproof.brokers.memory import MemoryBroker, MemoryBrokerServer
 from spoolproof.clock import SystemClock
+from spoolproof.errors import StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.supervisor import Supervisor
@@ -19,6 +20,7 @@ from spoolproof.outbox.relay import Relay
 from spoolproof.ports.broker import Delivery, QueueSpec, Topology
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.leases import Process
+from spoolproof.ports.outbox import RowRef
 from spoolproof.ports.services import Block
 from spoolproof.stores.memory import MemoryStore
 
@@ -42,7 +44,11 @@ class Rig:
         self.server = MemoryBrokerServer()
         self.broker = MemoryBroker(service="t", clock=self.clock, spawn=self.supervisor.spawn, server=self.server)
         self.shards = Holding(BLOCK.lease_kind, BLOCK.lease_names, self.clock, 10.0)
-        self.relay = Relay(self.store, self.broker, self.shards, clock=self.clock, ids=self.ids)
+        self.relay = Relay(
+            *(self.store.outbox, self.store.dead_letters, self.store.wakeup, self.broker, self.shards),
+            clock=self.clock,
+            ids=self.ids,
+        )
         self.arrived: list[Message] = []
 
     async def start(self) -> None:
@@ -141,21 +147,14 @@ async def test_a_confirmed_row_that_cannot_be_deleted_yet_is_not_sent_again(rig:
     original = rig.store.outbox.remove
     fails = 5
 
-    class Flaky:
-        def __getattr__(self, name: str) -> object:
-            return getattr(outbox, name)
+    async def flaky(refs: Sequence[RowRef]) -> int:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise StoreUnavailable("planted")
+        return await original(refs)
 
-        async def remove(self, refs: object) -> int:
-            nonlocal fails
-            if fails:
-                fails -= 1
-                from spoolproof.errors import StoreUnavailable
-
-                raise StoreUnavailable("planted")
-            return await original(refs)  # type: ignore[arg-type]
-
-    outbox = rig.store.outbox
-    rig.store.outbox = Flaky()  # type: ignore[assignment]
+    rig.store.outbox.remove = flaky  # type: ignore[method-assign]
     for number in range(20):
         await rig.publish(number)
 

@@ -84,7 +84,7 @@ def replay(
     async def act(store: Store, id: str) -> None:
         await verbs.replay(store, id, actor=actor_or_user(actor), reason=reason)
         record = (await verbs.find(store, id)).record
-        row = (await stranded_queues(store, record.service)).get(record.consumer)
+        row = (await stranded_queues(store.state, record.service)).get(record.consumer)
         if row is not None:
             complain(plain(f"warning: {row.sentence(record.consumer, record.service)}, and so will this one"))
 

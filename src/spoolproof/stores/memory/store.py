@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
@@ -22,13 +22,17 @@ from spoolproof.stores.memory.state import MemoryState
 from spoolproof.stores.memory.tables import Tables
 from spoolproof.stores.memory.transaction import MemoryTransaction, own
 from spoolproof.stores.memory.wakeup import MemoryWakeUp
+from spoolproof.stores.ports import Ports
+
+T = TypeVar("T")
 
 
 class MemoryStore:
     """Implements `ports.store.Store`."""
 
-    def __init__(self, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
+    def __init__(self, *, clock: Clock, ids: Ids, outbox_rows_max: int, ports: Sequence[str] = ()) -> None:
         self.clock = clock
+        self.ids = ids
         self.name = f"memory://{ids.uuid7()}"  # tells two stores of one process apart in messages
         self.services = MemoryServices(self)
         self.outbox = MemoryOutbox(self, rows_max=outbox_rows_max)
@@ -39,9 +43,13 @@ class MemoryStore:
         self.state = MemoryState(self)
         self.migrations = MemoryMigrations()
         self.wakeup = MemoryWakeUp()
+        self._ports = Ports(self, __package__, "Memory", ports)
         self._tables = Tables()
         self._writer = asyncio.Lock()
         self._is_started = False
+
+    def port(self, kind: type[T]) -> T:
+        return self._ports.of(kind)
 
     async def start(self) -> None:
         self._is_started = True

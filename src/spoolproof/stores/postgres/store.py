@@ -11,8 +11,9 @@ also in the middle of a user's statement that may itself run for minutes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from weakref import WeakSet
 
 import asyncpg
@@ -24,8 +25,10 @@ from spoolproof.ids import Ids
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.stores import sqlalchemy_handles
+from spoolproof.stores.ports import Ports
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
+from spoolproof.stores.postgres.engine import Engine
 from spoolproof.stores.postgres.faults import is_away, is_conflict, outbox_missing, unavailable
 from spoolproof.stores.postgres.identity import SQL, Identity
 from spoolproof.stores.postgres.inbox import PostgresInbox
@@ -39,6 +42,8 @@ from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
 from spoolproof.urls import redact_url
 
+T = TypeVar("T")
+
 _SUPPORTED = ("asyncpg.Connection", *sqlalchemy_handles.SUPPORTED)
 
 
@@ -49,7 +54,17 @@ class PostgresStore:
     mode, where nothing of a session lasts.
     """
 
-    def __init__(self, url: str, *, clock: Clock, ids: Ids, outbox_rows_max: int, listen: bool, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        ids: Ids,
+        outbox_rows_max: int,
+        listen: bool,
+        spawn: Spawn,
+        ports: Sequence[str] = (),
+    ) -> None:
         self._name = name = redact_url(url)
         self._spawn = spawn
         self._is_pooled = pooled = not listen
@@ -71,6 +86,11 @@ class PostgresStore:
         self.migrations = PostgresMigrations(self._upkeep, self._identity.read)
         bell = Pool(url, name, size_max=1) if listen else None
         self.wakeup = PostgresWakeUp(bell, clock=clock, spawn=spawn)
+        engine = Engine(self._work, self._upkeep, self.services, clock, ids, spawn)
+        self._ports = Ports(engine, __package__, "Postgres", ports)
+
+    def port(self, kind: type[T]) -> T:
+        return self._ports.of(kind)
 
     @property
     def name(self) -> str:

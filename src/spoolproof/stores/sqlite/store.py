@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from spoolproof.clock import Clock
 from spoolproof.ids import Ids
@@ -15,8 +16,10 @@ from spoolproof.sqlite import Database
 from spoolproof.sqlite.errors import is_conflict
 from spoolproof.sqlite.steady import has_table
 from spoolproof.stores.outbox import columns_of
+from spoolproof.stores.ports import Ports
 from spoolproof.stores.sqlite import handles, leases, outbox
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
+from spoolproof.stores.sqlite.engine import Engine
 from spoolproof.stores.sqlite.inbox import SqliteInbox
 from spoolproof.stores.sqlite.leases import SqliteLeases
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
@@ -28,11 +31,13 @@ from spoolproof.stores.sqlite.transaction import OwnSqliteTransaction
 from spoolproof.stores.sqlite.values import register
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
 
+T = TypeVar("T")
+
 
 class SqliteStore:
     """Implements `ports.store.Store`. path: made with its directory if missing; not on a network file system."""
 
-    def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int) -> None:
+    def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int, ports: Sequence[str] = ()) -> None:
         register()
         self._path = path
         self._clock = clock
@@ -46,6 +51,10 @@ class SqliteStore:
         self.state = SqliteState(database)
         self.migrations = SqliteMigrations(database, clock=clock, ids=ids)
         self.wakeup = SqliteWakeUp(database)
+        self._ports = Ports(Engine(database, self.services, clock, ids), __package__, "Sqlite", ports)
+
+    def port(self, kind: type[T]) -> T:
+        return self._ports.of(kind)
 
     @property
     def name(self) -> str:
