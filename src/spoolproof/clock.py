@@ -139,8 +139,8 @@ def use(clock: Clock) -> Iterator[None]:
     try:
         yield
     finally:
-        _clock.reset(token)
         _replaced -= 1
+        _clock.reset(token)
 
 
 def is_replaced() -> bool:

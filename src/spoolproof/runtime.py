@@ -38,7 +38,7 @@ from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.outbox.publish import Publisher
 from spoolproof.parts import Context, make_parts
 from spoolproof.policies import Registry
-from spoolproof.ports.broker import ConnectionState, Topology
+from spoolproof.ports.broker import Broker, ConnectionState, Topology
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
 from spoolproof.protected import ProtectedBroker
@@ -71,6 +71,8 @@ class Runtime:
         clock: Clock,
         ids: Ids,
         random: RandomSource,
+        make_store: Callable[..., Store] = build_store,
+        make_broker: Callable[..., Broker] = build_broker,
     ) -> None:
         """health: where to answer probes from a thread of its own, or None. Raises SettingsError, MissingExtra."""
         self.service = service
@@ -81,8 +83,8 @@ class Runtime:
         self._random = random
         self.supervisor = Supervisor(clock, random, is_away=self._is_away)
         spawn = self.supervisor.spawn
-        self.store = build_store(settings, clock=clock, ids=ids, spawn=spawn)
-        broker = build_broker(settings, service, clock=clock, ids=ids, random=random, spawn=spawn)
+        self.store = make_store(settings, clock=clock, ids=ids, spawn=spawn)
+        broker = make_broker(settings, service, clock=clock, ids=ids, random=random, spawn=spawn)
         self.broker = ProtectedBroker(broker, policies)
         self.publisher = Publisher(self.store, source=service, clock=clock, ids=ids)
         context = Context(

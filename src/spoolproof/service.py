@@ -6,9 +6,11 @@ call). Two services in one process do not meet: there is no process-wide state b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+
+from pydantic import SecretStr
 
 import spoolproof
 from spoolproof import limits
@@ -37,6 +39,10 @@ from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import Runtime
 from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import file_faults
+
+if TYPE_CHECKING:
+    from spoolproof.testing.app import App
+    from spoolproof.testing.clock import ManualClock
 
 F = TypeVar("F", bound=HandlerFunction)
 P = TypeVar("P", bound=Part)
@@ -73,7 +79,6 @@ class Service:
         self._policies = policies or default_registry()
         self._clock = clock or SystemClock()
         self._random = random or system_random()
-        self._ids = Ids(self._clock)
         self._registrations = Registrations()
         self._router = self._registrations.of(Router)
         self._unused: list[str] = []  #: decorators made and not yet put on a function
@@ -237,32 +242,55 @@ class Service:
         health: where to answer probes from a thread of its own; default: `health_port` of the settings, if that is set.
         Raises SettingsError, RegistrationError, SchemaOutdated, StoreUnavailable, and BrokerUnavailable if required.
         """
-        if self._runtime is not None:
-            raise RegistrationError(f"service {self.name!r} is started already")
         unknown = set(only) - set(ROLES)
         if unknown:
             raise RegistrationError(f"only={sorted(unknown)}: the roles are {', '.join(ROLES)}")
         settings = self._checked_settings()
-        self._check(settings)
         probes = settings.of(HealthSettings)
         if health is None and probes.port is not None:
             health = Address(probes.host, probes.port)
+        await self._run(settings, self._clock, roles=only, health=health)
+
+    async def _run(self, settings: Settings, clock: Clock, **options: Any) -> None:
+        """Start with these settings; options: more of what a Runtime is made from."""
+        if self._runtime is not None:
+            raise RegistrationError(f"service {self.name!r} is started already")
+        self._check(settings)
         self._runtime = Runtime(
             self.name,
             settings,
             self._registrations,
             self._policies,
-            roles=only,
-            health=health,
-            clock=self._clock,
-            ids=self._ids,
+            clock=clock,
+            ids=Ids(clock),
             random=self._random,
+            **options,
         )
         try:
             await self._runtime.start()
         except BaseException:
             self._runtime = None
             raise
+
+    def test(
+        self, *, store: Literal["memory", "sqlite"] = "memory", clock: ManualClock | None = None
+    ) -> AbstractAsyncContextManager[App]:
+        """Run the service for a test: `async with service.test() as app`. See `spoolproof.testing.app.App`.
+
+        store: `memory`, or `sqlite` for handlers with SQL: a file in a folder of its own, gone after the block. clock:
+        default a new one, which moves only when told. Settings are read anew, but for store and broker.
+        """
+        from spoolproof.testing.app import run
+
+        return run(self, store=store, clock=clock)
+
+    async def _start_under_test(self, places: Mapping[str, SecretStr], clock: Clock, **make: Any) -> None:
+        """Start without a health endpoint; places: what `store` and `broker` of the settings are instead."""
+        given = self._given_settings
+        settings = load_settings(**places) if given is None else given.model_copy(update=dict(places))
+        if faults := self._policies.check():
+            raise SettingsError(faults)
+        await self._run(settings, clock, roles=ROLES, health=None, **make)
 
     async def drain(self, seconds: float | None = None) -> None:
         """Finish what runs, take nothing new. seconds: default `drain_seconds`. Call `stop` afterwards."""

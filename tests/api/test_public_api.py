@@ -60,6 +60,7 @@ ON_SERVICE = [
     "settings",
     "start",
     "stop",
+    "test",
     "transaction",
     "upcast",
 ]

@@ -106,6 +106,14 @@ class MemoryBrokerServer:
         """Return how many messages of a queue are with no consumer."""
         return len(self.queues[queue].ready)
 
+    def taken_from(self) -> list[str]:
+        """Return the queues that have a message and a consumer with room for it."""
+        return [
+            name
+            for name, queue in self.queues.items()
+            if queue.ready and any(consumer.has_room for consumer in queue.consumers)
+        ]
+
     def publish(self, outgoing: Outgoing, topology: Topology, now: float) -> PublishOutcome:
         """Put a message into every queue it belongs in."""
         routing_key = outgoing.message.type if outgoing.routing_key is None else outgoing.routing_key
@@ -301,7 +309,13 @@ class MemoryBroker:
         self._timers: set[asyncio.Task[None]] = set()
         self._room_changed = asyncio.Event()
 
-    # --- commands of tests
+    # --- for tests
+
+    @property
+    def moving(self) -> list[str]:
+        """What is on its way now, in words: publishes without an answer, messages that a consumer is about to take."""
+        publishes = [f"{len(self._travelling)} publishes travel"] if self._travelling else []
+        return publishes + [f"queue {name!r} has messages" for name in self.server.taken_from()]
 
     def block(self) -> None:
         """Stop reading publishes, as a resource alarm does; consumers go on."""

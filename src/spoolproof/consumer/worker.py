@@ -69,6 +69,11 @@ class Worker:
         """Whether the broker delivers to this queue's consumer now, or a gate wants it not to."""
         return self._intake.prefetch == 0 or any(one.is_active for one in self._subscriptions)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs a delivery, or has one that it will run at once."""
+        return self.in_flight > 0 or (self._intake.lanes > 0 and not self._waiting.empty())
+
     async def subscribe(self) -> None:
         """Begin to consume, as soon as the broker is there, unless a gate will say so. Safe to repeat."""
         if not self._is_gated:

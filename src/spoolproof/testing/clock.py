@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -70,6 +70,7 @@ class ManualClock:
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = 0
         self._steppers = 0
+        self._sleeping: dict[asyncio.Task[object], float] = {}
         self._blocked: set[threading.Event] = set()
         self.blocking_sleeps: list[float] = []
 
@@ -106,11 +107,16 @@ class ManualClock:
             if not waiter.done():
                 waiter.set_result(None)
 
-        timer = self.call_at(self._elapsed + seconds, wake)
+        due, task = self._elapsed + seconds, asyncio.current_task()
+        timer = self.call_at(due, wake)
+        if task is not None:
+            self._sleeping[task] = due
         try:
             await waiter
         finally:
             timer.cancel()
+            if task is not None:
+                self._sleeping.pop(task, None)
 
     def sleep_blocking(self, seconds: float) -> None:
         """Move the clock on by `seconds` at once: a thread that sleeps here has nobody else to move it.
@@ -147,10 +153,25 @@ class ManualClock:
             raise ValueError(f"seconds={seconds!r}: 0 or more; move_wall sets the wall clock back")
         target = self._elapsed + seconds
         await _turns()
-        while self._fire_next(target):
-            await _turns()
+        while await self.step(target):
+            continue
         self._move_to(target)
         await _turns()
+
+    async def step(self, until: float) -> bool:
+        """Move to the next timer due by `until` and fire it, letting what it wakes run; False if there is none."""
+        if not self._fire_next(until):
+            return False
+        await _turns()
+        return True
+
+    async def rest(self) -> None:
+        """Let tasks run until all of them wait for this clock, or for something outside the event loop."""
+        await _turns()
+
+    def wakes_at(self, tasks: Container[str]) -> float | None:
+        """Return when the first of these tasks, by name, that sleeps on this clock wakes; None if none sleeps."""
+        return min((due for task, due in self._sleeping.items() if task.get_name() in tasks), default=None)
 
     def move_wall(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP does; the monotonic one does not move."""

@@ -5,14 +5,17 @@ Loaded at the start of every test run in the environment, so it imports nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from spoolproof.policies import Registry
     from spoolproof.policies.events import Event
+    from spoolproof.service import Service
+    from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
 
 
@@ -41,3 +44,13 @@ def policies_isolated() -> Iterator[Registry]:
 
     with isolated() as registry:
         yield registry
+
+
+@pytest.fixture
+def run_service(policies_isolated: Registry) -> Callable[..., AbstractAsyncContextManager[App]]:
+    """`async with run_service(service) as app`: `service.test()` with policies that begin as new."""
+
+    def run(service: Service, **options: Any) -> AbstractAsyncContextManager[App]:
+        return service.test(**options)
+
+    return run

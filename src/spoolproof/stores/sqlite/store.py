@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
 from spoolproof.sqlite.errors import is_conflict
 from spoolproof.sqlite.steady import has_table
+from spoolproof.sqlite.threads import Runner, ThreadRunner
 from spoolproof.stores.outbox import columns_of
 from spoolproof.stores.ports import Ports
 from spoolproof.stores.sqlite import handles, leases, outbox
@@ -37,11 +38,20 @@ T = TypeVar("T")
 class SqliteStore:
     """Implements `ports.store.Store`. path: made with its directory if missing; not on a network file system."""
 
-    def __init__(self, path: Path, *, clock: Clock, ids: Ids, outbox_rows_max: int, ports: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        ids: Ids,
+        outbox_rows_max: int,
+        ports: Sequence[str] = (),
+        make_runner: Callable[[str], Runner] = ThreadRunner,
+    ) -> None:
         register()
         self._path = path
         self._clock = clock
-        self._database = database = Database(path, clock=clock, on_reboot=_on_reboot)
+        self._database = database = Database(path, clock=clock, on_reboot=_on_reboot, make_runner=make_runner)
         self.services = SqliteServices(database)
         self.outbox = SqliteOutbox(database, self.services, rows_max=outbox_rows_max, clock=clock)
         self.inbox = SqliteInbox(database)
