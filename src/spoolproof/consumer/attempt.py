@@ -10,11 +10,10 @@ this copy of it or by another, waits for nobody.
 
 from __future__ import annotations
 
-import logging
-
 from spoolproof import limits
 from spoolproof.caught import tame
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.errors import LimitReached, Unavailable
@@ -26,8 +25,7 @@ from spoolproof.outcome import Ack, Outcome
 from spoolproof.policies.retry import within_delivery
 from spoolproof.policies.timeout import within
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 
 class Attempts:
@@ -76,7 +74,7 @@ class Attempts:
             except (Unavailable, LimitReached) as error:
                 if not is_patient or self._gate.is_draining:
                     ids = ", ".join(outgoing.message.id for outgoing in outlived)
-                    logger.error("consumer.publishes_lost queue=%s ids=%s error=%s", work.queue, ids, error)
+                    emit(PublishesLost(queue=work.queue, ids=ids, error=str(error)))
                     return
             await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
 
@@ -96,7 +94,7 @@ class Attempts:
             return True
         is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "", earlier_key(work.message))
         if not is_new:
-            logger.info("consumer.duplicate_skipped queue=%s id=%s", work.queue, work.message.id)
+            emit(DuplicateSkipped(queue=work.queue, message_id=work.message.id))
         failpoint("consumer.after_inbox")
         return is_new
 

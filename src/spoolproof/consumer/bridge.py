@@ -7,12 +7,12 @@ gone). Upsert first, ack after: a crash between the two repeats the upsert.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.caught import error_line
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import BridgeFailed
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
@@ -26,8 +26,7 @@ from spoolproof.ports.broker import Broker, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.transaction import OpenTransaction
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _PREFETCH = 10
 _IDLE_SECONDS = 5.0
@@ -87,7 +86,7 @@ class Bridge(Loop):
                 await self._clock.sleep(limits.RERUN_SECONDS_MAX)
             return 0  # and keep it: to send it back would bring it here again at once
         except Exception as error:  # nothing in the product expects this; those behind it must not wait for it
-            logger.error("dead_letters.bridge_failed queue=%s error=%s", self._held.queue, error_line(error))
+            emit(BridgeFailed(queue=self._held.queue, error=error_line(error)))
             self._held.nack()
             await self._clock.sleep(limits.RERUN_SECONDS_MAX)
         self._held = None

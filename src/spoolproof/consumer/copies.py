@@ -6,7 +6,6 @@ The copy comes first and the ack after: a crash between the two makes a duplicat
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
@@ -14,10 +13,10 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import CopiesFlow, CopyWaits
 from spoolproof.dead_letters.record import history_of, history_text
 from spoolproof.destination import back_after
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
-from spoolproof.folding import FoldedLog
 from spoolproof.message import (
     ATTEMPT,
     FIRST_DEFERRED_AT,
@@ -30,8 +29,8 @@ from spoolproof.message import (
     Outgoing,
 )
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Refused
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.folding import Folded
 
 
 def retry_copy(
@@ -98,7 +97,7 @@ class Copies:
     def __init__(self, broker: Broker, *, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
-        self._folded = FoldedLog(logger, clock)
+        self._folded = Folded(clock)
 
     async def send(self, outgoing: Outgoing, *, is_moot: Callable[[], bool] = lambda: False) -> None:
         """Return when the broker has the message in its queue, or it is moot; waits out outages. Raises CopyRefused."""
@@ -116,15 +115,15 @@ class Copies:
                 continue
             destination = outgoing.destination
             if isinstance(outcome, Confirmed):
-                if destination in self._folded:
-                    self._folded.over(destination)
-                    logger.warning("retry.copies_flow destination=%s: copies are taken again", destination)
+                if self._folded.has_told(CopyWaits, str(destination)):
+                    self._folded.over(CopyWaits, str(destination))
+                    emit(CopiesFlow(destination=str(destination)))
                 return
             if isinstance(outcome, Refused):
                 raise CopyRefused("refused", f"{outcome.code} {outcome.detail}")
             if outcome is not None:
-                text = "retry.copy_waits destination=%s queue=%s outcome=%r: its delivery waits, unsettled"
-                self._folded.warning(destination, text, destination, outgoing.routing_key, outcome)
+                waits = CopyWaits(destination=str(destination), queue=str(outgoing.routing_key), outcome=repr(outcome))
+                self._folded.emit(waits)
             await self._clock.sleep(pause)
             pause = min(2 * pause, limits.COPY_PAUSE_MAX_SECONDS)
 

@@ -6,13 +6,19 @@ of a message also log their traceback; those in between would repeat it.
 
 from __future__ import annotations
 
-import logging
-
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.caught import error_line, error_text
 from spoolproof.clock import Clock
 from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
+from spoolproof.consumer.events import (
+    AttemptDeferred,
+    AttemptFailed,
+    CopyImpossible,
+    DeadLetterRecorded,
+    HandlerGaveUp,
+    NotTaken,
+)
 from spoolproof.consumer.failure import (
     Decision,
     GiveUp,
@@ -34,8 +40,7 @@ from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.outcome import Outcome
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _AGAIN_TIER_SECONDS = limits.TIERS_SECONDS[0]
 
@@ -122,19 +127,25 @@ class Endings:
 
     def _tell(self, work: Work, error: BaseException, decision: RunAgain | SendCopy, next: str) -> None:
         if isinstance(error, Refusal):
-            logger.warning("no handler took a message: %s (%s); %s", error.detail, work.described, next)
+            emit(NotTaken(error=error.detail, next=next, **work.told))
             return
         is_said = isinstance(error, Outcome)  # by the handler itself, so there is nothing to trace
-        logger.warning(
-            "handler %s %s: %s (%s, %s); %s",
-            work.handler.name,
-            "asked to wait" if is_said else "failed" if decision.counts else "met an outage",
-            error_text(error) if is_said else error_line(error),
-            work.described,
-            f"attempt {work.failed} of {work.handler.attempts}" if decision.counts else "not counted",
-            next,
-            exc_info=error if decision.counts and work.failed == 1 and not is_said else None,
+        how = "asked to wait" if is_said else "failed" if decision.counts else "met an outage"
+        text = error_text(error) if is_said else error_line(error)
+        handler = work.handler
+        if not decision.counts:
+            emit(AttemptDeferred(handler=handler.name, how=how, error=text, next=next, **work.told))
+            return
+        failed = AttemptFailed(
+            handler=handler.name,
+            how=how,
+            error=text,
+            attempt=work.failed,
+            attempts=handler.attempts,
+            next=next,
+            **work.told,
         )
+        emit(failed, error=error if work.failed == 1 and not is_said else None)
 
     async def send_copy(self, work: Work, decision: SendCopy) -> GiveUp | None:
         """Put the copy into its delay queue; returns what to do instead if no copy of it can ever be sent.
@@ -155,7 +166,7 @@ class Endings:
         try:
             await self._copies.send(copy, is_moot=lambda: work.delivery.is_stale)
         except CopyRefused as refusal:
-            logger.error("no copy of a message can be sent: %s (%s)", refusal, work.described)
+            emit(CopyImpossible(error=str(refusal), **work.told))
             return GiveUp(refusal.reason, f"no copy of it can be sent: {refusal}")
         failpoint("retry.after_copy")
         return None
@@ -191,17 +202,16 @@ class Endings:
 
     def _tell_dead_letter(self, work: Work, given_up: GiveUp, error: BaseException | None, text: str) -> None:
         if error is None:
-            logger.error("given up, %s: %s (%s); it is a dead letter now", given_up.reason, text, work.described)
+            emit(DeadLetterRecorded(reason=given_up.reason, error=text, **work.told))
             return
         is_said = isinstance(error, Outcome)
-        logger.error(
-            "handler %s %s: %s (%s, attempt %d of %d); given up, %s: it is a dead letter now",
-            work.handler.name,
-            "refused the message" if is_said else "failed",
-            error_text(error) if is_said else error_line(error),
-            work.described,
-            work.failed,
-            work.handler.attempts,
-            given_up.reason,
-            exc_info=None if is_said else error,
+        told = HandlerGaveUp(
+            handler=work.handler.name,
+            how="refused the message" if is_said else "failed",
+            error=error_text(error) if is_said else error_line(error),
+            attempt=work.failed,
+            attempts=work.handler.attempts,
+            reason=given_up.reason,
+            **work.told,
         )
+        emit(told, error=None if is_said else error)

@@ -15,17 +15,17 @@ until one has passed. What handlers need may be more than one small write.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from enum import StrEnum
 
 from spoolproof import limits
+from spoolproof.caught import error_line
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import GateClosed, GateOpened, GateProbeFailed
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _PROBE = ("gate", "probe", b"")  #: kind, name and value of the fact whose writing shows that the store writes
 
@@ -92,7 +92,7 @@ class Gate:
         if self._state is GateState.HALF_OPEN:
             self._probe_seconds = limits.STORE_PING_FIRST_SECONDS
             self._turn(GateState.OPEN)
-            logger.warning("consumer.gate.opened")
+            emit(GateOpened())
 
     def drain(self) -> None:
         """Let nobody wait here any longer."""
@@ -121,7 +121,7 @@ class Gate:
                     is_outage.set_result(True)
                     self.shut_reason = str(error)
                     if before is GateState.OPEN:
-                        logger.warning("consumer.gate.closed error=%s", error)
+                        emit(GateClosed(error=str(error)))
                 await self._clock.sleep(self._probe_seconds)
                 self._probe_seconds = min(limits.STORE_PING_MAX_SECONDS, 2 * self._probe_seconds)
         except BaseException:  # the process ends: what waits goes back as it is
@@ -139,6 +139,6 @@ class Gate:
         try:
             await self._store.state.put(*_PROBE)
         except Exception as error:  # whatever it is: a store that cannot write this is of no use to a handler
-            logger.debug("consumer.gate.probe_failed error=%s: %s", type(error).__name__, error)
+            emit(GateProbeFailed(error=error_line(error)))
             return False
         return True

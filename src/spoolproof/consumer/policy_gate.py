@@ -20,7 +20,6 @@ One loop per gated queue looks at every transition, when an open breaker is due,
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -28,9 +27,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from spoolproof import limits
+from spoolproof.consumer.events import PolicyGateInactive, PolicyGateMoved
 from spoolproof.lifecycle.loop import Loop, Phase
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 5.0  #: a mode changed by a reload is no transition
 _RAMP_SECONDS = 0.25  #: how often a growing share is looked at
@@ -190,9 +189,7 @@ class PolicyGate(Loop):
         for policy in self._policies:
             self._unwatch.append(policy.watch(stir))
             if not policy.gates:
-                logger.warning(
-                    "consumer.gate.inactive queue=%s policy=%s: it rejects nothing", self._queue, label_of(policy)
-                )
+                emit(PolicyGateInactive(queue=self._queue, policy=label_of(policy)))
         try:
             await self._look()
         except BaseException:
@@ -251,10 +248,4 @@ class PolicyGate(Loop):
         return ", ".join(f"{label_of(policy)} {policy.state}" for policy in self._policies)
 
     def _log(self, intake: Intake) -> None:
-        logger.warning(
-            "consumer.gate.policy queue=%s lanes=%d prefetch=%d policies=%s",
-            self._queue,
-            intake.lanes,
-            intake.prefetch,
-            self._states(),
-        )
+        emit(PolicyGateMoved(queue=self._queue, lanes=intake.lanes, prefetch=intake.prefetch, policies=self._states()))

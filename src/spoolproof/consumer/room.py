@@ -8,15 +8,13 @@ When there is room one delivery of the queue goes first; the others follow when 
 
 from __future__ import annotations
 
-import logging
-
 from spoolproof import limits
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import OutboxHasRoom, WaitsForRoom
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.errors import OutboxFull, Unavailable
 from spoolproof.ports.outbox import Outbox
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 
 class Room:
@@ -54,12 +52,7 @@ class Room:
     def refused(self, queue: str, error: OutboxFull, messages: int) -> None:
         """Hold the queue back until there is room for so many messages."""
         if queue not in self._wanted:
-            logger.warning(
-                "consumer.outbox_full queue=%s: its handler published %d and runs again when there is room (%s)",
-                queue,
-                messages,
-                error,
-            )
+            emit(WaitsForRoom(queue=queue, messages=messages, error=str(error)))
         self._wanted[queue] = max(1, messages)
         self._trying.discard(queue)
 
@@ -70,7 +63,7 @@ class Room:
     def passed(self, queue: str) -> None:
         """Let the queue go on: an attempt ended otherwise than for want of room."""
         if self._wanted.pop(queue, None) is not None:
-            logger.warning("consumer.outbox_has_room queue=%s: its handlers run again", queue)
+            emit(OutboxHasRoom(queue=queue))
         self._trying.discard(queue)
 
     async def _has_room(self, messages: int) -> bool:

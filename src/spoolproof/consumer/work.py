@@ -70,6 +70,11 @@ class Work:
         return f"type {type or 'unknown'}, queue {self.queue}, id {id or 'none'}"
 
     @property
+    def told(self) -> dict[str, str]:
+        """What every event about it says of it."""
+        return {"about": self.described, "queue": self.queue, "message_id": _shown(self.message.id)}
+
+    @property
     def content_key(self) -> str:
         """A key for a message without an id: equal for equal messages."""
         digest = hashlib.sha256(self.message.body).hexdigest()

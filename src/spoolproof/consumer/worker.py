@@ -12,10 +12,10 @@ Draining: cancel the subscription, hand back what no lane has started, let runni
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from spoolproof import limits
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import ExecutionFailed
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
@@ -23,8 +23,7 @@ from spoolproof.consumer.waiting import Waiting, make_room
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 _IDLE_SECONDS = 5.0
 _TROUBLE_SECONDS = 1.0
@@ -149,9 +148,9 @@ class Worker:
             await self._execution.handle(delivery, waiting.arrived_at)
         except GateClosing:
             delivery.nack()
-        except Exception:
+        except Exception as error:
             # nothing in the product expects this: the broker delivers again, and past its limit dead-letters by itself
-            logger.exception("consumer.execution_failed queue=%s id=%s", self.queue, delivery.message.id)
+            emit(ExecutionFailed(queue=self.queue, message_id=delivery.message.id), error=error)
             await asyncio.sleep(_TROUBLE_SECONDS)  # or it would come fifty times in a second
             delivery.nack()
         except BaseException:

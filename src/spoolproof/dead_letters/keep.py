@@ -7,19 +7,18 @@ and again, and to stop whatever waits behind it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 
 from spoolproof.caught import error_line, storable_text
+from spoolproof.dead_letters.events import DeadLetterCut
 from spoolproof.errors import SpoolproofError
 from spoolproof.message import Message
 from spoolproof.ports.dead_letters import DeadLetterRecord, DeadLetters
 from spoolproof.ports.transaction import OpenTransaction
-
-logger = logging.getLogger("spoolproof.consumer")
+from spoolproof.telemetry.events import emit
 
 
 async def keep(dead_letters: DeadLetters, transaction: OpenTransaction, record: DeadLetterRecord) -> bool:
@@ -44,12 +43,10 @@ async def _add(dead_letters: DeadLetters, record: DeadLetterRecord) -> bool:
             if without is None:
                 raise
             what, record = without
-            logger.error(
-                "dead_letter.cut queue=%s id=%s error=%s: it is kept without %s",
-                record.consumer,
-                record.message.id,
-                error_line(error),
-                what,
+            emit(
+                DeadLetterCut(
+                    queue=record.consumer, message_id=record.message.id, error=error_line(error), without=what
+                )
             )
 
 

@@ -49,6 +49,7 @@ class Event:
     level: ClassVar[int] = INFO
     line: ClassVar[str] = ""
     counter: ClassVar[Metric | None] = None
+    labels: ClassVar[tuple[str, ...]] = ()
     folds: ClassVar[tuple[str, ...]] = ()
     logger: ClassVar[logging.Logger]
 
@@ -63,24 +64,27 @@ class Event:
         folds: tuple[str, ...] = (),
     ) -> None:
         """name: `part.happened`, past tense. line: what an operator reads after the name, with fields in braces.
-        counter: the metric that counts it, with these fields as labels. folds: the fields that make two of them the
-        same news, where it goes through `Folded`; never an id or a number that differs each time."""
+        counter: the metric that counts it. labels: the fields that are its labels, `label=field` under another name.
+        folds: the fields that make two of them the same news, where it goes through `Folded`; never an id or a number
+        that differs each time."""
         super().__init_subclass__()
         dataclass(frozen=True, kw_only=True)(cls)
         fields = set(cls.__annotations__)
-        unknown = {field for _, field, _, _ in Formatter().parse(line) if field} | {*labels, *folds}
+        counted = {label.partition("=")[0]: label.rpartition("=")[2] for label in labels}
+        unknown = {field for _, field, _, _ in Formatter().parse(line) if field} | {*counted.values(), *folds}
         if not unknown <= fields or name in CATALOGUE:
             raise InvariantViolated(
                 f"event {name!r}: declared twice, or {sorted(unknown - fields)} are no fields of it"
             )
         cls.name, cls.line, cls.level, cls.folds = name, line, level, folds
         cls.logger = logging.getLogger("spoolproof." + name.partition(".")[0])
-        cls.counter = None if counter is None else metrics.counter(counter, cls.__doc__ or line, *labels)
+        cls.counter = None if counter is None else metrics.counter(counter, cls.__doc__ or line, *counted)
+        cls.labels = tuple(counted.values())
         CATALOGUE[name] = cls
 
     def text(self) -> str:
         """Return the name and the line."""
-        return f"{self.name} {self.line.format_map(vars(self))}"
+        return f"{self.name} {self.line.format_map(vars(self))}".rstrip()
 
 
 Sink = Callable[[Event], None]
@@ -100,7 +104,7 @@ def emit(event: Event, *, error: BaseException | None = None, level: int | None 
 def count(event: Event) -> None:
     """The half of `emit` that is done for every event, also where its line is not written."""
     if event.counter is not None:
-        METER.add(event.counter, tuple(str(getattr(event, label)) for label in event.counter.labels))
+        METER.add(event.counter, tuple(str(getattr(event, label)) for label in event.labels))
     for sink in list(_sinks):
         try:
             sink(event)

@@ -61,13 +61,15 @@ async def test_each_failure_is_one_line_and_the_first_and_the_last_show_where(ca
     lines = await told(caplog, [ConnectionError("refused"), KeyError("n"), KeyError("n"), ValueError("at last")])
 
     assert re.fullmatch(
-        rf"handler take_payment failed: ConnectionError: refused \({ABOUT}, attempt 1 of 4\); runs again in 0\.1 s",
+        rf"consumer\.failed handler take_payment failed: ConnectionError: refused \({ABOUT}, attempt 1 of 4\); "
+        r"runs again in 0\.1 s",
         lines[0][0],
     )
-    assert f"handler take_payment failed: KeyError: 'n' ({ABOUT}, attempt 2 of 4); runs again in 5 s" == lines[1][0]
-    assert f"handler take_payment failed: KeyError: 'n' ({ABOUT}, attempt 3 of 4); runs again in 5 s" == lines[2][0]
+    key_error = "consumer.failed handler take_payment failed: KeyError: 'n'"
+    assert f"{key_error} ({ABOUT}, attempt 2 of 4); runs again in 5 s" == lines[1][0]
+    assert f"{key_error} ({ABOUT}, attempt 3 of 4); runs again in 5 s" == lines[2][0]
     expected = (
-        f"handler take_payment failed: ValueError: at last ({ABOUT}, attempt 4 of 4); "
+        f"consumer.given_up handler take_payment failed: ValueError: at last ({ABOUT}, attempt 4 of 4); "
         "given up, handler: it is a dead letter now"
     )
     assert expected == lines[3][0]
@@ -80,11 +82,12 @@ async def test_what_a_handler_says_itself_has_no_traceback(caplog: pytest.LogCap
 
     assert [
         (
-            f"handler take_payment asked to wait: bank is closed ({ABOUT}, not counted); runs again in 15 s",
+            f"consumer.deferred handler take_payment asked to wait: bank is closed ({ABOUT}, not counted); "
+            "runs again in 15 s",
             False,
         ),
         (
-            "handler take_payment refused the message: no such account "
+            "consumer.given_up handler take_payment refused the message: no such account "
             f"({ABOUT}, attempt 1 of 4); given up, handler: it is a dead letter now",
             False,
         ),

@@ -1,0 +1,218 @@
+"""What is told of consumers: what failed and what becomes of it, what is held back and why."""
+
+from __future__ import annotations
+
+from spoolproof.telemetry.events import DEBUG, ERROR, INFO, WARNING, Event
+
+
+class AttemptFailed(
+    Event,
+    name="consumer.failed",
+    level=WARNING,
+    line="handler {handler} {how}: {error} ({about}, attempt {attempt} of {attempts}); {next}",
+):
+    """An attempt failed and counts; there will be another. how: `failed`, or `asked to wait`."""
+
+    handler: str
+    how: str
+    error: str
+    about: str
+    queue: str
+    message_id: str
+    attempt: int
+    attempts: int
+    next: str
+
+
+class AttemptDeferred(
+    Event,
+    name="consumer.deferred",
+    level=WARNING,
+    line="handler {handler} {how}: {error} ({about}, not counted); {next}",
+):
+    """An attempt could not be made to its end, for nothing that is the message's fault; there will be another.
+    how: `met an outage`, or `asked to wait`."""
+
+    handler: str
+    how: str
+    error: str
+    about: str
+    queue: str
+    message_id: str
+    next: str
+
+
+class NotTaken(
+    Event, name="consumer.not_taken", level=WARNING, line="no handler took a message: {error} ({about}); {next}"
+):
+    """No handler here takes a message; another release may."""
+
+    error: str
+    about: str
+    queue: str
+    message_id: str
+    next: str
+
+
+class HandlerGaveUp(
+    Event,
+    name="consumer.given_up",
+    level=ERROR,
+    line="handler {handler} {how}: {error} ({about}, attempt {attempt} of {attempts}); given up, {reason}: "
+    "it is a dead letter now",
+):
+    """The last attempt failed, or trying again makes no sense. how: `failed`, or `refused the message`."""
+
+    handler: str
+    how: str
+    error: str
+    about: str
+    queue: str
+    message_id: str
+    attempt: int
+    attempts: int
+    reason: str
+
+
+class DeadLetterRecorded(
+    Event,
+    name="dead_letter.recorded",
+    level=ERROR,
+    line="given up, {reason}: {error} ({about}); it is a dead letter now",
+):
+    """A message was given up that no handler has seen, or that none survives."""
+
+    reason: str
+    error: str
+    about: str
+    queue: str
+    message_id: str
+
+
+class CopyImpossible(
+    Event, name="retry.copy_impossible", level=ERROR, line="no copy of a message can be sent: {error} ({about})"
+):
+    """A message cannot wait for its next attempt in a delay queue: the broker does not take it."""
+
+    error: str
+    about: str
+    queue: str
+    message_id: str
+
+
+class CopyWaits(
+    Event,
+    name="retry.copy_waits",
+    level=WARNING,
+    line="destination={destination} queue={queue} outcome={outcome}: its delivery waits, unsettled",
+    folds=("destination",),
+):
+    """The broker takes no copies for a delay queue now."""
+
+    destination: str
+    queue: str
+    outcome: str
+
+
+class CopiesFlow(
+    Event, name="retry.copies_flow", level=WARNING, line="destination={destination}: copies are taken again"
+):
+    """The broker takes copies for a delay queue again."""
+
+    destination: str
+
+
+class DuplicateSkipped(
+    Event,
+    name="consumer.duplicate_skipped",
+    level=INFO,
+    line="queue={queue} id={message_id}",
+    counter="inbox_duplicates_total",
+    labels=("consumer=queue",),
+):
+    """A message had been handled before; its effects did not happen again."""
+
+    queue: str
+    message_id: str
+
+
+class PublishesLost(Event, name="consumer.publishes_lost", level=ERROR, line="queue={queue} ids={ids} error={error}"):
+    """What tasks of a handler published after its end could not be stored before the process ends."""
+
+    queue: str
+    ids: str
+    error: str
+
+
+class ExecutionFailed(Event, name="consumer.execution_failed", level=ERROR, line="queue={queue} id={message_id}"):
+    """A delivery met what nobody expects: a bug of ours; it goes back to the broker."""
+
+    queue: str
+    message_id: str
+
+
+class BridgeFailed(Event, name="dead_letters.bridge_failed", level=ERROR, line="queue={queue} error={error}"):
+    """A message that the broker gave up cannot be recorded as a dead letter; it goes back to where it lay."""
+
+    queue: str
+    error: str
+
+
+class GateClosed(Event, name="consumer.gate.closed", level=WARNING, line="error={error}"):
+    """The store does not write: handlers wait, uncounted."""
+
+    error: str
+
+
+class GateOpened(Event, name="consumer.gate.opened", level=WARNING, line=""):
+    """The store writes again: handlers run."""
+
+
+class GateProbeFailed(Event, name="consumer.gate.probe_failed", level=DEBUG, line="error={error}"):
+    """The store did not take the write that asks whether it does."""
+
+    error: str
+
+
+class PolicyGateMoved(
+    Event,
+    name="consumer.gate.policy",
+    level=WARNING,
+    line="queue={queue} lanes={lanes} prefetch={prefetch} policies={policies}",
+):
+    """A policy that every message of a queue needs has changed, and with it how much is taken in."""
+
+    queue: str
+    lanes: int
+    prefetch: int
+    policies: str
+
+
+class PolicyGateInactive(
+    Event, name="consumer.gate.inactive", level=WARNING, line="queue={queue} policy={policy}: it rejects nothing"
+):
+    """A queue is gated by a policy that never holds it back."""
+
+    queue: str
+    policy: str
+
+
+class WaitsForRoom(
+    Event,
+    name="consumer.outbox_full",
+    level=WARNING,
+    line="queue={queue}: its handler published {messages} and runs again when there is room ({error})",
+):
+    """A handler waits for the outbox to have room for what it publishes."""
+
+    queue: str
+    messages: int
+    error: str
+
+
+class OutboxHasRoom(
+    Event, name="consumer.outbox_has_room", level=WARNING, line="queue={queue}: its handlers run again"
+):
+    """The outbox has room again."""
+
+    queue: str
