@@ -20,6 +20,7 @@ from spoolproof.consumer.part import ConsumerPart
 from spoolproof.consumer.work import instant_of
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of, shortened
+from spoolproof.destination import to_queue
 from spoolproof.ids import Ids
 from spoolproof.message import HISTORY, OWN_HEADERS, QUEUE, Message, Outgoing, check_message
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord
@@ -95,7 +96,7 @@ class Hostile:
     def put(self, place: str, message: Message) -> None:
         broker = self.service.runtime.broker.inner
         assert isinstance(broker, MemoryBroker)
-        outgoing = Outgoing(message=message, destination=f"queue:{place}")
+        outgoing = Outgoing(message=message, destination=to_queue(place))
         broker.server.publish(outgoing, self.service.runtime.topology(), self.clock.monotonic())
 
 
@@ -113,7 +114,7 @@ async def test_every_message_ends_as_an_effect_or_a_dead_letter(sent: Sequence[t
         kept = letter.message
         filled = {"type": kept.type or "t", "source": kept.source or "s", "key": kept.key or None}
         check_message(msgspec.structs.replace(kept, **{**filled, "headers": {}}))
-        assert letter.destination == f"queue:{letter.consumer}"
+        assert letter.destination == to_queue(letter.consumer)
 
 
 async def ends_of(hostile: Hostile, sent: Sequence[tuple[str, Message]]) -> tuple[int, Sequence[DeadLetterRecord]]:
