@@ -31,6 +31,9 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("no_stray_task", "testing"): "conformance suites run clients side by side; each test ends what it starts",
     ("no_print", "cli"): "printing is its purpose",
     ("no_print", "testing"): "the drill prints its report",
+    ("lines_are_events", "telemetry"): "writes the lines",
+    ("lines_are_events", "policies"): "imports nothing of the package that writes lines",
+    ("lines_are_events", "testing"): "runs in processes of its own",
     ("queues_are_bounded", "sqlite/threads.py"): "its writer counts and refuses before it queues; put must never block",
 }
 
@@ -135,10 +138,17 @@ def no_bare_except(module: Module) -> Iterator[str]:
 
 
 def no_print(module: Module) -> Iterator[str]:
-    """What a service has to say goes to its log."""
+    """What a service has to say is an event."""
     for node in module.nodes():
         if isinstance(node, ast.Call) and called_name(node) == "print":
-            yield f"{node.lineno}: print(); log it"
+            yield f"{node.lineno}: print(); tell an event"
+
+
+def lines_are_events(module: Module) -> Iterator[str]:
+    """A line outside the catalogue is one that no reference, metric or rule knows."""
+    for line, name, _ in imports_of(module):
+        if name == "logging":
+            yield f"{line}: imports logging; declare an event in the folder's events.py and emit it"
 
 
 def has_docstring(module: Module) -> Iterator[str]:
@@ -208,6 +218,7 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     no_stray_task,
     no_bare_except,
     no_print,
+    lines_are_events,
     has_docstring,
     queues_are_bounded,
     files_are_short,
@@ -277,6 +288,7 @@ def test_every_failpoint_is_named_part_and_moment() -> None:
         (no_stray_task, "async def f(loop):\n    loop.create_task(f(loop))"),
         (no_bare_except, "try:\n    pass\nexcept:\n    pass"),
         (no_print, "print(1)"),
+        (lines_are_events, "import logging"),
         (has_docstring, "x = 1"),
         (queues_are_bounded, "q = asyncio.Queue[int]()"),
         (queues_are_bounded, "q = queue.Queue(maxsize=0)"),

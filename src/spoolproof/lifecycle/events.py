@@ -20,10 +20,23 @@ class ServiceStarted(
     handlers: str
 
 
+class ServiceEnded(Event, name="service.ended", line="name={service} ending={ending}"):
+    """The process is about to exit."""
+
+    service: str
+    ending: str
+
+
 class FailpointsArmed(Event, name="failpoints.armed", level=WARNING, line="{armed}"):
     """This process fails on purpose: it is part of a test."""
 
     armed: str
+
+
+class FailpointRaised(Event, name="failpoint.raised", level=ERROR, line="name={failpoint}"):
+    """The process ends as a crash would, because a test told it to."""
+
+    failpoint: str
 
 
 class MigrationApplied(Event, name="migration.applied", line="step={step}"):

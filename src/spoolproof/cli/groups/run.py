@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -17,13 +16,13 @@ from spoolproof.cli.target import load_service
 from spoolproof.failpoints import InjectedFault
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.thread import Address
+from spoolproof.lifecycle.events import FailpointRaised, ServiceEnded
 from spoolproof.lifecycle.shutdown import Ending, StopSignals, run_until_stopped
 from spoolproof.parts import ROLES
 from spoolproof.service import Service
 from spoolproof.settings import Settings
+from spoolproof.telemetry.events import emit as tell
 from spoolproof.telemetry.logging import log_to_stderr
-
-logger = logging.getLogger("spoolproof.service")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -52,7 +51,7 @@ def run(
     running = Running(loaded, roles, Address(probes.host, port))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         ending = runner.run(_until_stopped(running, loaded.settings.drain_seconds))
-    logger.info("service.ended name=%s ending=%s", loaded.name, ending.value)
+    tell(ServiceEnded(service=loaded.name, ending=ending.value))
     if as_json:
         emit("run", {"service": loaded.name, "ending": ending})
     if ending is Ending.FATAL:
@@ -113,7 +112,7 @@ async def _until_stopped(running: Running, drain_seconds: float) -> Ending:
         try:
             return await run_until_stopped(running, stop)
         except InjectedFault as fault:
-            logger.critical("failpoint.raised name=%s", fault)
+            tell(FailpointRaised(failpoint=str(fault)))
             return Ending.FATAL
 
 
