@@ -28,6 +28,7 @@ from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.suspects import Suspects
+from spoolproof.consumer.turns import Turns
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.errors import OutboxFull, StoreBusy, TransactionTooLong, Unavailable, WindowFull
 from spoolproof.failpoints import failpoint
@@ -67,6 +68,7 @@ class Execution:
         self._gate = gate
         self._patience = patience
         self._room = room
+        self._turns = Turns(gate, clock=clock)
         self._clock = clock
         self._random = random
 
@@ -76,7 +78,11 @@ class Execution:
         arrived_at: monotonic seconds; it may have waited for its lane.
         """
         failpoint("consumer.after_receive")
-        await self._run_to_end(work_of(delivery, self._clock.now()), arrived_at)
+        work = work_of(delivery, self._clock.now())
+        try:
+            await self._run_to_end(work, arrived_at)
+        finally:
+            self._turns.end(work)
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
@@ -119,7 +125,11 @@ class Execution:
     async def _may_run(self, work: Work, *, until: float) -> bool:
         if work.reruns and self._clock.monotonic() >= until:
             return False
-        return await self._gate.wait(until=until) and await self._room.wait(work.queue, until=until)
+        return (
+            await self._turns.wait(work, until=until)
+            and await self._gate.wait(until=until)
+            and await self._room.wait(work.queue, until=until)
+        )
 
     def _admit(self, work: Work) -> Admitted:
         """Return the payload and who takes it. Raises Refusal."""

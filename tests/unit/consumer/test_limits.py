@@ -97,9 +97,17 @@ class Full:
         first = sorted(self.store.table("outbox"))[:rows]
         await self.store.outbox.remove([RowRef(0, id) for id in first])
 
-    def deliver(self, *numbers: int, queue: str = QUEUE) -> None:
+    @property
+    def broker(self) -> MemoryBroker:
         broker = self.service.runtime.broker.inner
         assert isinstance(broker, MemoryBroker)
+        return broker
+
+    def reconnect(self) -> None:
+        self.broker.lose_connection()
+        self.broker.restore_connection()
+
+    def deliver(self, *numbers: int, queue: str = QUEUE) -> None:
         ids = Ids(self.clock)
         for n in numbers:
             message = Message(
@@ -109,7 +117,7 @@ class Full:
                 time=self.clock.now(),
                 body=msgspec.json.encode(Order(n)),
             )
-            broker.server.publish(
+            self.broker.server.publish(
                 Outgoing(message=message, destination=to_queue(queue)),
                 self.service.runtime.topology(),
                 self.clock.monotonic(),
@@ -151,6 +159,38 @@ async def test_a_handler_that_met_a_full_outbox_runs_again_when_there_is_room_an
         assert ([1] if mode == "without tx" else [1, 1]) == full.calls
         assert 2 == len(full.store.table("outbox"))
         assert [] == await full.letters()
+
+
+@pytest.mark.parametrize("why", ["held for long", "connection lost"])
+async def test_what_comes_again_waits_until_the_success_is_recorded(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, or the same delivery anew, while the success is still to be recorded. Whoever of the two finds room
+    first, the world is called once."""
+    async with Full("without tx").running() as full:
+        has_room, is_for_second = full.store.outbox.has_room, True
+        asked: list[asyncio.Task[None] | None] = []
+
+        async def has_room_for_the_second(messages: int) -> bool:
+            asked.append(asyncio.current_task())
+            if is_for_second and asked[0] is asyncio.current_task():
+                return False
+            return await has_room(messages)
+
+        monkeypatch.setattr(full.store.outbox, "has_room", has_room_for_the_second)
+        await full.fill(ROWS_MAX - 1)
+        full.deliver(1)
+        await until(lambda: full.calls)
+        await full.empty(ROWS_MAX - 1)
+        if why == "connection lost":
+            full.reconnect()
+        await full.pass_seconds(1000)
+        assert [1] == full.calls
+
+        is_for_second = False
+        await until(lambda: full.handled() == 1)
+        await full.pass_seconds(120)
+
+        assert [1] == full.calls
+        assert 2 == len(full.store.table("outbox"))
 
 
 async def test_other_deliveries_of_that_queue_wait_and_other_queues_go_on() -> None:
