@@ -102,7 +102,6 @@ class Runtime:
             spawn=spawn,
         )
         self.parts = make_parts(context, roles)
-        self._membership = self._make_membership()
         sampler = Sampler(
             *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),
             lease_seconds=settings.lease_seconds,
@@ -141,6 +140,7 @@ class Runtime:
             if self._health is not None:
                 self._health.start()  # first, so that probes see a start that waits for its store
             await self._reach_store()
+            self._membership = self._make_membership()  # not before: whose leases it takes, the store has just said
             for part in self.parts:
                 await part.restore()
             await self.broker.start(self.topology())

@@ -133,3 +133,28 @@ async def test_a_healthy_start_logs_nothing_above_info(caplog: pytest.LogCapture
     await service.stop()
 
     assert [] == [text for _, level, text in caplog.record_tuples if level > logging.INFO]
+
+
+async def test_a_service_ships_its_own_events_where_another_one_came_first(tmp_path: Path) -> None:
+    """Which rows it may take is known only when the store was reached; before, it would ship those of the first."""
+    handled = asyncio.Event()
+    settings = Settings(store=f"sqlite:///{tmp_path}/a.db", broker=f"embedded:///{tmp_path}/broker.db")
+    first, second = (Service(name, settings=settings) for name in ("bank", "shop"))
+
+    @second.on("order", queue="shop.order")
+    async def take(payload: dict[str, object]) -> None:
+        handled.set()
+
+    await first.start(only=["consumer"])
+    await first.publish({"n": 1}, type="order")
+    await first.stop()
+    await second.start()
+    try:
+        await second.publish({"n": 2}, type="order")
+        async with asyncio.timeout(10):
+            await handled.wait()
+        left = await second.runtime.store.outbox.backlog()
+    finally:
+        await second.stop()
+
+    assert 1 == left.rows, "what the other service published waits for that service"
