@@ -111,8 +111,8 @@ ENTRIES = (
     Entry(
         MAINTENANCE,
         lambda of: MaintenancePart(
-            of.store,
-            inbox_seconds=of.settings.of(InboxSettings).retention_seconds,
+            of.store.retention,
+            setting=of.settings.named,
             fence_seconds=of.fence_seconds,
             clock=of.clock,
         ),

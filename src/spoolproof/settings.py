@@ -78,6 +78,14 @@ class Settings(SettingsGroup):
             raise InvariantViolated(f"settings of {group.__name__} are of type {type(found).__name__}")
         return found
 
+    def named(self, keyword: str) -> Any:
+        """Return a setting by what it is called as an argument, whichever part declares it."""
+        for kind in _kinds():
+            for field in kind.model_fields:
+                if kind.keyword_of(field) == keyword:
+                    return getattr(self if kind is Settings else self.of(kind), field)
+        raise InvariantViolated(f"no setting is called {keyword!r}")
+
     data_dir: Path = Path(".spoolproof")
     """Where SQLite files live: local disk, not a network file system."""
     store: SecretStr = SecretStr("")

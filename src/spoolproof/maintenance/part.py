@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spoolproof.clock import Clock
 from spoolproof.lifecycle.loop import Loop
@@ -15,17 +15,18 @@ from spoolproof.maintenance.queues import QueueWatch
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker
 from spoolproof.ports.leases import Leases
+from spoolproof.ports.retention import Retention
 from spoolproof.ports.state import State
-from spoolproof.ports.store import Store
 
 
 class MaintenancePart(Part):
     """Prunes, in the one process that leads."""
 
-    def __init__(self, store: Store, *, inbox_seconds: float, fence_seconds: float, clock: Clock) -> None:
-        self._store = store
+    def __init__(
+        self, retention: Retention, *, setting: Callable[[str], float], fence_seconds: float, clock: Clock
+    ) -> None:
         self._leadership = Holding(LEADER, [PRUNE], clock, fence_seconds)
-        self._pruner = Pruner(store, self._leadership, inbox_seconds=inbox_seconds, clock=clock)
+        self._pruner = Pruner(retention, self._leadership, setting=setting, clock=clock)
 
     def holdings(self) -> Sequence[Holding]:
         """Return the lead."""

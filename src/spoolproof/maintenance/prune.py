@@ -1,19 +1,18 @@
-"""Deletes inbox rows and closed dead letters by age, in the process that leads it.
+"""Deletes by age what the rules of the store's ports name, in the process that leads it.
 
 Never inside another loop's transaction, and a bounded number of rows per turn, so that nothing waits for it.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
 
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
-from spoolproof.ports.state import SUSPECT
-from spoolproof.ports.store import Store
+from spoolproof.ports.retention import Retention, Rule
 
 LEADER = "leader"
 PRUNE = "prune"
@@ -24,10 +23,13 @@ class Pruner(Loop):
 
     name = "maintenance.prune"
 
-    def __init__(self, store: Store, leadership: Holding, *, inbox_seconds: float, clock: Clock) -> None:
-        self._store = store
+    def __init__(
+        self, retention: Retention, leadership: Holding, *, setting: Callable[[str], float], clock: Clock
+    ) -> None:
+        """setting: returns the value of a setting by its name."""
+        self._retention = retention
         self._leadership = leadership
-        self._inbox_seconds = inbox_seconds
+        self._setting = setting
         self._clock = clock
         self.stall_seconds: float | None = 3 * limits.PRUNE_SECONDS
 
@@ -37,20 +39,11 @@ class Pruner(Loop):
         if self._leadership.fence_for(PRUNE) is None:
             rest_seconds = min(limits.SEEK_SECONDS, limits.PRUNE_SECONDS)
         else:
-            deleted = await self._store.retention.prune(
-                inbox_seconds=self._inbox_seconds,
-                closed_seconds=limits.CLOSED_RETENTION_SECONDS,
-                limit=limits.PRUNE_ROWS_MAX,
-            )
-            await self._forget_suspects()
+            deleted = await self._retention.prune(self._seconds_of, limits.PRUNE_ROWS_MAX)
             failpoint("maintenance.after_prune")
             rest_seconds = 1.0 if deleted >= limits.PRUNE_ROWS_MAX else limits.PRUNE_SECONDS
         await self._clock.sleep(rest_seconds)
         return deleted
 
-    async def _forget_suspects(self) -> None:
-        """End the records of runs whose message never came again."""
-        before = self._clock.now() - timedelta(seconds=self._inbox_seconds)
-        for name, record in (await self._store.state.all(SUSPECT)).items():
-            if record.updated_at < before:
-                await self._store.state.remove(SUSPECT, name)
+    def _seconds_of(self, rule: Rule) -> float:
+        return self._setting(rule.seconds) if isinstance(rule.seconds, str) else rule.seconds

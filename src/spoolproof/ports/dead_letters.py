@@ -15,9 +15,13 @@ from typing import Protocol
 
 import msgspec
 
+from spoolproof import limits
 from spoolproof.destination import Destination
 from spoolproof.message import Message
+from spoolproof.ports.retention import Rule
 from spoolproof.ports.transaction import StoreTransaction
+
+RETENTION = (Rule(table="dead_letter", key=("id",), since="closed_at", seconds=limits.CLOSED_RETENTION_SECONDS),)
 
 
 class DeadLetterState(StrEnum):

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from spoolproof.ports.retention import Rule
 from spoolproof.ports.transaction import StoreTransaction
+
+RETENTION = (
+    Rule(table="inbox", key=("consumer", "message_id"), since="processed_at", seconds="inbox_retention_seconds"),
+)
 
 
 class Inbox(Protocol):

@@ -12,6 +12,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from spoolproof import limits
+from spoolproof.ports.retention import Rule
+
+RETENTION = (
+    Rule(table="process", key=("id",), since="expires_at", seconds=limits.PROCESS_RETENTION_SECONDS, is_steady=True),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from spoolproof import limits
+from spoolproof.ports.retention import Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,17 @@ class StateRecord:
 
 
 SUSPECT = "suspect"
-"""The kind of the runs that their processes may not have survived; a consumer writes it, the pruner ends it."""
+"""The kind of the runs that their processes may not have survived; its message may never come again."""
+
+RETENTION = (
+    Rule(
+        table="state",
+        key=("kind", "name"),
+        since="updated_at",
+        seconds="inbox_retention_seconds",
+        where={"kind": SUSPECT},
+    ),
+)
 
 
 class State(Protocol):

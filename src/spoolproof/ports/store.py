@@ -14,6 +14,7 @@ from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.inbox import Inbox
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.outbox import Outbox
+from spoolproof.ports.retention import Retention
 from spoolproof.ports.services import Services
 from spoolproof.ports.state import State
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
@@ -47,13 +48,6 @@ class Migrations(Protocol):
 
     def sql(self, above: int = 0) -> str:
         """Return the statements of every step above a version, for those who run them by other means."""
-
-
-class Retention(Protocol):
-    """Deleting by age."""
-
-    async def prune(self, *, inbox_seconds: float, closed_seconds: float, limit: int) -> int:
-        """Delete inbox rows and closed dead letters older than given, at most `limit` of each; returns how many."""
 
 
 class Store(Protocol):

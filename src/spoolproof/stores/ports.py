@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from spoolproof.errors import InvariantViolated
+from spoolproof.ports.retention import Rule
+from spoolproof.stores.retention import RULES
 
 T = TypeVar("T")
 
@@ -20,11 +22,13 @@ class Ports:
     """The adapters of one store, each made once, from the store's engine."""
 
     def __init__(self, engine: object, package: str, prefix: str, names: Sequence[str]) -> None:
-        """package, prefix: where the store's adapters are, and how the names of their classes begin."""
+        """package, prefix: where the store's adapters are, and how the names of their classes begin. rules: for
+        deleting by age, of all ports of the store."""
         self._engine = engine
         self._package = package
         self._prefix = prefix
         self._names = frozenset(names)
+        self.rules = (*RULES, *(rule for name in names for rule in _rules_beside(name)))
         self._made: dict[type[Any], Any] = {}
 
     def of(self, kind: type[T]) -> T:
@@ -37,3 +41,9 @@ class Ports:
             self._made[kind] = adapter(self._engine)
         made: T = self._made[kind]
         return made
+
+
+def _rules_beside(name: str) -> Sequence[Rule]:
+    port = import_module(f"spoolproof.ports.{name.partition('.')[0]}")
+    rules: Sequence[Rule] = getattr(port, "RETENTION", ())
+    return rules

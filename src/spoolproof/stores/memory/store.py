@@ -39,11 +39,11 @@ class MemoryStore:
         self.inbox = MemoryInbox(self)
         self.dead_letters = MemoryDeadLetters(self)
         self.leases = MemoryLeases(self)
-        self.retention = MemoryRetention(self)
         self.state = MemoryState(self)
         self.migrations = MemoryMigrations()
         self.wakeup = MemoryWakeUp()
         self._ports = Ports(self, __package__, "Memory", ports)
+        self.retention = MemoryRetention(self, self._ports.rules)
         self._tables = Tables()
         self._writer = asyncio.Lock()
         self._is_started = False

@@ -81,13 +81,13 @@ class PostgresStore:
         self.inbox = PostgresInbox(self._upkeep)
         self.dead_letters = PostgresDeadLetters(self._upkeep, self.services)
         self.leases = PostgresLeases(self._upkeep)
-        self.retention = PostgresRetention(self._upkeep)
         self.state = PostgresState(self._upkeep)
         self.migrations = PostgresMigrations(self._upkeep, self._identity.read)
         bell = Pool(url, name, size_max=1) if listen else None
         self.wakeup = PostgresWakeUp(bell, clock=clock, spawn=spawn)
         engine = Engine(self._work, self._upkeep, self.services, clock, ids, spawn)
         self._ports = Ports(engine, __package__, "Postgres", ports)
+        self.retention = PostgresRetention(self._upkeep, self._ports.rules)
 
     def port(self, kind: type[T]) -> T:
         return self._ports.of(kind)

@@ -57,11 +57,11 @@ class SqliteStore:
         self.inbox = SqliteInbox(database)
         self.dead_letters = SqliteDeadLetters(database, self.services, _copy_out)
         self.leases = SqliteLeases(database)
-        self.retention = SqliteRetention(database)
         self.state = SqliteState(database)
         self.migrations = SqliteMigrations(database, clock=clock, ids=ids)
         self.wakeup = SqliteWakeUp(database)
         self._ports = Ports(Engine(database, self.services, clock, ids), __package__, "Sqlite", ports)
+        self.retention = SqliteRetention(database, self._ports.rules)
 
     def port(self, kind: type[T]) -> T:
         return self._ports.of(kind)

@@ -1,13 +1,18 @@
-"""The contract of `ports.store.Retention`."""
+"""The contract of `ports.retention.Retention`, and the rules of the ports that every store has."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
+from spoolproof.ports.leases import Process
+from spoolproof.ports.retention import Rule
+from spoolproof.ports.state import SUSPECT
 from spoolproof.ports.store import Store
-from spoolproof.testing.conformance._messages import make_dead_letter
-from spoolproof.testing.conformance._store import StoreSuite
+from spoolproof.testing.conformance._messages import IDS, make_dead_letter
+from spoolproof.testing.conformance._store import LEASE_SECONDS, TINY_LEASE_SECONDS, StoreSuite
 from spoolproof.testing.conformance._wait import eventually
 
 _DAY = 86400.0
@@ -22,7 +27,7 @@ class RetentionConformance(StoreSuite):
         await _handle(store, 3)
         await _close(store)
 
-        assert 0 == await store.retention.prune(inbox_seconds=_DAY, closed_seconds=_DAY, limit=100)
+        assert 0 == await store.retention.prune(_ages(), limit=100)
         assert await store.inbox.contains("orders", "m0")
 
     async def test_old_inbox_rows_go_at_most_so_many_at_once(self, store: Store) -> None:
@@ -31,7 +36,7 @@ class RetentionConformance(StoreSuite):
         deleted: list[int] = []
 
         async def are_gone() -> bool:
-            deleted.append(await store.retention.prune(inbox_seconds=0.0, closed_seconds=_DAY, limit=2))
+            deleted.append(await store.retention.prune(_ages(inbox=0.0), limit=2))
             return sum(deleted) == 5
 
         await eventually(are_gone)
@@ -44,14 +49,45 @@ class RetentionConformance(StoreSuite):
         deleted: list[int] = []
 
         async def are_gone() -> bool:
-            deleted.append(await store.retention.prune(inbox_seconds=_DAY, closed_seconds=0.0, limit=1))
+            deleted.append(await store.retention.prune(_ages(dead_letter=0.0), limit=1))
             return sum(deleted) == 2
 
         await eventually(are_gone)
         found = await store.dead_letters.search(DeadLetterFilter())
         assert max(deleted) == 1
         assert kept == {record.state: record.id for record in found}
-        assert 0 == await store.retention.prune(inbox_seconds=_DAY, closed_seconds=0.0, limit=100)
+        assert 0 == await store.retention.prune(_ages(dead_letter=0.0), limit=100)
+
+    async def test_the_record_of_a_run_that_never_came_again_goes_and_other_facts_stay(self, store: Store) -> None:
+        """Nothing else ends it; an open breaker must not go with it."""
+        await store.state.put(SUSPECT, "m0", b"[]")
+        await store.state.put("breaker/shop", "psp", b"{}")
+
+        assert 0 == await store.retention.prune(_ages(), limit=100)
+        await eventually(lambda: _is_one(store.retention.prune(_ages(state=0.0), limit=100)))
+
+        assert {} == await store.state.all(SUSPECT)
+        assert ["psp"] == list(await store.state.all("breaker/shop"))
+
+    async def test_processes_that_are_long_gone_are_forgotten(self, store: Store) -> None:
+        """Each start adds one."""
+        gone, alive = (Process(id=IDS.uuid7(), service="s", host="h", pid=1, roles=()) for _ in range(2))
+        await store.leases.beat(gone, TINY_LEASE_SECONDS)
+        await store.leases.beat(alive, LEASE_SECONDS)
+
+        assert 0 == await store.retention.prune(_ages(), limit=100)
+        await eventually(lambda: _is_one(store.retention.prune(_ages(process=0.0), limit=100)))
+
+        assert [alive.id] == [process.id for process in await store.leases.processes()]
+
+
+def _ages(**seconds: float) -> Callable[[Rule], float]:
+    """Return the age of each rule's rows by table: a day where none is given."""
+    return lambda rule: seconds.get(rule.table, _DAY)
+
+
+async def _is_one(pruned: Awaitable[int]) -> bool:
+    return await pruned == 1
 
 
 async def _handle(store: Store, count: int) -> None:
