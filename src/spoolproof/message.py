@@ -29,9 +29,8 @@ FIRST_UNKNOWN_AT: Final = "spoolproof-first-unknown-at"
 REPLAY_OF: Final = "spoolproof-replay-of"
 REPLAY_NO: Final = "spoolproof-replay-no"
 HISTORY: Final = "spoolproof-history"
-QUEUE: Final = "spoolproof-queue"
 OWN_HEADERS: Final = frozenset(
-    {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, HISTORY, QUEUE}
+    {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, HISTORY}
 )
 """Headers Spoolproof sets on copies and replays; a publisher may not set them."""
 

@@ -35,6 +35,7 @@ from spoolproof.ports.broker import (
     OnDelivery,
     PublishOutcome,
     Sink,
+    Source,
     Subscription,
     Topology,
     Unknown,
@@ -123,9 +124,9 @@ class ProtectedBroker:
                 return False
         return True
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
         """See the port; consuming is never held back."""
-        return await self.inner.subscribe(queue, prefetch, on_delivery)
+        return await self.inner.subscribe(source, prefetch, on_delivery)
 
     async def depth(self, queue: str) -> int | None:
         """See the port."""

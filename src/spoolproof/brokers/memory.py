@@ -22,6 +22,7 @@ from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.brokers.events import ReceiverFailed
+from spoolproof.brokers.given_up import Place, dead_queue, place_of, unrouted_queue
 from spoolproof.brokers.topics import topic_matches
 from spoolproof.clock import Clock
 from spoolproof.destination import Destination, Kind
@@ -38,6 +39,7 @@ from spoolproof.ports.broker import (
     PublishOutcome,
     Returned,
     Sink,
+    Source,
     Spawn,
     Topology,
     Unknown,
@@ -53,6 +55,7 @@ class _Entry:
     message: Message = field(compare=False)
     delivery_count: int = field(compare=False, default=0)
     dead_reason: str | None = field(compare=False, default=None)
+    target: str | None = field(compare=False, default=None)  #: of a delayed copy
 
 
 @dataclass(order=True, slots=True)
@@ -85,12 +88,12 @@ class MemoryBrokerServer:
 
     def declare(self, topology: Topology) -> None:
         """Make what is missing; leave the rest as it is."""
-        self._add_queue(f"{topology.service}.unrouted", None)
+        self._add_queue(unrouted_queue(topology.service), None)
         self._tiers.update((topology.service, seconds) for seconds in topology.tiers_seconds)
         bindings = self._bindings.setdefault(topology.exchange, set())
         for spec in topology.queues:
             self._add_queue(spec.name, spec.delivery_limit)
-            self._add_queue(f"{spec.name}.dead", None)
+            self._add_queue(dead_queue(spec.name), None)
             bindings.update((pattern, spec.name) for pattern in spec.types)
 
     def _add_queue(self, name: str, delivery_limit: int | None) -> None:
@@ -144,11 +147,11 @@ class MemoryBrokerServer:
         return [delayed.due for delayed in self._delayed]
 
     def release_due(self, now: float) -> None:
-        """Send delayed messages whose time has passed back to their queue, or to `.unrouted` if it is gone."""
+        """Send delayed messages whose time has passed back to their queue, or to the unrouted ones if it is gone."""
         while self._delayed and self._delayed[0].due <= now:
             delayed = heapq.heappop(self._delayed)
-            queue = self.queues.get(delayed.queue) or self.queues[f"{delayed.service}.unrouted"]
-            self.put(queue, _Entry(next(self._places), delayed.message))
+            queue = self.queues.get(delayed.queue) or self.queues[unrouted_queue(delayed.service)]
+            self.put(queue, _Entry(next(self._places), delayed.message, target=delayed.queue))
 
     def put(self, queue: _Queue, entry: _Entry) -> None:
         """Add an entry and hand it out in the loop's next turn."""
@@ -165,7 +168,7 @@ class MemoryBrokerServer:
 
     def bury(self, queue: _Queue, entry: _Entry, reason: str) -> None:
         """Move an entry to the dead queue; in a queue that has none it stays, for nothing ends silently."""
-        dead = self.queues.get(f"{queue.name}.dead")
+        dead = self.queues.get(dead_queue(queue.name))
         if dead is None:
             self.put(queue, entry)
         else:
@@ -191,9 +194,8 @@ class MemoryDelivery:
 
     def __init__(self, subscription: MemorySubscription, queue: _Queue, entry: _Entry) -> None:
         self.message = entry.message
-        self.queue = queue.name
+        self.queue, self.dead_reason = subscription.place.origin(entry.dead_reason, entry.target)
         self.delivery_count = entry.delivery_count
-        self.dead_reason = entry.dead_reason
         self._subscription = subscription
         self._origin = queue
         self._entry = entry
@@ -224,9 +226,10 @@ class MemoryDelivery:
 class MemorySubscription:
     """One consumer of one queue, across reconnects."""
 
-    def __init__(self, server: MemoryBrokerServer, queue: str, prefetch: int, on_delivery: OnDelivery) -> None:
+    def __init__(self, server: MemoryBrokerServer, place: Place, prefetch: int, on_delivery: OnDelivery) -> None:
         self.server = server
-        self._queue = queue
+        self.place = place
+        self._queue = place.name
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._unsettled: dict[MemoryDelivery, None] = {}  # in order of delivery
@@ -355,7 +358,7 @@ class MemoryBroker:
     # --- the port
 
     async def start(self, topology: Topology) -> None:
-        self._topology = topology
+        self._topology, self._service = topology, topology.service
         self.restore_connection()
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
@@ -386,8 +389,9 @@ class MemoryBroker:
             return False
         return True
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> MemorySubscription:
-        subscription = MemorySubscription(self.server, queue, prefetch, on_delivery)
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> MemorySubscription:
+        place = place_of(source, self._service)
+        subscription = MemorySubscription(self.server, place, prefetch, on_delivery)
         self._subscriptions.append(subscription)
         if self._is_connected:
             subscription.open()

@@ -1,7 +1,7 @@
 """Moves what the broker itself gave up on into the dead-letter table, so that one list shows every unhappy end.
 
-It reads each `<queue>.dead` (delivery limit passed, rejected) and `<service>.unrouted` (a retry copy whose queue is
-gone). Upsert first, ack after: a crash between the two repeats the upsert.
+That is what it gave up in each queue (delivery limit passed, rejected), and retry copies whose queue is gone. Upsert
+first, ack after: a crash between the two repeats the upsert.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
-from spoolproof.errors import InvalidMessage, LimitReached, Unavailable
+from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
-from spoolproof.message import QUEUE, check_short_text
-from spoolproof.ports.broker import Broker, Subscription
+from spoolproof.ports.broker import Broker, GivenUp, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.transaction import OpenTransaction
@@ -40,7 +39,6 @@ class Bridge(Loop):
 
     def __init__(
         self,
-        service: str,
         queues: Sequence[str],
         dead_letters: DeadLetters,
         transaction: OpenTransaction,
@@ -50,7 +48,7 @@ class Bridge(Loop):
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self._sources = [*(f"{queue}.dead" for queue in queues), f"{service}.unrouted"]
+        self._sources = [GivenUp(queue) for queue in (*queues, None)]
         self._dead_letters = dead_letters
         self._transaction = transaction
         self._broker = broker
@@ -109,30 +107,17 @@ class Bridge(Loop):
 
     async def _record(self, delivery: BrokerDelivery) -> None:
         message = delivery.message
-        is_unrouted = not delivery.queue.endswith(".dead")
-        queue = _target_of(delivery) if is_unrouted else delivery.queue.removesuffix(".dead")
-        why = "unrouted" if is_unrouted else (delivery.dead_reason or "unknown")
         record = consumer_dead_letter(
             id=self._ids.message_id(),
-            queue=queue,
+            queue=delivery.queue,
             message=message,
             message_id=message.id or self._ids.message_id(),
-            reason=f"broker:{why}",
+            reason=f"broker:{delivery.dead_reason}",
             error=None,
-            detail=f"the broker gave it up ({why}); found in queue {delivery.queue}",
+            detail=f"the broker gave it up ({delivery.dead_reason}); it belongs to queue {delivery.queue}",
             attempts=history_of(message),
             now=self._clock.now(),
         )
         await keep(self._dead_letters, self._transaction, record)
         failpoint("dead_letter.after_bridge")
         delivery.ack()
-
-
-def _target_of(delivery: BrokerDelivery) -> str:
-    """Return the queue that an unrouted copy was on its way to; the one it lies in if nobody can say."""
-    named = delivery.message.headers.get(QUEUE)
-    try:
-        check_short_text("queue", named)
-    except InvalidMessage:
-        return delivery.queue
-    return delivery.queue if not named or " " in str(named) else str(named)

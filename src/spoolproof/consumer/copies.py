@@ -23,7 +23,6 @@ from spoolproof.message import (
     FIRST_FAILED_AT,
     FIRST_UNKNOWN_AT,
     HISTORY,
-    QUEUE,
     HeaderValue,
     Message,
     Outgoing,
@@ -49,7 +48,7 @@ def retry_copy(
     failed: attempts that failed so far, carried in `spoolproof-attempt`. first_deferred_at, first_unknown_at:
     since when it is deferred, or refused as unknown; None if it is not.
     """
-    headers: dict[str, HeaderValue] = {**message.headers, QUEUE: queue}
+    headers: dict[str, HeaderValue] = {**message.headers}
     if failed:
         headers[ATTEMPT] = failed
         headers[HISTORY] = history
@@ -73,7 +72,7 @@ def _shorter(copy: Outgoing) -> Iterator[Outgoing]:
         history = history[len(history) // 2 + 1 :] if len(history) > 1 else ()
         headers[HISTORY] = history_text(history)
         yield _with_headers(copy, headers)
-    for name in (HISTORY, FIRST_FAILED_AT, QUEUE):
+    for name in (HISTORY, FIRST_FAILED_AT):
         headers.pop(name, None)
     yield _with_headers(copy, headers)
 

@@ -67,7 +67,7 @@ class ConsumerPart(Part):
         self.workers = tuple(_worker(queue, execution, broker, router, clock, spawn) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
         self._bridge = Bridge(
-            *(service, router.queues, store.dead_letters, store.transaction, broker, self.gate), clock=clock, ids=ids
+            *(router.queues, store.dead_letters, store.transaction, broker, self.gate), clock=clock, ids=ids
         )
 
     def queues(self) -> Sequence[QueueSpec]:

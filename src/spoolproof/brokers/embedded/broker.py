@@ -30,6 +30,7 @@ from spoolproof.brokers.embedded.events import BrokerAway, BrokerBack, ClaimsLef
 from spoolproof.brokers.embedded.ownership import Ownership
 from spoolproof.brokers.embedded.publishing import Window
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
+from spoolproof.brokers.given_up import place_of
 from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, SpoolproofError, Unavailable
@@ -43,6 +44,7 @@ from spoolproof.ports.broker import (
     ConnectionStatus,
     OnDelivery,
     Sink,
+    Source,
     Spawn,
     Topology,
 )
@@ -100,7 +102,7 @@ class EmbeddedBroker:
     # --- the port
 
     async def start(self, topology: Topology) -> None:
-        self._topology = topology
+        self._topology, self._service = topology, topology.service
         self._task = self._spawn(self._run(topology), f"broker.embedded.{self._service}")
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
@@ -124,8 +126,9 @@ class EmbeddedBroker:
             return False
         return True
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> EmbeddedSubscription:
-        subscription = EmbeddedSubscription(queue, prefetch, on_delivery, self._settle, self._is_connected)
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> EmbeddedSubscription:
+        place = place_of(source, self._service)
+        subscription = EmbeddedSubscription(place, prefetch, on_delivery, self._settle, self._is_connected)
         self._subscriptions.append(subscription)
         self._ring()
         return subscription

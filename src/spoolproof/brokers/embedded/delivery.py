@@ -12,6 +12,7 @@ import msgspec
 
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
 from spoolproof.brokers.events import ReceiverFailed
+from spoolproof.brokers.given_up import Place
 from spoolproof.message import Message, unpack_message
 from spoolproof.ports.broker import OnDelivery
 from spoolproof.telemetry.events import emit
@@ -27,9 +28,8 @@ class EmbeddedDelivery:
 
     def __init__(self, subscription: EmbeddedSubscription, claimed: Claimed) -> None:
         self.message, self.fault = _message_of(claimed)
-        self.queue = subscription.queue
+        self.queue, self.dead_reason = subscription.place.origin(claimed.dead_reason, claimed.target)
         self.delivery_count = claimed.claim.number - 1
-        self.dead_reason = claimed.dead_reason
         self.claim = claimed.claim
         self._subscription = subscription
 
@@ -51,9 +51,10 @@ class EmbeddedSubscription:
     """One consumer of one queue, across outages of the file."""
 
     def __init__(
-        self, queue: str, prefetch: int, on_delivery: OnDelivery, settle: Settle, is_connected: Callable[[], bool]
+        self, place: Place, prefetch: int, on_delivery: OnDelivery, settle: Settle, is_connected: Callable[[], bool]
     ) -> None:
-        self.queue = queue
+        self.place = place
+        self.queue = place.name
         self._prefetch = prefetch
         self._on_delivery = on_delivery
         self._settle = settle

@@ -3,7 +3,7 @@
 A message is ready (no owner, no time), claimed (an owner), or delayed (a time). The moves:
 
     publish → ready ⇄ claimed → gone (ack)          publish → delayed → ready (a new row, at the end of its queue)
-                       claimed → ready of `.dead` (reject, or handed out more often than the queue's limit allows)
+                       claimed → ready of its dead queue (reject, or handed out too often for its queue)
 
 A claim is (id, owner, claims). Whatever ends one names all three, so a process that was frozen past its lease, and
 whose messages were rescued and claimed again, changes nothing with its late answers: `claims` has risen.
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from spoolproof.brokers.given_up import dead_queue, unrouted_queue
 from spoolproof.brokers.topics import topic_matches
 from spoolproof.destination import Kind
 from spoolproof.errors import EncodeError
@@ -57,6 +58,7 @@ class Claimed:
     type: str
     ordering_key: str | None
     dead_reason: str | None
+    target: str | None  #: of a delayed copy
     headers: str
     body: bytes
 
@@ -66,14 +68,14 @@ Settlement = tuple[Claim, Verb]
 
 def declare(db: sqlite3.Connection, topology: Topology) -> None:
     """Make the queues and bindings that are missing; the rest stays as it is, but for a changed delivery limit."""
-    unrouted = f"{topology.service}.unrouted"
+    unrouted = unrouted_queue(topology.service)
     queues: list[tuple[object, ...]] = [(unrouted, None, None, None, None)]
     queues += [
         (delay_queue(topology.service, seconds), None, None, seconds, unrouted) for seconds in topology.tiers_seconds
     ]
     for spec in topology.queues:
-        queues.append((spec.name, spec.delivery_limit, f"{spec.name}.dead", None, None))
-        queues.append((f"{spec.name}.dead", None, None, None, None))
+        dead = dead_queue(spec.name)
+        queues += [(spec.name, spec.delivery_limit, dead, None, None), (dead, None, None, None, None)]
     before = db.total_changes
     db.executemany(
         "insert into queue (name, delivery_limit, dead_queue, delay_seconds, unrouted_queue) values (?, ?, ?, ?, ?)"
@@ -198,9 +200,9 @@ def release_due(db: sqlite3.Connection, limit: int) -> int:
         f"select id from message where available_at <= {STEADY} order by available_at, id limit ?", (limit,)
     ).fetchall()
     db.executemany(
-        "insert into message (queue, message_id, type, ordering_key, headers, body)"
+        "insert into message (queue, return_queue, message_id, type, ordering_key, headers, body)"
         " select coalesce((select name from queue where name = m.return_queue), d.unrouted_queue),"
-        "   m.message_id, m.type, m.ordering_key, m.headers, m.body"
+        "   m.return_queue, m.message_id, m.type, m.ordering_key, m.headers, m.body"
         " from message m join queue d on d.name = m.queue where m.id = ?",
         due,
     )
@@ -226,7 +228,7 @@ def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int) -> list[Cl
     rows = db.execute(
         "update message set owner = ?, claims = claims + 1 where id in ("
         "  select id from message where queue = ? and owner is null and available_at is null order by id limit ?)"
-        " returning id, claims, message_id, type, ordering_key, dead_reason, headers, body",
+        " returning id, claims, message_id, type, ordering_key, dead_reason, return_queue, headers, body",
         (owner, queue, limit),
     ).fetchall()
     rows.sort()  # RETURNING promises no order; ids are unique, so nothing else is compared

@@ -38,7 +38,7 @@ create table if not exists message (
   owner integer,
   claims integer not null default 0,
   dead_reason text,
-  return_queue text,
+  return_queue text,                      -- of a delayed copy, also when that queue was gone
   available_at real,                      -- set: a delayed message, by the clock that nobody sets
   headers text not null,
   body blob not null

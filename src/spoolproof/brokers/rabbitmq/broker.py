@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource
+from spoolproof.brokers.given_up import place_of
 from spoolproof.brokers.rabbitmq.connection import BrokerConnection
 from spoolproof.brokers.rabbitmq.consumer import Consumers
 from spoolproof.brokers.rabbitmq.publisher import Publisher
@@ -28,6 +29,7 @@ from spoolproof.ports.broker import (
     ConnectionState,
     OnDelivery,
     Sink,
+    Source,
     Spawn,
     Subscription,
     Topology,
@@ -60,6 +62,7 @@ class RabbitMQBroker:
         """urls: `amqp(s)://user:password@host:port/vhost`, one per node. Raises SettingsError with every fault."""
         # each process starts elsewhere, so that a cluster is not hit node by node
         self._addresses = sorted(parse_urls(urls), key=lambda _: random.uniform(0.0, 1.0))
+        self._service = service
         self._identity = f"{service}/{socket.gethostname()}/{os.getpid()}"
         self._clock = clock
         self._random = random
@@ -75,6 +78,7 @@ class RabbitMQBroker:
         self._is_stopped = False
 
     async def start(self, topology: Topology) -> None:
+        self._service = topology.service
         silence("pika")  # it logs a traceback per failed attempt; we log a line
 
         def give_up_publishing(reason: str) -> None:
@@ -119,10 +123,10 @@ class RabbitMQBroker:
             return False
         return await self._publisher.wait_for_room(timeout_seconds)
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
         if self._consumers is None:
             raise BrokerUnavailable("the broker is not started")
-        return await self._consumers.subscribe(queue, prefetch, on_delivery)
+        return await self._consumers.subscribe(place_of(source, self._service), prefetch, on_delivery)
 
     async def depth(self, queue: str) -> int | None:
         if self._consumers is None:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.brokers.given_up import Place
 from spoolproof.brokers.rabbitmq.delivery import ConsumeChannel, RabbitMQDelivery
 from spoolproof.brokers.rabbitmq.events import (
     CancelUnanswered,
@@ -30,10 +31,9 @@ from spoolproof.brokers.rabbitmq.pika_internals import Connection, UnreadablePro
 from spoolproof.brokers.rabbitmq.properties import Received, from_properties, unreadable
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
 from spoolproof.brokers.rabbitmq.topology import Declarer
-from spoolproof.caught import error_line, storable_text
+from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
-from spoolproof.message import QUEUE
 from spoolproof.ports.broker import OnDelivery, Spawn
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
@@ -46,8 +46,9 @@ _CONSUMER_TIMEOUT = re.compile(r"Timeout value used: (\d+) ms")
 class RabbitMQSubscription:
     """See ports.broker.Subscription."""
 
-    def __init__(self, queue: str, prefetch: int, on_delivery: OnDelivery, clock: Clock, declarer: Declarer) -> None:
-        self.queue = queue
+    def __init__(self, place: Place, prefetch: int, on_delivery: OnDelivery, clock: Clock, declarer: Declarer) -> None:
+        self.queue = place.name
+        self._place = place
         self.is_cancelled = False
         self.last_error: str | None = None
         self._prefetch = prefetch
@@ -109,7 +110,9 @@ class RabbitMQSubscription:
     def _deliver(self, channel: ConsumeChannel, _pika: Any, method: Any, properties: Any, body: bytes) -> None:
         received = self._read(method, properties, body)
         can_reject = self.queue not in self._declarer.as_is
-        delivery = RabbitMQDelivery(received, self.queue, channel, method.delivery_tag, can_reject=can_reject)
+        # where a copy was going is what the broker routed it by
+        queue, reason = self._place.origin(received.dead_reason, method.routing_key)
+        delivery = RabbitMQDelivery(received, queue, reason, channel, method.delivery_tag, can_reject=can_reject)
         try:
             self._on_delivery(delivery)
         except Exception as error:
@@ -129,9 +132,6 @@ class RabbitMQSubscription:
         except Exception as error:  # what foreign bytes still manage to break is that message's fault alone
             reason = f"its properties cannot be read: {error_line(error)}"
             return unreadable(raw or repr(properties).encode(), reason, body, is_redelivered=is_redelivered, now=now)
-        if self.queue.endswith(".unrouted"):
-            # where a copy was going is what the broker routed it by; what its header says, anybody may have written
-            received.message.headers[QUEUE] = storable_text(str(method.routing_key))
         return received
 
     def _on_broker_cancel(self, channel: ConsumeChannel, _frame: Any) -> None:
@@ -207,9 +207,9 @@ class Consumers:
             self._is_checking = True
             self._spawn(self._check(self._connection), "rabbitmq.topology")
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> RabbitMQSubscription:
+    async def subscribe(self, place: Place, prefetch: int, on_delivery: OnDelivery) -> RabbitMQSubscription:
         self._subscriptions = [one for one in self._subscriptions if not one.is_cancelled]
-        subscription = RabbitMQSubscription(queue, prefetch, on_delivery, self._clock, self._declarer)
+        subscription = RabbitMQSubscription(place, prefetch, on_delivery, self._clock, self._declarer)
         subscription.on_lost = self._reopen
         subscription.on_timeout = self._note_timeout
         self._subscriptions.append(subscription)

@@ -45,11 +45,21 @@ class ConsumeChannel:
 class RabbitMQDelivery:
     """See ports.broker.Delivery."""
 
-    __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "queue")
+    __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "dead_reason", "queue")
 
-    def __init__(self, received: Received, queue: str, channel: ConsumeChannel, tag: int, *, can_reject: bool) -> None:
+    def __init__(
+        self,
+        received: Received,
+        queue: str,
+        dead_reason: str | None,
+        channel: ConsumeChannel,
+        tag: int,
+        *,
+        can_reject: bool,
+    ) -> None:
         """can_reject: False for a queue we did not declare: a reject could drop the message; it goes back."""
         self.queue = queue
+        self.dead_reason = dead_reason
         self._received = received
         self._channel = channel
         self._tag = tag
@@ -68,10 +78,6 @@ class RabbitMQDelivery:
     @property
     def fault(self) -> str | None:
         return self._received.fault
-
-    @property
-    def dead_reason(self) -> str | None:
-        return self._received.dead_reason
 
     @property
     def is_stale(self) -> bool:

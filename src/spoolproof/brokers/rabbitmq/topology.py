@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.brokers.given_up import dead_queue, unrouted_queue
 from spoolproof.brokers.rabbitmq.events import (
     ExchangeMissing,
     QueueMissing,
@@ -83,7 +84,7 @@ class Plan:
 def plan_of(topology: Topology) -> Plan:
     """Return everything a topology needs."""
     service = topology.service
-    retry, unrouted = f"{service}.retry", f"{service}.unrouted"
+    retry, unrouted = f"{service}.retry", unrouted_queue(service)
     tiers = {tier_name(service, seconds): seconds for seconds in topology.tiers_seconds}
     return Plan(
         exchanges=(
@@ -110,7 +111,7 @@ def plan_of(topology: Topology) -> Plan:
 
 
 def _queue_plans(queue: QueueSpec) -> tuple[QueuePlan, QueuePlan]:
-    dead = f"{queue.name}.dead"
+    dead = dead_queue(queue.name)
     arguments = {
         **_RELIABLE,
         "x-dead-letter-exchange": "",

@@ -14,6 +14,7 @@ from spoolproof.ports.broker import (
     Delivery,
     PublishOutcome,
     QueueSpec,
+    Source,
     Subscription,
     Topology,
 )
@@ -120,9 +121,9 @@ async def publish(broker: Broker, *sent: Outgoing) -> list[PublishOutcome]:
     return [answers[token] for token in range(len(sent))]
 
 
-async def consume(broker: Broker, queue: str, prefetch: int = 100) -> tuple[Arrivals, Subscription]:
-    """Subscribe a recorder to a queue."""
+async def consume(broker: Broker, source: Source, prefetch: int = 100) -> tuple[Arrivals, Subscription]:
+    """Subscribe a recorder to a queue, or to what was given up."""
     arrivals = Arrivals()
-    subscription = await broker.subscribe(queue, prefetch, arrivals)
+    subscription = await broker.subscribe(source, prefetch, arrivals)
     await eventually(lambda: subscription.is_active, CONNECT_SECONDS)
     return arrivals, subscription

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spoolproof.ports.broker import Broker, Delivery
+from spoolproof.ports.broker import Broker, Delivery, GivenUp
 from spoolproof.testing.conformance._broker import (
     CONNECT_SECONDS,
     Arrivals,
@@ -129,13 +129,13 @@ class BrokerDeliveryConformance(BrokerSuite):
         await publish(broker, outgoing)
         queue = topology.queues[0].name
         arrivals, _ = await consume(broker, queue)
-        dead, _ = await consume(broker, f"{queue}.dead")
+        dead, _ = await consume(broker, GivenUp(queue))
 
         (delivery,) = await arrivals.reach(1)
         assert delivery.reject()
 
         (letter,) = await dead.reach(1)
-        assert (outgoing.message, f"{queue}.dead", "rejected") == (letter.message, letter.queue, letter.dead_reason)
+        assert (outgoing.message, queue, "rejected") == (letter.message, letter.queue, letter.dead_reason)
         assert letter.ack()
         assert 1 == len(arrivals.all)
 
@@ -147,7 +147,7 @@ class BrokerDeliveryConformance(BrokerSuite):
         outgoing = make_outgoing()
         await publish(broker, outgoing)
         queue = topology.queues[0].name
-        dead, _ = await consume(broker, f"{queue}.dead")
+        dead, _ = await consume(broker, GivenUp(queue))
         counts: list[int] = []
 
         def nack(delivery: Delivery) -> None:
@@ -158,7 +158,7 @@ class BrokerDeliveryConformance(BrokerSuite):
 
         (letter,) = await dead.reach(1)
         assert list(range(_DELIVERY_LIMIT + 1)) == counts
-        assert (outgoing.message, "delivery_limit") == (letter.message, letter.dead_reason)
+        assert (outgoing.message, queue, "delivery_limit") == (letter.message, letter.queue, letter.dead_reason)
 
     @pytest.mark.parametrize("first", ["ack", "nack", "reject"])
     async def test_a_delivery_is_settled_once(self, brokers: Brokers, first: str) -> None:
