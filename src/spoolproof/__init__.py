@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spoolproof.message import Message
     from spoolproof.outbox.options import PublishOptions
     from spoolproof.outbox.publish import Place, Receipt
+    from spoolproof.outbox.sync_transaction import SyncTransaction
     from spoolproof.outbox.transaction import Transaction
     from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
     from spoolproof.service import NotStarted, Service
@@ -45,6 +46,7 @@ _HOMES = {
     "message": ("Message",),
     "outbox.options": ("PublishOptions",),
     "outbox.publish": ("Place", "Receipt"),
+    "outbox.sync_transaction": ("SyncTransaction",),
     "outbox.transaction": ("Transaction",),
     "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),
     "service": ("NotStarted", "Service"),
@@ -78,6 +80,7 @@ __all__ = [
     "SpoolproofError",
     "StoreBusy",
     "StoreUnavailable",
+    "SyncTransaction",
     "Transaction",
     "TransactionError",
     "TransactionTooLong",

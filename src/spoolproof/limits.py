@@ -168,6 +168,8 @@ COPY_PAUSE_MAX_SECONDS = 5.0
 """Between two tries to send one copy, doubling: its lane waits, and a refusal costs the broker a channel."""
 HANDLER_SECONDS = 30.0
 CONCURRENCY = 10
+HANDLER_THREADS = 40
+"""Of handlers that are plain functions, in one process: four queues at the default concurrency."""
 PREFETCH_PER_CONCURRENCY = 2
 """Prefetch is twice the concurrency: hides a round trip; a crash redelivers at most that many."""
 CONSUMER_TIMEOUT_SECONDS = 1800.0

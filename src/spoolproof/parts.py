@@ -92,7 +92,7 @@ ENTRIES = (
             of.registrations.of(Router),
             of.registrations.of(TypeRegistry),
             of.publisher,
-            consumer_timeout_seconds=of.settings.of(ConsumerSettings).timeout_seconds,
+            settings=of.settings.of(ConsumerSettings),
             clock=of.clock,
             ids=of.ids,
             random=of.random,

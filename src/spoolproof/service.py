@@ -109,10 +109,11 @@ class Service:
         dedupe: str = "inbox",
         gate: GatingPolicy | Sequence[GatingPolicy] = (),
     ) -> Callable[[F], F]:
-        """Register an `async def` as the handler of these events: classes marked by @event, or wire names for dicts.
+        """Register a function as the handler of these events: classes marked by @event, or wire names for dicts.
 
         Its parameters are filled by annotation: the event, `Delivery`, `Transaction`; with a `Transaction` its effects
-        and publishes commit together with the inbox row, and happen once. The ack follows the commit.
+        and publishes commit together with the inbox row, and happen once. The ack follows the commit. A plain `def`
+        runs in a thread and takes `SyncTransaction`.
         queue: default `<service>.<function>`. timeout: seconds per attempt. concurrency: handlers at once in this
         process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
         delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.

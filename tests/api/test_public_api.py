@@ -35,6 +35,7 @@ PUBLIC = [
     "SpoolproofError",
     "StoreBusy",
     "StoreUnavailable",
+    "SyncTransaction",
     "Transaction",
     "TransactionError",
     "TransactionTooLong",
@@ -83,12 +84,17 @@ def test_the_public_names_are_exactly_these() -> None:
 
 def test_every_verb_that_publishes_takes_the_same_options() -> None:
     """They stand in one list: what one verb learns, all know, with completion in an editor and checked types."""
-    verbs: list[Callable[..., object]] = [spoolproof.Service.publish, spoolproof.Transaction.publish]
+    verbs: list[Callable[..., object]] = [
+        spoolproof.Service.publish,
+        spoolproof.Transaction.publish,
+        spoolproof.SyncTransaction.publish,
+    ]
 
     assert OPTIONS == sorted(spoolproof.PublishOptions.__annotations__)
-    assert [Unpack[spoolproof.PublishOptions]] * 2 == [get_type_hints(verb)["options"] for verb in verbs]
+    assert [Unpack[spoolproof.PublishOptions]] * 3 == [get_type_hints(verb)["options"] for verb in verbs]
     assert ["options", "payload", "self", "transaction"] == sorted(inspect.signature(verbs[0]).parameters)
     assert ["options", "payload", "self"] == sorted(inspect.signature(verbs[1]).parameters)
+    assert ["options", "payload", "self"] == sorted(inspect.signature(verbs[2]).parameters)
 
 
 def test_every_public_class_and_function_is_documented() -> None:

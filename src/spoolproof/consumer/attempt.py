@@ -15,6 +15,7 @@ from spoolproof.caught import tame
 from spoolproof.clock import Clock
 from spoolproof.consumer.events import DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.threads import HandlerThreads, Place
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
@@ -31,10 +32,13 @@ from spoolproof.telemetry.events import emit
 class Attempts:
     """Makes the attempts of all messages."""
 
-    def __init__(self, store: Store, publisher: Publisher, gate: Gate, *, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, publisher: Publisher, gate: Gate, threads: HandlerThreads, *, clock: Clock
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._gate = gate
+        self._threads = threads
         self._clock = clock
 
     async def make(self, work: Work, admitted: Admitted) -> None:
@@ -44,15 +48,22 @@ class Attempts:
         """
         if not work.has_run:
             work.running = None
+            if admitted.handler.is_sync:
+                async with self._threads.place(admitted.handler.timeout_seconds) as place:
+                    await self._make(work, admitted, place)
+                return
+        await self._make(work, admitted, None)
+
+    async def _make(self, work: Work, admitted: Admitted, place: Place | None) -> None:
         takes_transaction = admitted.handler.wants_transaction
         if not takes_transaction:
-            await self._run_outside(work, admitted)
+            await self._run_outside(work, admitted, place)
             if not (admitted.is_deduplicated(work) or (work.key and work.may_have_dead_letter)):
                 return
         async with unit_of_work(self._store, self._publisher) as tx:
             if await self._is_new(work, admitted, tx):
                 if takes_transaction:
-                    await self._call(work, admitted, tx)
+                    await self._call(work, admitted, tx, place)
                 else:
                     work.pending.move_to(tx)
             await self._resolve(work, tx)
@@ -78,14 +89,14 @@ class Attempts:
                     return
             await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
 
-    async def _run_outside(self, work: Work, admitted: Admitted) -> None:
+    async def _run_outside(self, work: Work, admitted: Admitted, place: Place | None) -> None:
         if work.has_run:
             return
         if not admitted.is_deduplicated(work):
-            await self._call(work, admitted, None)
+            await self._call(work, admitted, None, place)
         elif not await self._store.inbox.contains(work.queue, work.key or "", earlier_key(work.message)):
             work.pending = PendingPublishes()
-            await self._call(work, admitted, work.pending)
+            await self._call(work, admitted, work.pending, place)
         work.has_run = True
 
     async def _is_new(self, work: Work, admitted: Admitted, tx: Transaction) -> bool:
@@ -98,7 +109,9 @@ class Attempts:
         failpoint("consumer.after_inbox")
         return is_new
 
-    async def _call(self, work: Work, admitted: Admitted, unit: Transaction | PendingPublishes | None) -> None:
+    async def _call(
+        self, work: Work, admitted: Admitted, unit: Transaction | PendingPublishes | None, place: Place | None
+    ) -> None:
         """Run the handler; what it publishes joins the unit of work."""
         handler = admitted.handler
         delivery = work.for_handler() if handler.wants_delivery else None
@@ -107,7 +120,11 @@ class Attempts:
         before = handling.set(work.running)
         try:
             with within_delivery(is_again=work.is_again):
-                running = handler.call(admitted.payload, delivery, unit if isinstance(unit, Transaction) else None)
+                tx = unit if isinstance(unit, Transaction) else None
+                if place is None:
+                    running = handler.call(admitted.payload, delivery, tx)
+                else:
+                    running = place.run(work.running, handler, admitted.payload, delivery, tx)
                 result = await within(running, handler.timeout_seconds, self._clock)
         except Ack:
             result = None

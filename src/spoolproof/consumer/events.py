@@ -216,3 +216,12 @@ class OutboxHasRoom(
     """The outbox has room again."""
 
     queue: str
+
+
+class ThreadEndedLate(
+    Event, name="consumer.thread_ended_late", level=WARNING, line="handler={handler} end={end}: its attempt was over"
+):
+    """A plain function ended whose attempt had been cut off before. end: `done`, or its error."""
+
+    handler: str
+    end: str

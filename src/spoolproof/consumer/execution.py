@@ -28,6 +28,7 @@ from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.suspects import Suspects
+from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.turns import Turns
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.errors import OutboxFull, StoreBusy, TransactionTooLong, Unavailable, WindowFull
@@ -53,6 +54,7 @@ class Execution:
         gate: Gate,
         patience: Patience,
         room: Room,
+        threads: HandlerThreads,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
@@ -62,7 +64,7 @@ class Execution:
         self._store = store
         self._router = router
         self._registry = registry
-        self._attempts = Attempts(store, publisher, gate, clock=clock)
+        self._attempts = Attempts(store, publisher, gate, threads, clock=clock)
         self._suspects = Suspects(store, gate, process_id, clock=clock)
         self._endings = Endings(store, copies, gate, self._suspects, clock=clock, ids=ids, random=random, host=host)
         self._gate = gate

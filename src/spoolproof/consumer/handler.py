@@ -21,9 +21,10 @@ from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.errors import InvalidMessage, RegistrationError, UnknownType
 from spoolproof.message import check_short_text
+from spoolproof.outbox.sync_transaction import SyncTransaction
 from spoolproof.outbox.transaction import Transaction
 
-HandlerFunction = Callable[..., Coroutine[Any, Any, object]]
+HandlerFunction = Callable[..., object]
 
 
 class Dedupe(StrEnum):
@@ -57,6 +58,7 @@ class Handler:
     delays_seconds: tuple[float, ...]
     dedupe: Dedupe
     gates: tuple[GatingPolicy, ...] = ()
+    is_sync: bool = False  #: a plain function, which runs in a thread
 
     @property
     def name(self) -> str:
@@ -73,14 +75,18 @@ class Handler:
         """Whether the handler takes a Delivery; for the others none need be made."""
         return any(argument is Argument.DELIVERY for _, argument in self.arguments)
 
-    def call(self, payload: object, delivery: Delivery | None, tx: Transaction | None) -> Coroutine[Any, Any, object]:
-        """Return the user's coroutine, called with what its signature asks for."""
+    def call(
+        self, payload: object, delivery: Delivery | None, tx: Transaction | SyncTransaction | None
+    ) -> Coroutine[Any, Any, object]:
+        """Call the user's function with what it asks for; returns its coroutine, or the result of a plain one."""
         given: dict[Argument, object] = {
             Argument.PAYLOAD: payload,
             Argument.DELIVERY: delivery,
             Argument.TRANSACTION: tx,
         }
-        return self.function(**{name: given[argument] for name, argument in self.arguments})
+        called: Any = self.function
+        made: Coroutine[Any, Any, object] = called(**{name: given[argument] for name, argument in self.arguments})
+        return made
 
 
 def make_handler(
@@ -134,6 +140,7 @@ def make_handler(
         delays_seconds=tuple(float(delay) for delay in delays),
         dedupe=Dedupe(dedupe),
         gates=gates,
+        is_sync=not inspect.iscoroutinefunction(function),
     )
 
 
@@ -217,8 +224,9 @@ def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
 def _arguments(
     function: HandlerFunction, models: Sequence[type | str], faults: list[str]
 ) -> list[tuple[str, Argument]]:
-    if not inspect.iscoroutinefunction(function):
-        faults.append("it is not `async def`; a handler that blocks the event loop stops every other one")
+    is_sync = not inspect.iscoroutinefunction(function)
+    if is_sync and (fault := _sync_fault(function)):
+        faults.append(fault)
         return []
     try:
         hints = typing.get_type_hints(function)
@@ -228,7 +236,7 @@ def _arguments(
     expected = {dict if isinstance(model, str) else model for model in models}
     arguments: list[tuple[str, Argument]] = []
     for parameter in inspect.signature(function).parameters.values():
-        argument = _argument_of(parameter, hints.get(parameter.name), expected, faults)
+        argument = _argument_of(parameter, hints.get(parameter.name), expected, faults, is_sync=is_sync)
         if argument is not None:
             arguments.append((parameter.name, argument))
     given = [argument for _, argument in arguments]
@@ -242,13 +250,29 @@ def _arguments(
     return arguments
 
 
-def _argument_of(parameter: inspect.Parameter, hint: Any, expected: set[type], faults: list[str]) -> Argument | None:
+def _sync_fault(function: Any) -> str | None:
+    """Return why what is no coroutine function is no plain one either, or None."""
+    inner = inspect.unwrap(function)
+    called = type(function).__call__ if not inspect.isroutine(function) else inner
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        return "it is a generator function, which runs only when somebody asks it for items"
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(called):
+        return "what is around its `async def` hides that; make the decorator's function `async def`, too"
+    return None if callable(function) and not isinstance(function, type) else "it is not a function"
+
+
+def _argument_of(
+    parameter: inspect.Parameter, hint: Any, expected: set[type], faults: list[str], *, is_sync: bool
+) -> Argument | None:
     name = parameter.name
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         faults.append(f"parameter {name!r}: *args, **kwargs and positional-only parameters cannot be filled")
     elif hint is Delivery:
         return Argument.DELIVERY
-    elif hint is Transaction:
+    elif hint in (Transaction, SyncTransaction):
+        if is_sync is not (hint is SyncTransaction):
+            right = "a plain function takes SyncTransaction" if is_sync else "an `async def` takes Transaction"
+            faults.append(f"parameter {name!r}: {right}")
         return Argument.TRANSACTION
     elif hint is None:
         if parameter.default is parameter.empty:

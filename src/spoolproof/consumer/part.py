@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from spoolproof.backoff import RandomSource
@@ -17,6 +17,8 @@ from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
+from spoolproof.consumer.settings import ConsumerSettings
+from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.worker import Worker
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop
@@ -24,6 +26,9 @@ from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.broker import Broker, QueueSpec, Spawn
 from spoolproof.ports.store import Store
+from spoolproof.telemetry.metrics import Labels, Metric, gauge
+
+THREADS_ABANDONED = gauge("handler_threads_abandoned", "Threads of handlers whose attempt is over.", "handler")
 
 
 class ConsumerPart(Part):
@@ -38,7 +43,7 @@ class ConsumerPart(Part):
         registry: TypeRegistry,
         publisher: Publisher,
         *,
-        consumer_timeout_seconds: float,
+        settings: ConsumerSettings,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
@@ -46,8 +51,9 @@ class ConsumerPart(Part):
         spawn: Spawn,
     ) -> None:
         self._router = router
-        self._patience = Patience(consumer_timeout_seconds, broker, clock)
+        self._patience = Patience(settings.timeout_seconds, broker, clock)
         self.gate = Gate(store, clock=clock, spawn=spawn)
+        self._threads = HandlerThreads(settings.threads)
         self._room = Room(store.outbox, self.gate, clock=clock)
         execution = Execution(
             store=store,
@@ -58,6 +64,7 @@ class ConsumerPart(Part):
             gate=self.gate,
             patience=self._patience,
             room=self._room,
+            threads=self._threads,
             clock=clock,
             ids=ids,
             random=random,
@@ -88,12 +95,21 @@ class ConsumerPart(Part):
 
     def report(self) -> Report:
         """Tell whether handlers are held back, and which queues the broker does not deliver from."""
+        issues = [*(gate.issue for gate in self._gates), self._threads.issue]
         return Report(
             is_gate_shut=self.gate.shut_reason is not None,
             without_room=self._room.waiting,
             unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
-            issues=tuple(gate.issue for gate in self._gates if gate.issue is not None),
+            issues=tuple(issue for issue in issues if issue is not None),
         )
+
+    def measures(self) -> Iterable[tuple[Metric, Labels, float]]:
+        """Return the threads that nobody waits for any more."""
+        return [(THREADS_ABANDONED, (name,), count) for name, count in self._threads.abandoned.items()]
+
+    def ended(self) -> None:
+        """Let the threads end."""
+        self._threads.close()
 
     def _policy_gate(self, worker: Worker) -> PolicyGate | None:
         handler = self._router.handlers(worker.queue)[0]

@@ -17,3 +17,5 @@ class ConsumerSettings(SettingsGroup, env_prefix="SPOOLPROOF_CONSUMER_"):
         validation_alias=also("CONSUMER_TIMEOUT_SECONDS", "RABBITMQ_CONSUMER_TIMEOUT_SECONDS"),
     )
     """The broker's own limit on an unacked delivery; handlers may use two thirds of it."""
+    threads: int = Field(limits.HANDLER_THREADS, ge=1, le=1000)
+    """Threads for handlers that are plain functions, in each process."""

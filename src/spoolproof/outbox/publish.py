@@ -7,10 +7,10 @@ here talks to the broker: a publish is done when its row is durable, or will be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ from spoolproof.message import (
 from spoolproof.outbox.options import PublishOptions, check_names, expires_at
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
+
+T = TypeVar("T")
 
 
 class Place(StrEnum):
@@ -55,6 +57,12 @@ class Unit(Protocol):
     async def collect(self, outgoing: Outgoing) -> Receipt: ...  # noqa: D102
 
 
+class Bridge(Protocol):
+    """Has the event loop do something, from a thread that waits for it."""
+
+    def __call__(self, make: Callable[[], Awaitable[T]]) -> T: ...  # noqa: D102
+
+
 class Running:
     """A handler while it runs: the message that causes what it publishes, and the unit of work that this joins.
 
@@ -68,6 +76,7 @@ class Running:
         self._unit: Unit | None = unit
         self._of_tasks: list[tuple[asyncio.Task[Any], Outgoing]] = []
         self._task = asyncio.current_task()
+        self.bridge: Bridge | None = None  #: from the thread of a handler that is a plain function
         self.is_over = False
 
     @property

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from spoolproof import Delivery, RegistrationError, Service, Transaction, event
+from spoolproof import Delivery, RegistrationError, Service, SyncTransaction, Transaction, event
 from spoolproof.consumer.handler import Argument
 from spoolproof.settings import Settings
 
@@ -75,7 +75,19 @@ async def nothing() -> None: ...
 async def two_payloads(a: OrderPlaced, b: OrderPlaced) -> None: ...
 async def two_transactions(a: OrderPlaced, b: Transaction, c: Transaction) -> None: ...
 async def unresolvable(order: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-def not_async(order: OrderPlaced) -> None: ...
+def not_async(order: OrderPlaced, tx: Transaction) -> None: ...
+async def sync_in_async(order: OrderPlaced, tx: SyncTransaction) -> None: ...
+def generator(order: OrderPlaced) -> Iterator[None]:
+    yield
+
+
+@functools.wraps(only_payload)
+def hidden_async(order: OrderPlaced) -> Any:
+    return only_payload(order)
+
+
+class CallsAsync:
+    async def __call__(self, order: OrderPlaced) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -90,7 +102,11 @@ def not_async(order: OrderPlaced) -> None: ...
         (two_payloads, [OrderPlaced], "2 parameters for the payload"),
         (two_transactions, [OrderPlaced], "2 parameters for the transaction"),
         (unresolvable, [OrderPlaced], "NoSuchName"),
-        (not_async, [OrderPlaced], "not `async def`"),
+        (hidden_async, [OrderPlaced], "hides that"),
+        (CallsAsync(), [OrderPlaced], "has no name to call its queue by"),
+        (generator, [OrderPlaced], "generator function"),
+        (not_async, [OrderPlaced], "a plain function takes SyncTransaction"),
+        (sync_in_async, [OrderPlaced], "an `async def` takes Transaction"),
         (only_payload, [OrderPlaced, OrderCancelled], "does not take OrderCancelled"),
         (takes_both, [OrderPlaced], "names OrderCancelled"),
         (only_payload, [Nameless], "Nameless has no wire name"),
@@ -101,7 +117,7 @@ def not_async(order: OrderPlaced) -> None: ...
         (takes_dict, ["order.*"], r"'order\.\*' is no wire name: .* no \* or # as patterns have"),
         (takes_dict, ["#"], "'#' is no wire name"),
         (takes_dict, ["x" * 256], "is no wire name: 1 to 255 bytes"),
-        (OrderPlaced, [OrderPlaced], "not `async def`"),
+        (OrderPlaced, [OrderPlaced], "not a function"),
         (7, [OrderPlaced], "has no name to call its queue by"),
         (functools.partial(only_payload), [OrderPlaced], "has no name to call its queue by"),
     ],
