@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         InvalidMessage,
         MessageTooLarge,
         NotInTransaction,
+        NotStarted,
         OutboxFull,
         OutboxMissing,
         RegistrationError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from spoolproof.outbox.sync_transaction import SyncTransaction
     from spoolproof.outbox.transaction import Transaction
     from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
-    from spoolproof.service import NotStarted, Service
+    from spoolproof.service import Service
     from spoolproof.settings import Settings, load_settings
 
 __version__ = "0.1.0"
@@ -49,7 +50,7 @@ _HOMES = {
     "outbox.sync_transaction": ("SyncTransaction",),
     "outbox.transaction": ("Transaction",),
     "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),
-    "service": ("NotStarted", "Service"),
+    "service": ("Service",),
     "settings": ("Settings", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

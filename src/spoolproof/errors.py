@@ -37,6 +37,7 @@
     │   │   └── ThreadsExhausted too many sync attempts hang in abandoned threads
     │   ├── AttemptTimeout       one attempt took longer than its limit; its outcome is unknown; also a TimeoutError
     │   └── DeadlineExceeded     the caller's time is over; also a TimeoutError
+    ├── NotStarted               the service is used before its start or after its end
     ├── NotFound                 no such dead letter or other thing
     ├── Conflict                 the thing is in a state that refuses this verb
     └── InvariantViolated        a promise of ours is broken; always a bug
@@ -231,6 +232,10 @@ class BrokerTooOld(BrokerUnavailable):
 
 class EncodeError(SpoolproofError):
     """The broker's protocol cannot carry this message."""
+
+
+class NotStarted(SpoolproofError):
+    """The service was used before `start` or after `stop`."""
 
 
 class NotFound(SpoolproofError):

@@ -21,7 +21,7 @@ from spoolproof.consumer.handler import HandlerFunction, make_handler
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
-from spoolproof.errors import InvalidMessage, RegistrationError, SettingsError, SpoolproofError
+from spoolproof.errors import InvalidMessage, NotStarted, RegistrationError, SettingsError
 from spoolproof.health.asgi import Health
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Snapshot
@@ -46,10 +46,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=HandlerFunction)
 P = TypeVar("P", bound=Part)
-
-
-class NotStarted(SpoolproofError):
-    """The service was used before `start` or after `stop`."""
 
 
 class Service:

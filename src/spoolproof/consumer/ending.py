@@ -6,6 +6,8 @@ of a message also log their traceback; those in between would repeat it.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.caught import error_line, error_text
@@ -76,19 +78,21 @@ class Endings:
         if not is_refused and work.admitted is None:
             raise error  # no step before the handler's fails but for an outage: that is a bug, and the worker's to tell
         decision = self._refuse(work, error) if isinstance(error, Refusal) else self._decide(work, error)
-        if isinstance(decision, RunAgain):
-            seconds = spread_seconds(decision.seconds, ratio=0.2, source=self._random)
-            self._tell(work, error, decision, f"runs again in {seconds:.1f} s")
-            await self._clock.sleep(seconds)
-            return False
-        given_up: GiveUp | None
-        if isinstance(decision, SendCopy):
-            self._tell(work, error, decision, f"runs again in {decision.tier_seconds} s")
-            given_up = await self.send_copy(work, decision)
-            if given_up is None:
-                return True
-        else:
-            given_up = decision
+        match decision:
+            case RunAgain():
+                seconds = spread_seconds(decision.seconds, ratio=0.2, source=self._random)
+                self._tell(work, error, decision, f"runs again in {seconds:.1f} s")
+                await self._clock.sleep(seconds)
+                return False
+            case SendCopy():
+                self._tell(work, error, decision, f"runs again in {decision.tier_seconds} s")
+                given_up = await self.send_copy(work, decision)
+                if given_up is None:
+                    return True
+            case GiveUp():
+                given_up = decision
+            case _:
+                assert_never(decision)
         await self._bury(work, given_up, None if is_refused else error)
         return True
 

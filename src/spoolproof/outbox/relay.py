@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import cast
+from typing import assert_never, cast
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -318,8 +318,10 @@ class Relay(Loop):
                 self._folded.emit(RelayNacked(destination=str(destination)))
             case Keep(rests="type"):
                 self._pauses.rest(destination, type_name, now)  # the broker has said why
-            case _:
+            case Keep() | DeferRow() | GiveUp():  # the last two without a fence: whoever has the lease now decides
                 self._pauses.unanswered(destination, type_name, now)
+            case _:
+                assert_never(fate)
         self._forget(row)
         self._release_key(row)
         self._forget_unsent()
