@@ -16,7 +16,7 @@ from spoolproof.errors import Unavailable
 from spoolproof.lifecycle.events import OutageBegan, OutageEnded, OutageLasts
 from spoolproof.telemetry.events import emit
 
-_QUIET_SECONDS = 2.0  #: twice the longest wait between two tries of a loop
+_QUIET_SECONDS = limits.STATEMENT_SECONDS + 2.0  #: what a try may take to fail, and twice the longest wait before it
 
 
 @dataclass(slots=True)
