@@ -29,6 +29,7 @@ from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.entry import Context
 from spoolproof.lifecycle.events import FailpointsArmed, MigrationApplied, ServiceStarted, StoreReached, StoreWaiting
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Membership
@@ -36,7 +37,7 @@ from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.outbox.publish import Publisher
-from spoolproof.parts import Context, make_parts
+from spoolproof.parts import make_parts
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker, ConnectionState, Topology
 from spoolproof.ports.leases import Process
@@ -93,8 +94,8 @@ class Runtime:
             store=self.store,
             broker=self.broker,
             registrations=registrations,
-            policies=policies,
-            publisher=self.publisher,
+            singles={Registry: policies, Publisher: self.publisher},
+            fence_seconds=settings.lease_seconds * 2 / 3,
             clock=clock,
             ids=ids,
             random=random,

@@ -7,10 +7,14 @@ env_prefix="SPOOLPROOF_HEALTH_")` is read from SPOOLPROOF_HEALTH_PORT, given as 
 
 from __future__ import annotations
 
+from typing import Any, Protocol, TypeVar
+
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SPOOLPROOF_"
+
+G = TypeVar("G", bound="SettingsGroup")
 
 
 class SettingsGroup(BaseSettings):
@@ -43,3 +47,13 @@ class SettingsGroup(BaseSettings):
 def also(name: str, *others: str) -> AliasChoices:
     """Return the variable of a field and the other ones it is read from."""
     return AliasChoices(f"{PREFIX}{name}", *others)
+
+
+class Groups(Protocol):
+    """All settings of a service, as a part sees them."""
+
+    def of(self, group: type[G]) -> G:
+        """Return the settings of a part, by the class it declares them in."""
+
+    def named(self, keyword: str) -> Any:
+        """Return a setting by what it is called as an argument, whichever part declares it."""

@@ -18,10 +18,10 @@ from pathlib import Path
 from spoolproof.backoff import system_random
 from spoolproof.cli.store import is_missing, opened
 from spoolproof.clock import SystemClock
+from spoolproof.consumer.queues import REMEDY, stranded_queues
 from spoolproof.errors import SettingsError, SpoolproofError
 from spoolproof.health.settings import HealthSettings
 from spoolproof.lifecycle.supervisor import Supervisor
-from spoolproof.maintenance.queues import REMEDY, stranded_queues
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings, load_settings

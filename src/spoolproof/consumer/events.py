@@ -1,4 +1,4 @@
-"""What is told of consumers: what failed and what becomes of it, what is held back and why."""
+"""What is told of consumers: what failed and what becomes of it, what is held back and why, what nobody reads."""
 
 from __future__ import annotations
 
@@ -225,3 +225,17 @@ class ThreadEndedLate(
 
     handler: str
     end: str
+
+
+class QueueStranded(
+    Event,
+    name="queue.stranded",
+    level=WARNING,
+    line="queue {queue}: no handler of {service} reads it any more; {messages} messages wait in it: {remedy}",
+):
+    """A handler was renamed or removed and its queue goes on filling."""
+
+    queue: str
+    service: str
+    messages: int
+    remedy: str

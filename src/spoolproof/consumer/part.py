@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from uuid import UUID
+from collections.abc import Iterable, Sequence
 
-from spoolproof.backoff import RandomSource
-from spoolproof.clock import Clock
 from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.copies import Copies
@@ -15,17 +12,17 @@ from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
+from spoolproof.consumer.queues import QueueWatch
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
 from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.worker import Worker
-from spoolproof.ids import Ids
+from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.publish import Publisher
-from spoolproof.ports.broker import Broker, QueueSpec, Spawn
-from spoolproof.ports.store import Store
+from spoolproof.ports.broker import QueueSpec
 from spoolproof.telemetry.metrics import Labels, Metric, gauge
 
 THREADS_ABANDONED = gauge("handler_threads_abandoned", "Threads of handlers whose attempt is over.", "handler")
@@ -34,58 +31,45 @@ THREADS_ABANDONED = gauge("handler_threads_abandoned", "Threads of handlers whos
 class ConsumerPart(Part):
     """Takes deliveries of every queue that has a handler and runs them."""
 
-    def __init__(
-        self,
-        service: str,
-        store: Store,
-        broker: Broker,
-        router: Router,
-        registry: TypeRegistry,
-        publisher: Publisher,
-        *,
-        settings: ConsumerSettings,
-        clock: Clock,
-        ids: Ids,
-        random: RandomSource,
-        process_id: Callable[[], UUID],
-        spawn: Spawn,
-    ) -> None:
-        self._router = router
-        self._patience = Patience(settings.timeout_seconds, broker, clock)
-        self.gate = Gate(store, clock=clock, spawn=spawn)
+    def __init__(self, of: Context) -> None:
+        store, broker, settings = of.store, of.broker, of.settings.of(ConsumerSettings)
+        self._router = router = of.registrations.of(Router)
+        self._patience = Patience(settings.timeout_seconds, broker, of.clock)
+        self.gate = Gate(store, clock=of.clock, spawn=of.spawn)
         self._threads = HandlerThreads(settings.threads)
-        self._room = Room(store.outbox, self.gate, clock=clock)
+        self._room = Room(store.outbox, self.gate, clock=of.clock)
         execution = Execution(
             store=store,
             router=router,
-            registry=registry,
-            publisher=publisher,
-            copies=Copies(broker, clock=clock),
+            registry=of.registrations.of(TypeRegistry),
+            publisher=of.the(Publisher),
+            copies=Copies(broker, clock=of.clock),
             gate=self.gate,
             patience=self._patience,
             room=self._room,
             threads=self._threads,
-            clock=clock,
-            ids=ids,
-            random=random,
+            clock=of.clock,
+            ids=of.ids,
+            random=of.random,
             host=socket.gethostname(),
-            process_id=process_id,
+            process_id=of.process_id,
         )
-        self.workers = tuple(_worker(queue, execution, broker, router, clock, spawn) for queue in router.queues)
+        self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
         self._bridge = Bridge(
-            *(router.queues, store.dead_letters, store.transaction, broker, self.gate), clock=clock, ids=ids
+            *(router.queues, store.dead_letters, store.transaction, broker, self.gate), clock=of.clock, ids=of.ids
         )
+        self._watch = QueueWatch(of.service, router.queues, store.state, store.leases, broker, clock=of.clock)
 
     def queues(self) -> Sequence[QueueSpec]:
         """Return a queue for each that has handlers."""
         return self._router.specs()
 
     def loops(self) -> Sequence[Loop]:
-        """Return the bridge, the gates and every lane."""
+        """Return the watch over queues that nobody reads, the bridge, the gates and every lane."""
         if not self.workers:
-            return ()
-        return [self._bridge, *self._gates, *(lane for worker in self.workers for lane in worker.lanes)]
+            return (self._watch,)
+        return [self._watch, self._bridge, *self._gates, *(lane for worker in self.workers for lane in worker.lanes)]
 
     async def begin_drain(self) -> None:
         """Take no new delivery and hand back what no lane has started."""
@@ -100,7 +84,7 @@ class ConsumerPart(Part):
             is_gate_shut=self.gate.shut_reason is not None,
             without_room=self._room.waiting,
             unsubscribed=tuple(worker.queue for worker in self.workers if not worker.is_subscribed),
-            issues=tuple(issue for issue in issues if issue is not None),
+            issues=(*(issue for issue in issues if issue is not None), *self._watch.issues()),
         )
 
     def measures(self) -> Iterable[tuple[Metric, Labels, float]]:
@@ -123,15 +107,18 @@ class ConsumerPart(Part):
         )
 
 
-def _worker(queue: str, execution: Execution, broker: Broker, router: Router, clock: Clock, spawn: Spawn) -> Worker:
-    handler = router.handlers(queue)[0]  # those of one queue agree, the router saw to it
+def _worker(queue: str, execution: Execution, of: Context) -> Worker:
+    handler = of.registrations.of(Router).handlers(queue)[0]  # those of one queue agree, the router saw to it
     return Worker(
         queue,
         execution,
-        broker,
+        of.broker,
         concurrency=handler.concurrency,
         prefetch=handler.prefetch,
         is_gated=bool(handler.gates),
-        clock=clock,
-        spawn=spawn,
+        clock=of.clock,
+        spawn=of.spawn,
     )
+
+
+CONSUMER = Entry("consumer", ConsumerPart, settings=(ConsumerSettings,))

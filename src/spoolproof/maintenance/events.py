@@ -1,4 +1,4 @@
-"""What is told of breakers, of what policies keep in the store, and of queues that nobody reads."""
+"""What is told of breakers, and of what policies keep in the store."""
 
 from __future__ import annotations
 
@@ -80,17 +80,3 @@ class FactUnreadable(Event, name="policies.fact_unreadable", level=WARNING, line
 
     row: str
     error: str
-
-
-class QueueStranded(
-    Event,
-    name="queue.stranded",
-    level=WARNING,
-    line="queue {queue}: no handler of {service} reads it any more; {messages} messages wait in it: {remedy}",
-):
-    """A handler was renamed or removed and its queue goes on filling."""
-
-    queue: str
-    service: str
-    messages: int
-    remedy: str

@@ -10,7 +10,7 @@ import pytest
 from spoolproof import Service
 from spoolproof.cli.checks import Verdict, store
 from spoolproof.cli.groups.dlq import replay
-from spoolproof.maintenance.queues import kind_of
+from spoolproof.consumer.queues import kind_of
 from spoolproof.settings import Settings
 from spoolproof.testing.conformance._messages import make_dead_letter
 

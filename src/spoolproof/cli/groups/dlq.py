@@ -16,10 +16,10 @@ from spoolproof.cli.group import Group
 from spoolproof.cli.options import Actor, AsJson, Reason, Yes, actor_or_user
 from spoolproof.cli.output import complain, emit, plain, say, table
 from spoolproof.cli.store import with_store
+from spoolproof.consumer.queues import stranded_queues
 from spoolproof.dead_letters import replay as verbs
 from spoolproof.dead_letters.document import shown_body, summary, whole
 from spoolproof.errors import SpoolproofError
-from spoolproof.maintenance.queues import stranded_queues
 from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterFilter, DeadLetterRecord, DeadLetterState
 from spoolproof.ports.store import Store
 

@@ -18,9 +18,9 @@ from datetime import datetime
 import msgspec
 
 from spoolproof.clock import Clock
+from spoolproof.consumer.events import QueueStranded
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.lifecycle.loop import Loop
-from spoolproof.maintenance.events import QueueStranded
 from spoolproof.ports.broker import Broker
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.state import State, StateRecord

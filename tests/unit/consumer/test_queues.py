@@ -12,10 +12,10 @@ import pytest
 
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.clock import SystemClock
+from spoolproof.consumer.queues import QueueWatch, stranded_queues
 from spoolproof.errors import StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
-from spoolproof.maintenance.queues import QueueWatch, stranded_queues
 from spoolproof.ports.broker import QueueSpec, Topology
 from spoolproof.ports.leases import Process
 from spoolproof.stores.memory import MemoryStore
