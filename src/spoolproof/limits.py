@@ -231,6 +231,8 @@ FIRST_CONTACT_SECONDS = 60.0
 LOG_REPEAT_SECONDS = 60.0
 """The same trouble is written once in this time; a minute is how often a person looks again."""
 LOG_CAUSES_MAX = 1000
+LOG_LINE_BYTES_MAX = 16 * 1024
+"""Longer lines are cut: collectors split or drop them."""
 
 # --- health ------------------------------------------------------------------------------------------------------
 HEALTH_PING_SECONDS = 1.0

@@ -13,6 +13,7 @@ from spoolproof.health.settings import HealthSettings
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.part import Part
 from spoolproof.settings_group import SettingsGroup
+from spoolproof.telemetry.settings import LogSettings
 
 FEATURES = (
     "maintenance.part:POLICIES",
@@ -24,7 +25,11 @@ ENTRIES: tuple[Entry, ...] = tuple(resolve_name(f"spoolproof.{name}") for name i
 
 ROLES = tuple(dict.fromkeys(entry.role for entry in ENTRIES if entry.role is not None))
 """What a process can do; all of it unless `--only` names some."""
-GROUPS: tuple[type[SettingsGroup], ...] = (HealthSettings, *(group for entry in ENTRIES for group in entry.settings))
+GROUPS: tuple[type[SettingsGroup], ...] = (
+    HealthSettings,
+    LogSettings,
+    *(group for entry in ENTRIES for group in entry.settings),
+)
 """Every group of settings but the service's own."""
 FACETS = dict(entry.facet for entry in ENTRIES if entry.facet is not None)
 

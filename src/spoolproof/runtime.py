@@ -16,12 +16,13 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
+from uuid import UUID
 
 import spoolproof
 from spoolproof import failpoints, limits
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
-from spoolproof.errors import BrokerUnavailable, NotFound, SchemaOutdated, StoreUnavailable, Unavailable
+from spoolproof.errors import BrokerUnavailable, NotFound, NotStarted, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.sampler import Sampler
@@ -99,7 +100,7 @@ class Runtime:
             clock=clock,
             ids=ids,
             random=random,
-            process_id=lambda: self._membership.process.id,
+            process_id=lambda: self.process_id,
             spawn=spawn,
         )
         self.parts = make_parts(context, roles)
@@ -124,6 +125,7 @@ class Runtime:
             random=random,
         )
         self._health = None if health is None else HealthThread(health, self.monitor.snapshot, clock)
+        self._membership: Membership | None = None
         self._loops: list[Loop] = []
         self._unmeasure: list[Callable[[], None]] = []
         self.is_started = False
@@ -141,17 +143,26 @@ class Runtime:
             if self._health is not None:
                 self._health.start()  # first, so that probes see a start that waits for its store
             await self._reach_store()
-            self._membership = self._make_membership()  # not before: whose leases it takes, the store has just said
+            membership = self._membership = (
+                self._make_membership()
+            )  # not before: whose leases it takes, the store has just said
             for part in self.parts:
                 await part.restore()
             await self.broker.start(self.topology())
-            await self._start_loops()
+            await self._start_loops(membership)
             self._unmeasure = [METER.source(part.measures) for part in self.parts]
         except BaseException:
             await self.stop()
             raise
         self.is_started = True
         emit(self._started())
+
+    @property
+    def process_id(self) -> UUID:
+        """This process's, as its peers see it now. Raises NotStarted before the store was reached."""
+        if self._membership is None:
+            raise NotStarted(f"service {self.service!r} has not reached its store")
+        return self._membership.process.id
 
     def part(self, kind: type[P]) -> P:
         """Return the part of a kind. Raises NotFound where this process has not its role."""
@@ -260,8 +271,8 @@ class Runtime:
         if waits:
             emit(StoreReached(seconds=self._clock.monotonic() - began))
 
-    async def _start_loops(self) -> None:
-        loops: list[Loop] = [self._membership]
+    async def _start_loops(self, membership: Membership) -> None:
+        loops: list[Loop] = [membership]
         for part in self.parts:
             loops += part.loops()
         self._loops = sorted(loops, key=lambda loop: loop.phase)

@@ -13,6 +13,7 @@ from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit
 from spoolproof.cli.target import load_service
+from spoolproof.errors import NotStarted
 from spoolproof.failpoints import InjectedFault
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.thread import Address
@@ -23,6 +24,7 @@ from spoolproof.service import Service
 from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit as tell
 from spoolproof.telemetry.logging import log_to_stderr
+from spoolproof.telemetry.settings import LogSettings, early_log_settings
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -36,15 +38,19 @@ def run(
     health_port: Annotated[
         int | None, typer.Option("--health-port", min=0, max=65535, help="Where to answer probes; 0: any free port.")
     ] = None,
-    log_level: Annotated[str, typer.Option("--log-level", help=", ".join(LEVELS))] = "INFO",
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", help=f"{', '.join(LEVELS)}; default: SPOOLPROOF_LOG_LEVEL.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a service until SIGTERM or Ctrl-C; then running handlers finish. A second one skips the wait."""
-    if log_level.upper() not in LEVELS:
+    if log_level is not None and log_level.upper() not in LEVELS:
         raise Usage(f"--log-level {log_level!r} is no level", f"write one of {', '.join(LEVELS)}")
     roles = roles_in(only)
-    log_to_stderr(log_level)  # before the user's modules are imported: what they log belongs in it
+    lines = log_to_stderr(early_log_settings(), log_level)  # what the user's modules log at import belongs in it
     loaded = load_service(service)
+    lines.use(loaded.settings.of(LogSettings), log_level)
+    lines.service, lines.process = loaded.name, lambda: _process_id(loaded)
     refuse_memory(loaded.settings, is_allowed=allow_memory)
     probes = loaded.settings.of(HealthSettings)
     port = probes.port if health_port is None else health_port
@@ -56,6 +62,13 @@ def run(
         emit("run", {"service": loaded.name, "ending": ending})
     if ending is Ending.FATAL:
         raise typer.Exit(FAILED)
+
+
+def _process_id(service: Service) -> str | None:
+    try:
+        return str(service.runtime.process_id)
+    except NotStarted:
+        return None
 
 
 def roles_in(text: str) -> tuple[str, ...]:
