@@ -15,7 +15,9 @@ from spoolproof.ports.store import Store
 from spoolproof.settings import Settings
 from spoolproof.urls import path_of, redact_url
 
-PORTS: tuple[str, ...] = ()
+PORTS: tuple[str, ...] = (
+    # "file.Port",
+)
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 
 

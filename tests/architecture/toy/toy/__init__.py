@@ -1,0 +1,1 @@
+"""Toys: they are wound up by the process that leads, and may break."""
