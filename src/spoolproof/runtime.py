@@ -14,7 +14,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 from uuid import UUID
 
@@ -163,6 +163,13 @@ class Runtime:
         if self._membership is None:
             raise NotStarted(f"service {self.service!r} has not reached its store")
         return self._membership.process.id
+
+    def wake_from_thread(self) -> None:
+        """Tell the relay that a row may be waiting soon; from any thread."""
+        fatal = self.supervisor.fatal
+        if fatal is not None:
+            with suppress(RuntimeError):  # its event loop is closed
+                fatal.get_loop().call_soon_threadsafe(self.publisher.wake)
 
     def part(self, kind: type[P]) -> P:
         """Return the part of a kind. Raises NotFound where this process has not its role."""

@@ -21,7 +21,7 @@ from spoolproof.consumer.handler import HandlerFunction, make_handler
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
-from spoolproof.errors import InvalidMessage, NotStarted, RegistrationError, SettingsError
+from spoolproof.errors import InvalidMessage, NotInTransaction, NotStarted, RegistrationError, SettingsError
 from spoolproof.health.asgi import Health
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Snapshot
@@ -30,6 +30,7 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.message import check_short_text
+from spoolproof.outbox.blocking import BlockingPublisher
 from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import Place, Receipt, handling
 from spoolproof.outbox.transaction import Transaction, unit_of_work
@@ -38,7 +39,7 @@ from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import Runtime
 from spoolproof.settings import Settings, load_settings
-from spoolproof.wiring import file_faults
+from spoolproof.wiring import build_blocking_outbox, file_faults
 
 if TYPE_CHECKING:
     from spoolproof.testing.app import App
@@ -81,6 +82,7 @@ class Service:
         self._registry = self._registrations.of(TypeRegistry)
         self._facets: dict[str, Facet] = {}
         self._runtime: Runtime | None = None
+        self._blocking: BlockingPublisher | None = None
         self._health = Health(self._snapshot)
 
     if not TYPE_CHECKING:
@@ -190,6 +192,32 @@ class Service:
         await publisher.store([outgoing])
         return Receipt(outgoing.message.id, Place.STORED)
 
+    def publish_sync(
+        self, payload: object, *, transaction: object | None = None, **options: Unpack[PublishOptions]
+    ) -> Receipt:
+        """Publish an event from code without an event loop: one INSERT through your own open transaction.
+
+        transaction: `django.db.connection` inside `transaction.atomic()`, a SQLAlchemy Session or Connection, a psycopg
+        or sqlite3 connection. In a handler that is a plain function it may be left out: the handler's is joined.
+        Needs no started service; settings are read at the first call. options and errors as `publish`; what the driver
+        raises passes as it is.
+        """
+        running = handling.get()
+        if transaction is None:
+            if running is None or running.is_over or running.bridge is None:
+                raise NotInTransaction(
+                    "publish_sync needs transaction=, your own open transaction; with an event loop there is "
+                    "`await service.publish(…)`"
+                )
+            return running.bridge(lambda: self.publish(payload, **options))
+        if self._blocking is None:
+            outbox = build_blocking_outbox(self.settings, self.name, clock=self._clock)
+            self._blocking = BlockingPublisher(outbox.append, source=self.name, clock=self._clock)
+        receipt = self._blocking.publish(payload, options, transaction)
+        if self._runtime is not None:
+            self._runtime.wake_from_thread()
+        return receipt
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction of the store; what is published in it is delivered if and only if it commits.
 
@@ -253,6 +281,7 @@ class Service:
         if self._runtime is not None:
             raise RegistrationError(f"service {self.name!r} is started already")
         self._check(settings)
+        self._blocking = None  # it goes by the settings of the running service
         self._runtime = Runtime(
             self.name,
             settings,
@@ -296,6 +325,7 @@ class Service:
     async def stop(self) -> None:
         """Close everything. Idempotent; without a drain before, unfinished deliveries go back to the broker."""
         runtime, self._runtime = self._runtime, None
+        self._blocking = None
         if runtime is not None:
             await runtime.stop()
 

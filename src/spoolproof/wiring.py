@@ -13,6 +13,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings
+from spoolproof.stores.blocking.outbox import BlockingOutbox
 from spoolproof.urls import path_of, redact_url
 
 PORTS: tuple[str, ...] = (
@@ -77,6 +78,17 @@ def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> 
 
         return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
     raise SettingsError([f"SPOOLPROOF_STORE: {redact_url(url)!r} names no store this release knows"])
+
+
+def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> BlockingOutbox:
+    """Return the outbox for callers without an event loop; nothing is opened, and no driver needed."""
+    return BlockingOutbox(
+        settings.store_url,
+        service,
+        is_pooled=settings.listen == "off",
+        rows_max=settings.outbox_rows_max,
+        clock=clock,
+    )
 
 
 def build_broker(

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
     r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
-PAGES = ["handling.md", "testing.md"]
+PAGES = ["handling.md", "publishing.md", "testing.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -34,7 +34,7 @@ def test_every_block_of_a_page_runs(page: str, tmp_path: Path) -> None:
         )
         assert 0 == done.returncode, done.stdout + done.stderr
         told = next(block["output"] for block in blocks if block["name"] == name)
-        assert told is None or told == done.stdout
+        assert told is None or told == done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -118,38 +118,7 @@ class Publisher:
 
     def outgoing(self, payload: object, options: PublishOptions) -> Outgoing:
         """Return the message of a payload, checked against every limit. Raises as `Service.publish`."""
-        check_names(options)
-        event_type = _event_type(payload, options.get("type"))
-        if (headers := options.get("headers")) is not None:
-            check_user_headers(headers)
-        now = self._clock.now()
-        id, expires = options.get("id"), options.get("expires")
-        message = Message(
-            id=self._ids.message_id(now) if id is None else id,
-            type=event_type.name,
-            source=self._source,
-            time=now,
-            body=encode_payload(payload),
-            subject=options.get("subject"),
-            schemaversion=event_type.version,
-            key=options.get("key"),
-            correlation_id=None if (given := options.get("correlation_id")) == "" else given,
-            expires_at=None if expires is None else expires_at(expires, now),
-            headers=dict(headers) if headers else {},
-        )
-        running = handling.get()
-        if running is not None and not running.is_over:
-            message = _caused(message, running.message)
-        check_message(message)
-        if (routing_key := options.get("routing_key")) is not None:
-            check_short_text("routing_key", routing_key)
-        destination = options.get("destination")
-        return Outgoing(
-            message=message,
-            destination=EVENTS if destination is None else _destination(destination),
-            routing_key=routing_key,
-            may_be_unrouted=event_type.may_be_unrouted,
-        )
+        return compose(payload, options, source=self._source, clock=self._clock, ids=self._ids)
 
     async def store(self, records: Sequence[Outgoing]) -> None:
         """Keep messages in a transaction of their own; durable on return. Raises OutboxFull, StoreUnavailable."""
@@ -170,6 +139,42 @@ class Publisher:
     def wake(self) -> None:
         """Tell the relays that rows may be waiting."""
         self._store.wakeup.notify()
+
+
+def compose(payload: object, options: PublishOptions, *, source: str, clock: Clock, ids: Ids) -> Outgoing:
+    """Return the message of a payload, checked against every limit. Raises as `Service.publish`."""
+    check_names(options)
+    event_type = _event_type(payload, options.get("type"))
+    if (headers := options.get("headers")) is not None:
+        check_user_headers(headers)
+    now = clock.now()
+    id, expires = options.get("id"), options.get("expires")
+    message = Message(
+        id=ids.message_id(now) if id is None else id,
+        type=event_type.name,
+        source=source,
+        time=now,
+        body=encode_payload(payload),
+        subject=options.get("subject"),
+        schemaversion=event_type.version,
+        key=options.get("key"),
+        correlation_id=None if (given := options.get("correlation_id")) == "" else given,
+        expires_at=None if expires is None else expires_at(expires, now),
+        headers=dict(headers) if headers else {},
+    )
+    running = handling.get()
+    if running is not None and not running.is_over:
+        message = _caused(message, running.message)
+    check_message(message)
+    if (routing_key := options.get("routing_key")) is not None:
+        check_short_text("routing_key", routing_key)
+    destination = options.get("destination")
+    return Outgoing(
+        message=message,
+        destination=EVENTS if destination is None else _destination(destination),
+        routing_key=routing_key,
+        may_be_unrouted=event_type.may_be_unrouted,
+    )
 
 
 def _event_type(payload: object, type_name: str | None) -> EventType:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from spoolproof import limits
@@ -24,6 +25,7 @@ from spoolproof.ports.transaction import Row
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, TextClause
+    from sqlalchemy.orm import Session
 
 SUPPORTED = (
     "sqlalchemy.ext.asyncio.AsyncSession",
@@ -70,24 +72,61 @@ class SqlAlchemyTransaction:
         return [dict(row) for row in result.mappings()]
 
     async def _execute(self, sql: str, args: Sequence[object]) -> CursorResult[Any]:
-        from sqlalchemy.exc import DBAPIError
-
-        values = {f"p{number}": value for number, value in enumerate(args, 1)}
         try:
             async with asyncio.timeout(limits.STATEMENT_SECONDS):
-                result: CursorResult[Any] = await self._run(_clause(sql), values)
+                with _translated():
+                    result: CursorResult[Any] = await self._run(_clause(sql), _values(args))
                 return result
         except TimeoutError as error:
             raise StoreUnavailable(f"transaction=: no answer within {limits.STATEMENT_SECONDS:g} s") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise StoreUnavailable(f"transaction=: {error.orig}") from error
-            if _is_table_missing(error.orig):
-                raise OutboxMissing(
-                    "the database of this transaction has no outbox; pass a transaction of the service's store, "
-                    "or run: spoolproof migrate"
-                ) from error
-            raise
+
+
+def execute_blocking(connection: Connection, sql: str, args: Sequence[object]) -> CursorResult[Any]:
+    """Run one statement with `$1`, `$2` … on the caller's thread; errors as `SqlAlchemyTransaction.execute`."""
+    with _translated():
+        return connection.execute(_clause(sql), _values(args))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(f"transaction=: {error.orig}") from error
+        if _is_table_missing(error.orig):
+            raise OutboxMissing(
+                "the database of this transaction has no outbox; pass a transaction of the service's store, "
+                "or run: spoolproof migrate"
+            ) from error
+        raise
+
+
+def _values(args: Sequence[object]) -> dict[str, object]:
+    return {f"p{number}": value for number, value in enumerate(args, 1)}
+
+
+def is_sqlalchemys(handle: object) -> bool:
+    """Tell whether an object is one of SQLAlchemy's classes, or of one made from them."""
+    return any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(handle).__mro__)
+
+
+def adopt_blocking(handle: Any, *, dialect: Literal["sqlite", "postgresql"]) -> Connection:
+    """Return the connection a blocking handle's open transaction is on. Raises as `adopt`."""
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session, scoped_session
+
+    session = handle.registry() if isinstance(handle, scoped_session) else handle
+    if not isinstance(session, Session | Connection):
+        raise UnsupportedTransaction(handle, SUPPORTED[2:])
+    _check_begun(session)
+    connection = _connection_of(session)
+    if connection.dialect.is_async:
+        raise UnsupportedTransaction(handle, SUPPORTED[2:])
+    _check(handle, connection, dialect)
+    return connection
 
 
 async def adopt(handle: object, *, dialect: Literal["sqlite", "postgresql"]) -> SqlAlchemyTransaction | None:
@@ -97,10 +136,19 @@ async def adopt(handle: object, *, dialect: Literal["sqlite", "postgresql"]) -> 
     switched off; `spoolproof.sqlite.checkpoint` says why. Raises UnsupportedTransaction, NotInTransaction,
     WrongDatabase.
     """
-    if not any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(handle).__mro__):
+    if not is_sqlalchemys(handle):
         return None
     adopted = await _open(handle)
     connection = adopted._connection
+    _check(handle, connection, dialect)
+    if dialect == "sqlite" and "spoolproof.checkpoint" not in connection.info:
+        await adopted.execute("pragma wal_autocheckpoint = 0")
+        connection.info["spoolproof.checkpoint"] = "off"
+    return adopted
+
+
+def _check(handle: object, connection: Connection, dialect: str) -> None:
+    """Refuse a connection to another kind of database, or one whose statements commit by themselves."""
     found = connection.dialect.name
     if found != dialect:
         raise WrongDatabase(
@@ -112,16 +160,39 @@ async def adopt(handle: object, *, dialect: Literal["sqlite", "postgresql"]) -> 
             f"transaction={_kind(handle)} is in AUTOCOMMIT: the event would commit without the business change; "
             "use an engine or connection with transactions"
         )
-    if dialect == "sqlite" and "spoolproof.checkpoint" not in connection.info:
-        await adopted.execute("pragma wal_autocheckpoint = 0")
-        connection.info["spoolproof.checkpoint"] = "off"
-    return adopted
+
+
+def _check_begun(handle: Any) -> None:
+    if not handle.in_transaction():
+        raise NotInTransaction(
+            f"transaction={_kind(handle)} has no open transaction; publish inside its begin() block, "
+            "or after its first statement"
+        )
+
+
+def _connection_of(handle: Session | Connection) -> Connection:
+    from sqlalchemy import Connection
+
+    with _bound_once(handle):
+        return handle if isinstance(handle, Connection) else handle.connection()
+
+
+@contextmanager
+def _bound_once(handle: object) -> Iterator[None]:
+    from sqlalchemy.exc import UnboundExecutionError
+
+    try:
+        yield
+    except UnboundExecutionError as error:
+        raise WrongDatabase(
+            f"transaction={_kind(handle)} is bound to several databases, so which one to write to is not known; "
+            "pass session.connection(bind_arguments=…) of the store's database"
+        ) from error
 
 
 async def _open(handle: Any) -> SqlAlchemyTransaction:
     """Find the connection the handle's transaction is on, and the way to run a statement on it."""
     from sqlalchemy import Connection
-    from sqlalchemy.exc import UnboundExecutionError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
@@ -129,30 +200,19 @@ async def _open(handle: Any) -> SqlAlchemyTransaction:
         return await _open(handle.registry())
     if not isinstance(handle, AsyncSession | AsyncConnection | Session | Connection):
         raise UnsupportedTransaction(handle, SUPPORTED)
-    if not handle.in_transaction():
-        raise NotInTransaction(
-            f"transaction={_kind(handle)} has no open transaction; publish inside its begin() block, "
-            "or after its first statement"
-        )
-    try:
-        if isinstance(handle, AsyncSession):
-            handle_connection: AsyncConnection | Connection = await handle.connection()
-        elif isinstance(handle, Session):
-            handle_connection = handle.connection()
-        else:
-            handle_connection = handle
-    except UnboundExecutionError as error:
-        raise WrongDatabase(
-            f"transaction={_kind(handle)} is bound to several databases, so which one to write to is not known; "
-            "pass session.connection(bind_arguments=…) of the store's database"
-        ) from error
-    if isinstance(handle_connection, AsyncConnection):
-        connection = handle_connection.sync_connection
+    _check_begun(handle)
+    if isinstance(handle, AsyncSession):
+        with _bound_once(handle):
+            found: AsyncConnection | Connection = await handle.connection()
+    else:
+        found = handle if isinstance(handle, AsyncConnection) else _connection_of(handle)
+    if isinstance(found, AsyncConnection):
+        connection = found.sync_connection
         assert connection is not None  # in_transaction() was true
-        return SqlAlchemyTransaction(handle, connection, handle_connection.execute)
-    if handle_connection.dialect.is_async:
+        return SqlAlchemyTransaction(handle, connection, found.execute)
+    if found.dialect.is_async:
         raise UnsupportedTransaction(handle, SUPPORTED[:2])  # the blocking face of an async session
-    return SqlAlchemyTransaction(handle, handle_connection, _blocking(handle_connection))
+    return SqlAlchemyTransaction(handle, found, _blocking(found))
 
 
 def _blocking(connection: Connection) -> Callable[..., Awaitable[Any]]:
