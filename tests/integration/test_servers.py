@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -255,12 +256,12 @@ def _still_running(pids: list[int]) -> list[psutil.Process]:
 
 
 def _listening_addresses(pids: list[int]) -> set[str]:
-    return {
-        one.laddr.ip
-        for process in _still_running(pids)  # the backend that answered the readiness question may be gone
-        for one in process.net_connections(kind="inet")
-        if one.status == psutil.CONN_LISTEN
-    }
+    addresses = set()
+    for process in _still_running(pids):
+        with suppress(psutil.NoSuchProcess):  # the backend that answered the readiness question ends at any moment
+            connections = process.net_connections(kind="inet")
+            addresses.update(one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN)
+    return addresses
 
 
 def _eventually(condition: Callable[[], bool], *, seconds: float = 10) -> bool:
