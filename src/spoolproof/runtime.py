@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 from uuid import UUID
@@ -31,7 +33,16 @@ from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.entry import Context
-from spoolproof.lifecycle.events import FailpointsArmed, MigrationApplied, ServiceStarted, StoreReached, StoreWaiting
+from spoolproof.lifecycle.events import (
+    BUILD_INFO,
+    DATA_FREE,
+    LOOPS_STALLED,
+    FailpointsArmed,
+    MigrationApplied,
+    ServiceStarted,
+    StoreReached,
+    StoreWaiting,
+)
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Membership
 from spoolproof.lifecycle.part import Part
@@ -47,7 +58,7 @@ from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
-from spoolproof.telemetry.metrics import METER
+from spoolproof.telemetry.metrics import METER, Measure
 from spoolproof.urls import redact_url
 from spoolproof.wiring import build_broker, build_store
 
@@ -150,12 +161,22 @@ class Runtime:
                 await part.restore()
             await self.broker.start(self.topology())
             await self._start_loops(membership)
-            self._unmeasure = [METER.source(part.measures) for part in self.parts]
+            sources = [self.measures, self.monitor.measures, *(part.measures for part in self.parts)]
+            self._unmeasure = [METER.source(source) for source in sources]
         except BaseException:
             await self.stop()
             raise
         self.is_started = True
         emit(self._started())
+
+    def measures(self) -> Iterator[Measure]:
+        """Yield what is true of the process, and of all of them in the one that leads."""
+        yield BUILD_INFO, (spoolproof.__version__, platform.python_version()), 1
+        yield LOOPS_STALLED, (), len(self.supervisor.stalled())
+        with suppress(OSError):  # nothing is there when store and broker are elsewhere
+            yield DATA_FREE, (), shutil.disk_usage(self.settings.data_dir).free
+        if self._membership is not None and self._local().leads_database:
+            yield from self._membership.measures()
 
     @property
     def process_id(self) -> UUID:
@@ -250,6 +271,8 @@ class Runtime:
             is_draining=self.is_draining,
             is_fenced=any(report.is_fenced for report in reports),
             is_gate_shut=any(report.is_gate_shut for report in reports),
+            leads_service=any(report.leads_service for report in reports),
+            leads_database=any(report.leads_database for report in reports),
             without_room=tuple(queue for report in reports for queue in report.without_room),
             unsubscribed=tuple(queue for report in reports for queue in report.unsubscribed),
             stalled=tuple(self.supervisor.stalled()),

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from spoolproof.telemetry.events import DEBUG, ERROR, WARNING, Event
+from spoolproof.telemetry.metrics import counter, gauge, histogram
+
+EVENT_LOOP_LAG = histogram("event_loop_lag_seconds", "How late a timer of the event loop is; one look a second.")
+CONNECTION_STATE = gauge("connection_state", "1 for the state a dependency is in, else 0.", "dependency", "state")
+CONNECTION_LOST = counter("connection_lost_total", "How often a dependency was lost.", "dependency")
+CONNECTION_LOST_AT = gauge("connection_lost_timestamp_seconds", "When a dependency was last lost.", "dependency")
+BROKER_CONNECTION_STATE = gauge(
+    "broker_connection_state",
+    "1 for the state a connection to the broker is in, else 0.",
+    *("connection", "state"),
+)
+BROKER_BLOCKED = counter("broker_blocked_seconds_total", "For how long the broker has read no publishes.")
+OUTBOX_ROWS = gauge("outbox_rows", "Rows that wait, up to 100,000; told by one process of the service.")
+OUTBOX_OLDEST = gauge("outbox_oldest_timestamp_seconds", "When the oldest row was written; missing without rows.")
+OUTBOX_UNOWNED = gauge("outbox_unowned_shards", "Shards that nobody ships; told by one process of the service.")
+DEAD_LETTERS = gauge("dead_letters", "Dead letters by state, up to 100,000 each; told by one process.", "state")
 
 
 class HealthListening(Event, name="health.listening", line="url={url}"):

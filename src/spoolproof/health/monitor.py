@@ -12,20 +12,22 @@ Everything runs on the event loop. The health thread gets snapshots, never this 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError, StoreUnavailable
 from spoolproof.health.check import Check, Condition
-from spoolproof.health.events import HealthReady, HealthUnready
+from spoolproof.health.connections import Connections
+from spoolproof.health.events import EVENT_LOOP_LAG, HealthReady, HealthUnready
 from spoolproof.health.sampler import Sampler
 from spoolproof.health.snapshot import DB, Dependency, Local, Need, Snapshot, Status
 from spoolproof.health.verdict import unready_reason
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER, Measure
 
 BROKER_NAMES = ("rabbitmq", "embedded", "memory")
 
@@ -72,6 +74,8 @@ class Monitor(Loop):
         self._shut_for_nothing = Condition(clock, holds=False)
         self._broker_away = Condition(clock, holds=True)
         self._unready = Condition(clock, holds=False)
+        self._connections = Connections()
+        self._lag_seconds = METER.spread(EVENT_LOOP_LAG)
         self._sampler = sampler
 
     async def start(self) -> None:
@@ -84,8 +88,17 @@ class Monitor(Loop):
         is_well = not self._store_check.is_in_doubt and await self._sampler.sample_if_due()
         self._tell(self.snapshot())  # also notes what changed when nobody probes
         seconds = limits.HEALTH_PING_SECONDS if is_well else limits.HEALTH_DOUBT_SECONDS
-        await self._clock.sleep(spread_seconds(seconds, ratio=0.1, source=self._random))
+        seconds = spread_seconds(seconds, ratio=0.1, source=self._random)
+        due_at = self._clock.monotonic() + seconds
+        await self._clock.sleep(seconds)
+        self._lag_seconds.observe(max(0.0, self._clock.monotonic() - due_at))
         return 1
+
+    def measures(self) -> Iterator[Measure]:
+        """Yield the states of the connections, and what was counted."""
+        yield from self._connections.measures(self._broker.status())
+        local = self._local()
+        yield from self._sampler.measures(leads_service=local.leads_service, leads_database=local.leads_database)
 
     def store_failed(self, error: BaseException) -> None:
         """Note why the store could not be reached while the service starts."""
@@ -116,7 +129,8 @@ class Monitor(Loop):
         )
 
     def _tell(self, snapshot: Snapshot) -> None:
-        """Log a change of readiness: work stops coming, and somebody will ask why."""
+        """Note what is connected, and tell a change of readiness: work stops coming, and somebody will ask why."""
+        self._connections.note(snapshot.dependencies)
         if not snapshot.local.is_started or snapshot.local.is_draining:
             return
         reason = unready_reason(snapshot)

@@ -8,20 +8,21 @@ next, so no clock of another machine matters.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.health.check import Condition
-from spoolproof.health.events import SampleFailed
+from spoolproof.health.events import DEAD_LETTERS, OUTBOX_OLDEST, OUTBOX_ROWS, OUTBOX_UNOWNED, SampleFailed
 from spoolproof.health.snapshot import OpenDeadLetters, Ownership
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetters, DeadLetterState
 from spoolproof.ports.leases import Leases, LeaseStatus
 from spoolproof.ports.outbox import Backlog, Outbox
 from spoolproof.ports.services import Services
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import Measure
 
 
 class Sampler:
@@ -50,6 +51,7 @@ class Sampler:
         self._ownership: Ownership | None = None
         self._backlog: Backlog | None = None
         self._dead_letters: OpenDeadLetters | None = None
+        self._dead_letter_counts: Mapping[DeadLetterState, int] = {}
         self._sampled_at = clock.monotonic()
         self._due_at = self._sampled_at + limits.HEALTH_SAMPLE_SOON_SECONDS  # a start has its leases by then
 
@@ -84,6 +86,19 @@ class Sampler:
         """Those that are open, None when there are none or that is not known."""
         return self._dead_letters if self._is_fresh else None
 
+    def measures(self, *, leads_service: bool, leads_database: bool) -> Iterator[Measure]:
+        """Yield the counts, unless they are too old to show. Of each one process tells them, so that they add up; of
+        the outbox all do while a shard has nobody, and so perhaps the service no leader."""
+        if self.backlog is None or self.ownership is None:
+            return
+        if leads_service or self.ownership.unowned:
+            yield OUTBOX_ROWS, (), self.backlog.rows
+            if self.backlog.oldest_at is not None:
+                yield OUTBOX_OLDEST, (), self.backlog.oldest_at.timestamp()
+            yield OUTBOX_UNOWNED, (), self.ownership.unowned
+        if leads_database:
+            yield from ((DEAD_LETTERS, (state.value,), count) for state, count in self._dead_letter_counts.items())
+
     @property
     def _is_fresh(self) -> bool:
         return self._clock.monotonic() - self._sampled_at <= limits.HEALTH_STALE_SECONDS
@@ -109,7 +124,8 @@ class Sampler:
         self._ownership = Ownership(shards=len(leases), unowned=unowned, seconds=self._left.seconds)
 
     async def _open_dead_letters(self) -> OpenDeadLetters | None:
-        count = (await self._letters.counts())[DeadLetterState.OPEN]
+        self._dead_letter_counts = await self._letters.counts()
+        count = self._dead_letter_counts[DeadLetterState.OPEN]
         if not count:
             return None
         oldest = await self._letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, limit=1))

@@ -55,14 +55,16 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """What the process knows of itself without asking anybody. without_room: queues whose handler waits for room in the
-    outbox. unsubscribed: queues the connected broker does not deliver from. stalled: loops whose turn runs too long.
-    issues: sentences of its parts."""
+    """What the process knows of itself without asking anybody. leads_service, leads_database: it tells what is counted
+    for all. without_room: queues whose handler waits for room in the outbox. unsubscribed: queues the connected broker
+    does not deliver from. stalled: loops whose turn runs too long. issues: sentences of its parts."""
 
     is_started: bool = False
     is_draining: bool = False
     is_fenced: bool = False
     is_gate_shut: bool = False
+    leads_service: bool = False
+    leads_database: bool = False
     without_room: tuple[str, ...] = ()
     unsubscribed: tuple[str, ...] = ()
     stalled: tuple[str, ...] = ()

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from spoolproof.telemetry.events import ERROR, WARNING, Event
+from spoolproof.telemetry.metrics import gauge
+
+BUILD_INFO = gauge("build_info", "Always 1: which release runs here, on which Python.", "version", "python")
+LOOPS_STALLED = gauge("loops_stalled", "Loops whose turn has run longer than they allow.")
+DATA_FREE = gauge("data_free_bytes", "What is free where the data directory is.")
+PROCESSES = gauge("processes", "Processes of the store by the leases they want; told by one.", "role", "state")
 
 
 class ServiceStarted(

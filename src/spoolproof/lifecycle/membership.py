@@ -14,7 +14,8 @@ A process whose row has expired starts over under a new id: its peers may alread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from spoolproof import limits
@@ -22,10 +23,11 @@ from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
-from spoolproof.lifecycle.events import LeaseAcquired, LeaseLost, ProcessExpired
+from spoolproof.lifecycle.events import PROCESSES, LeaseAcquired, LeaseLost, ProcessExpired
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.leases import Fence, Leases, Process
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import Measure
 
 
 class Holding:
@@ -108,6 +110,7 @@ class Membership(Loop):
         self._ids = ids
         self._random = random
         self._has_ensured = False
+        self._peers: Sequence[Process] = ()
         self._renew_at = 0.0
         self.stall_seconds: float | None = max(limits.LOOP_STALLED_SECONDS, 3 * lease_seconds)
 
@@ -117,6 +120,11 @@ class Membership(Loop):
         seek_seconds = min(limits.SEEK_SECONDS, self._lease_seconds / 4)
         await self._clock.sleep(spread_seconds(seek_seconds, ratio=0.2, source=self._random))
         return sum(len(holding.known()) for holding in self._holdings)
+
+    def measures(self) -> Iterator[Measure]:
+        """Yield how many processes there are, by what they hold leases of."""
+        states = [(role, "draining" if peer.is_draining else "running") for peer in self._peers for role in peer.roles]
+        yield from ((PROCESSES, labels, count) for labels, count in Counter(states).items())
 
     async def drain(self) -> None:
         """Give every lease back at once, so that a peer need not wait for them to run out."""
@@ -140,7 +148,7 @@ class Membership(Loop):
             self._has_ensured = True
         if self._clock.monotonic() >= self._renew_at:
             await self._beat_and_renew()
-        peers = await self._leases.processes()
+        peers = self._peers = await self._leases.processes()
         for holding in self._holdings:
             wanting = [peer for peer in peers if holding.kind in peer.roles and not peer.is_draining]
             await self._balance(holding, fair=-(-len(holding.names) // max(1, len(wanting))))

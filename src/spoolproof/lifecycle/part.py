@@ -2,8 +2,8 @@
 
 A part is made when the service starts, in processes that have its role. The runtime asks it once for its leases,
 queues and loops, lets it `restore` while nothing else runs, starts the loops by phase, and on drain calls
-`begin_drain` of every part before it drains the loops in reverse. `report` and `measures` are asked again and again,
-on the event loop, and never do I/O.
+`begin_drain` of every part before it drains the loops in reverse. `report` and `measures` are asked again and again
+and never do I/O.
 
 Must never be here: the name of a feature.
 """
@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.ports.broker import QueueSpec
-from spoolproof.telemetry.metrics import Labels, Metric
+from spoolproof.telemetry.metrics import Measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a part knows of itself. is_fenced: it may not act under its leases. is_gate_shut: the store failed it and
-    it waits. without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker does not
-    deliver from. issues: sentences for people."""
+    it waits. leads_service, leads_database: of all processes of the service, or of the store, it is the one that tells
+    what is counted for all. without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker
+    does not deliver from. issues: sentences for people."""
 
     is_fenced: bool = False
     is_gate_shut: bool = False
+    leads_service: bool = False
+    leads_database: bool = False
     without_room: tuple[str, ...] = ()
     unsubscribed: tuple[str, ...] = ()
     issues: tuple[str, ...] = ()
@@ -62,8 +65,9 @@ class Part:
         """Return what it knows of itself."""
         return Report()
 
-    def measures(self) -> Iterable[tuple[Metric, Labels, float]]:
-        """Return the values of its gauges and of the counts its objects keep."""
+    def measures(self) -> Iterable[Measure]:
+        """Return the values of its gauges and of the counts its objects keep. Read at a scrape, in a thread of its own:
+        it changes nothing, and is asked again when what it walks through changes meanwhile."""
         return ()
 
     def ended(self) -> None:

@@ -30,6 +30,10 @@ class MaintenancePart(Part):
         """Return the pruner."""
         return (self._pruner,)
 
+    def report(self) -> Report:
+        """Tell whether this process leads all of the store."""
+        return Report(leads_database=self._leadership.fence_for(PRUNE) is not None)
+
 
 class PoliciesPart(Part):
     """Keeps what breakers know in the store, and tells the other processes of the service."""

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from spoolproof import limits
 from spoolproof.telemetry.events import ERROR, WARNING, Event
+from spoolproof.telemetry.metrics import counter, gauge, histogram
+
+PUBLISHED = counter(
+    "relay_published_total",
+    "Rows the broker was given, by its answer: confirmed, returned, nacked, barred, refused, unknown, or encode.",
+    *("destination", "outcome"),
+)
+CONFIRM_SECONDS = histogram("relay_confirm_seconds", "From a publish to its confirm.")
+IN_FLIGHT = gauge("relay_in_flight", "Publishes without an answer yet.")
+PAUSED = gauge("relay_paused_destinations", "Destinations, and types of one, that are left alone for a while.")
 
 _DELAYS = limits.UNROUTABLE_DELAYS_SECONDS
 

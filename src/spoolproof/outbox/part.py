@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.relay import Relay
+from spoolproof.telemetry.metrics import Measure
 
 
 class RelayPart(Part):
@@ -39,10 +40,16 @@ class RelayPart(Part):
     def report(self) -> Report:
         """Tell whether the leases may still be acted under, and what the relay leaves alone."""
         paused = () if self._relay is None else self._relay.paused
+        leads = self._shards is not None and self._shards.fence_for(self._shards.names[0]) is not None
         return Report(
+            leads_service=leads,
             is_fenced=self._shards is not None and self._shards.is_fenced,
             issues=tuple(f"outbox: {one} rests: the broker took no more of it; its events wait" for one in paused),
         )
+
+    def measures(self) -> Iterable[Measure]:
+        """Return the relay's."""
+        return () if self._relay is None else self._relay.measures()
 
 
 RELAY = Entry("relay", RelayPart)

@@ -20,8 +20,8 @@ without an answer to the first.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from typing import assert_never, cast
 
 from spoolproof import limits
@@ -32,7 +32,15 @@ from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
-from spoolproof.outbox.events import RelayGaveUp, RelayNacked, RelayReturned
+from spoolproof.outbox.events import (
+    CONFIRM_SECONDS,
+    IN_FLIGHT,
+    PAUSED,
+    PUBLISHED,
+    RelayGaveUp,
+    RelayNacked,
+    RelayReturned,
+)
 from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
@@ -44,6 +52,7 @@ from spoolproof.ports.services import shard_name
 from spoolproof.ports.wakeup import WakeUp
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
+from spoolproof.telemetry.metrics import METER, Measure
 
 _FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what is left is sent again by a peer
 
@@ -80,11 +89,13 @@ class Relay(Loop):
         self._known: set[RowRef] = set()
         self._buffer: deque[OutboxRow] = deque()  # bounded: a read happens only when it is half empty
         self._followers: dict[Key, deque[OutboxRow]] = {}
-        self._in_flight: dict[RowRef, OutboxRow] = {}
+        self._in_flight: dict[RowRef, float] = {}  # when it was sent
         self._keys_in_flight: set[Key] = set()
         self._answered: deque[tuple[OutboxRow, PublishOutcome | EncodeError]] = deque()  # bounded by the window
         self._confirmed: dict[RowRef, None] = {}
         self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
+        self.answers: defaultdict[tuple[Destination, type], int] = defaultdict(int)  # read at a scrape
+        self._confirm_seconds = METER.spread(CONFIRM_SECONDS)
         self._generation = 0
         self._delete_at = 0.0
         self._poll_seconds = limits.POLL_FIRST_SECONDS
@@ -96,6 +107,13 @@ class Relay(Loop):
     def paused(self) -> Sequence[str]:
         """Destinations, and `destination type` pairs, that are left alone for now."""
         return self._pauses.paused(self._clock.monotonic())
+
+    def measures(self) -> Iterator[Measure]:
+        """Yield what was published, what is on its way, and how much is left alone."""
+        for (destination, outcome), count in list(self.answers.items()):
+            yield PUBLISHED, (str(destination), outcome.__name__.removesuffix("Error").lower()), count
+        yield IN_FLIGHT, (), len(self._in_flight)
+        yield PAUSED, (), len(self.paused)
 
     async def run_once(self) -> int:
         """Ship and settle one batch, or wait at most a second for something to do. May be killed at any line."""
@@ -194,15 +212,15 @@ class Relay(Loop):
                 self._forget(row)
                 self._forget_unsent()  # its followers must not overtake it when it may be sent again
                 break
-            elif self._submit(row, key):
+            elif self._submit(row, key, now):
                 sent += 1
             else:
                 break
         if sent:
             failpoint("relay.after_write")
 
-    def _submit(self, row: OutboxRow, key: Key | None) -> bool:
-        self._in_flight[row.ref] = row
+    def _submit(self, row: OutboxRow, key: Key | None, now: float) -> bool:
+        self._in_flight[row.ref] = now
         try:
             self._broker.submit(row.outgoing, row, self._sink)
         except (WindowFull, BrokerUnavailable):
@@ -211,6 +229,7 @@ class Relay(Loop):
             return False
         except EncodeError as error:
             del self._in_flight[row.ref]
+            self.answers[row.outgoing.destination, EncodeError] += 1
             self._answered.append((row, error))
         if key is not None:
             self._keys_in_flight.add(key)
@@ -219,11 +238,14 @@ class Relay(Loop):
     def _sink(self, results: Sequence[tuple[object, PublishOutcome]]) -> None:
         """Take answers from the broker, note them, and fill the room they made."""
         has_confirmed = False
+        now = self._clock.monotonic()
         for token, outcome in results:
             row = cast(OutboxRow, token)  # what _submit passed
-            del self._in_flight[row.ref]
+            sent_at = self._in_flight.pop(row.ref)
+            self.answers[row.outgoing.destination, type(outcome)] += 1
             if isinstance(outcome, Confirmed):
                 has_confirmed = True
+                self._confirm_seconds.observe(now - sent_at)
                 self._note_confirmed(row)
             else:
                 self._answered.append((row, outcome))

@@ -159,7 +159,8 @@ class ConnectionState(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatus:
     """One connection. purpose: publish or consume. url: without password. attempt: of the current outage, from 1.
-    last_error: in one line. retry_at: when the next attempt starts, None when none is planned."""
+    last_error: in one line. retry_at: when the next attempt starts, None when none is planned.
+    blocked_seconds: for how long it was blocked, all in all."""
 
     name: str
     purpose: str
@@ -170,6 +171,7 @@ class ConnectionStatus:
     attempt: int
     last_error: str | None
     retry_at: datetime | None
+    blocked_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

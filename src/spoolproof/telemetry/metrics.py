@@ -20,6 +20,7 @@ from spoolproof.errors import InvariantViolated
 PREFIX = "spoolproof_"
 LABEL_VALUES_MAX = 100
 OTHER = "other"
+_READS = 5
 LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Buckets of everything that lasts as long as a call: from a local disk's answer to the longest handler."""
 
@@ -88,7 +89,9 @@ def histogram(name: str, help: str, *labels: str) -> Metric:
 
 LABELS_DROPPED = counter("metric_labels_dropped_total", "Values counted as `other`, by metric.", "metric")
 
-Source = Callable[[], Iterable[tuple[Metric, Labels, float]]]
+Measure = tuple[Metric, Labels, float]
+"""One value as its owner tells it."""
+Source = Callable[[], Iterable[Measure]]
 
 
 class Meter:
@@ -134,13 +137,10 @@ class Meter:
     def _read(self) -> Mapping[tuple[Metric, Labels], float]:
         values: dict[tuple[Metric, Labels], float] = {}
         for source in list(self._sources):
-            try:
-                for metric, labels, value in source():
-                    key = (metric, self._bounded(metric, labels))
-                    # two services of one process, or what is counted as other: counters add up, the last gauge counts
-                    values[key] = values.get(key, 0) + value if metric.kind is Kind.COUNTER else value
-            except Exception:  # telemetry never breaks what it watches; a gauge that is missing is seen
-                continue
+            for metric, labels, value in _settled(source):
+                key = (metric, self._bounded(metric, labels))
+                # two services of one process, or what is counted as other: counters add up, the last gauge counts
+                values[key] = values.get(key, 0) + value if metric.kind is Kind.COUNTER else value
         return values
 
     def _bounded(self, metric: Metric, labels: Labels) -> Labels:
@@ -156,6 +156,18 @@ class Meter:
             known.add(value)
             bounded.append(value)
         return tuple(bounded)
+
+
+def _settled(source: Source) -> list[Measure]:
+    """Return all that a source tells, or nothing. It is read in another thread than its counts are made in."""
+    for _ in range(_READS):
+        try:
+            return list(source())
+        except RuntimeError:  # what it walked through has changed: look again
+            continue
+        except Exception:  # telemetry never breaks what it watches; a gauge that is missing is seen
+            break
+    return []
 
 
 class Spread:

@@ -101,6 +101,7 @@ class BrokerConnection:
         self._last_error: str | None = None
         self._retry_at: datetime | None = None
         self._blocked_at: float | None = None
+        self._blocked_seconds = 0.0  # before that
         self._connected_at = 0.0
         self._flaps = 0  # connections in a row that did not last
         self._last_loss: str | None = None
@@ -115,7 +116,7 @@ class BrokerConnection:
             self._connected_at = self._clock.monotonic()
             error = await asyncio.shield(closed)  # cancelling us must not cancel what stop() waits for
             self._last_error = one_line(error)
-            self._blocked_at = None
+            self._note_blocked(False)
             seconds = self._seconds_after_loss(self._clock.monotonic() - self._connected_at)
             self._is_told |= self._folded.emit(
                 ConnectionLost(
@@ -162,7 +163,7 @@ class BrokerConnection:
     def issues(self) -> list[str]:
         """Return a sentence for what is wrong although there is a connection now and then."""
         issues = []
-        blocked_seconds = 0.0 if self._blocked_at is None else self._clock.monotonic() - self._blocked_at
+        blocked_seconds = self._blocked_for()
         if blocked_seconds > limits.BLOCKED_ISSUE_SECONDS:
             issues.append(f"{self.name}: the broker has read no publishes for {blocked_seconds:.0f} s (resource alarm)")
         if self._flaps >= limits.FLAPS_ISSUE_COUNT:
@@ -181,6 +182,7 @@ class BrokerConnection:
             attempt=self._attempts,
             last_error=self._last_error,
             retry_at=self._retry_at,
+            blocked_seconds=self._blocked_seconds + self._blocked_for(),
         )
 
     # --- rounds ------------------------------------------------------------------------------------------------------
@@ -305,8 +307,15 @@ class BrokerConnection:
             abort(self._connection, reason)
             await asyncio.wait([self._closed], timeout=limits.CLOSE_SECONDS)
 
-    def _on_blocked(self, is_blocked: bool) -> None:
+    def _note_blocked(self, is_blocked: bool) -> None:
+        self._blocked_seconds += self._blocked_for()
         self._blocked_at = self._clock.monotonic() if is_blocked else None
+
+    def _blocked_for(self) -> float:
+        return 0.0 if self._blocked_at is None else self._clock.monotonic() - self._blocked_at
+
+    def _on_blocked(self, is_blocked: bool) -> None:
+        self._note_blocked(is_blocked)
         emit((ConnectionBlocked if is_blocked else ConnectionUnblocked)(connection=self.name))
         self._user.blocked(is_blocked)
 
