@@ -58,7 +58,7 @@ class TestTransaction(OnPostgres, TransactionConformance):
     @asynccontextmanager
     async def user_transaction(self, store: Store) -> AsyncIterator[object]:
         assert isinstance(store, PostgresStore)
-        connection = await asyncpg.connect(store._work._url)
+        connection = await asyncpg.connect(store.work._url)
         try:
             async with connection.transaction():
                 yield connection

@@ -434,7 +434,7 @@ async def test_a_publish_does_not_wait_to_learn_how_full_the_outbox_is(store: Po
     """The count may be slow, or its connections busy; an old figure serves as well."""
     async with AsyncExitStack() as busy:
         for _ in range(limits.POSTGRES_UPKEEP_CONNECTIONS_MAX):
-            await busy.enter_async_context(store._upkeep.connection())
+            await busy.enter_async_context(store.upkeep.connection())
 
         async with asyncio.timeout(limits.STATEMENT_SECONDS / 2):
             await store.outbox.append([make_outgoing()], None)

@@ -268,7 +268,7 @@ HANDLES = [
 async def test_an_event_shares_the_fate_of_a_savepoint_of_the_users(store: Store, opened: Callable[..., Any]) -> None:
     """The same promise for whoever brings a transaction along."""
     publisher = _publisher(store)
-    url = store._work._url if hasattr(store, "_work") else store.name
+    url = store.work._url if hasattr(store, "work") else store.name
 
     async with opened(url) as (handle, savepoint):
         await publisher.append_through(handle, [make_outgoing(key="k", headers={"name": "before"})])

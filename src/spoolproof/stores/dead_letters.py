@@ -32,28 +32,21 @@ def replay_copy(record: DeadLetterRecord, number: int) -> Outgoing:
 
 
 def columns_of(record: DeadLetterRecord, service: str) -> tuple[object, ...]:
-    """Return id, consumer, key of the message, destination, routing_key, ordering_key, type, headers, body,
-    `failure_columns`, service, id and source of the message: what a statement that keeps one is given."""
+    """Return what the statement that keeps one is given: id, consumer, key of the message, destination, routing_key,
+    ordering_key, type, headers, body, reason, fingerprint, error_class, error, stack, attempts, first_failed_at,
+    last_failed_at, service, id and source of the message. Error texts come from anywhere: not to record one would loop.
+    """
     message = record.message
-    return (
-        *(record.id, record.consumer, message_key(message), str(record.destination), record.routing_key),
-        *(message.key, message.type, pack_meta(message), message.body),
-        *failure_columns(record),
-        *(service, message.id, message.source),
-    )
-
-
-def failure_columns(record: DeadLetterRecord) -> tuple[object, ...]:
-    """Return reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at. Error texts
-    come from anywhere, and not to record one would loop."""
     attempts = [
         msgspec.structs.replace(attempt, error=storable(attempt.error), error_class=storable(attempt.error_class))
         for attempt in record.attempts
     ]
     return (
-        *(record.reason, record.fingerprint),
+        *(record.id, record.consumer, message_key(message), str(record.destination), record.routing_key),
+        *(message.key, message.type, pack_meta(message), message.body, record.reason, record.fingerprint),
         *(storable(record.error_class), storable(record.error), storable(record.stack)),
         *(msgspec.json.encode(attempts).decode(), record.first_failed_at, record.last_failed_at),
+        *(service, message.id, message.source),
     )
 
 

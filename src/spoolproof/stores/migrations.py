@@ -35,12 +35,36 @@ def load(package: str) -> tuple[Migration, ...]:
     return tuple(steps)
 
 
-def script(steps: tuple[Migration, ...], above: int) -> str:
-    """Return the SQL of every step above a version, each under its name."""
-    return "\n".join(f"-- {step.version:04d} {step.name}\n{step.sql}" for step in steps if step.version > above)
+class Steps:
+    """What the migrations of every database are: steps, each noted in a table when it has run."""
+
+    def __init__(self, steps: tuple[Migration, ...], *, versions: str, begin: str) -> None:
+        """versions: the table. begin: opens the transaction of a step."""
+        self._steps = steps
+        self._versions = versions
+        self._begin = begin
+
+    @property
+    def needed(self) -> int:
+        return self._steps[-1].version
+
+    def sql(self, above: int = 0) -> str:
+        return "\n".join(
+            f"-- {_name(step)}\n{self._begin};\n{step.sql}\n{self.noting(step)};\ncommit;\n"
+            for step in self._steps
+            if step.version > above
+        )
+
+    def noting(self, step: Migration) -> str:
+        """Return the statement that notes a step as run, in its own transaction."""
+        return f"insert into {self._versions} (version, name) values ({step.version}, '{step.name}')"
 
 
 def applied(step: Migration) -> str:
     """Note that a step has committed; returns its name for people, `0001_first`."""
     failpoint("migration.after_step")
+    return _name(step)
+
+
+def _name(step: Migration) -> str:
     return f"{step.version:04d}_{step.name}"

@@ -197,7 +197,7 @@ async def test_a_sqlite_file_that_takes_no_writes_is_an_outage(tmp_path: Path, t
         await asyncio.sleep(1)  # several looks of a gate that takes a read for an answer
         await _only_read(store, False)
         async with asyncio.timeout(10):
-            while not await store._database.read(_handled):
+            while not await store.database.read(_handled):
                 await asyncio.sleep(0.01)
 
         assert [1] == calls
@@ -207,7 +207,7 @@ async def test_a_sqlite_file_that_takes_no_writes_is_an_outage(tmp_path: Path, t
 
 
 async def _only_read(store: SqliteStore, on: bool) -> None:
-    parts = store._database._parts
+    parts = store.database._parts
     assert parts is not None
     await parts.writer.call(lambda: parts.writer.connection.execute(f"pragma query_only = {on}"))
 

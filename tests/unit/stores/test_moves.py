@@ -10,7 +10,7 @@ from spoolproof.stores.dead_letters import WORDS
 
 SQL = {
     "spoolproof.stores.postgres": {
-        "recorded": "add",
+        "recorded": "keep",
         "replayed": "replay",
         "resolved": "resolve",
         "discarded": "discard",

@@ -72,9 +72,9 @@ async def cost_of_a_fetch(path: Path, rows: int, deferred: int) -> int:
             sql = "update spoolproof_outbox set state = 1, available_at = 1e12 where ordering_key is null or id <= ?"
             other.execute(sql.replace("ordering_key is null or ", ""), (deferred,))
             other.execute("update spoolproof_outbox set ordering_key = 'x' || id where id <= ?", (deferred,))
-        await store._database.read(lambda db: db.set_progress_handler(step, 1))
+        await store.database.read(lambda db: db.set_progress_handler(step, 1))
         assert 100 == len((await store.outbox.fetch({0: 0}, ["queue:a"], 100, range(50))).rows)
-        await store._database.read(lambda db: db.set_progress_handler(None, 0))
+        await store.database.read(lambda db: db.set_progress_handler(None, 0))
     return steps
 
 
@@ -132,7 +132,7 @@ async def test_an_existing_schema_is_copied_before_it_is_changed(path: Path) -> 
     async with opened(path) as store:
         await store.outbox.append([event()], None)
         migrations = SqliteMigrations(
-            store._database, clock=ManualClock(), ids=IDS, steps=(*store.migrations._steps, NEXT)
+            store.database, clock=ManualClock(), ids=IDS, steps=(*store.migrations._steps, NEXT)
         )
 
         steps = await migrations.apply()
@@ -160,7 +160,7 @@ async def test_a_step_that_fails_leaves_nothing_of_itself(path: Path) -> None:
     """The next start runs it from its beginning."""
     broken = Migration(NEEDED + 1, "broken", "create table half (name text);\ninsert into nowhere values (1);\n")
     async with opened(path) as store:
-        migrations = SqliteMigrations(store._database, clock=CLOCK, ids=IDS, steps=(*store.migrations._steps, broken))
+        migrations = SqliteMigrations(store.database, clock=CLOCK, ids=IDS, steps=(*store.migrations._steps, broken))
 
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
             await migrations.apply()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.stores.bell import Bell
 from spoolproof.stores.memory.dead_letters import MemoryDeadLetters
 from spoolproof.stores.memory.inbox import MemoryInbox
 from spoolproof.stores.memory.leases import MemoryLeases
@@ -21,16 +22,14 @@ from spoolproof.stores.memory.services import MemoryServices
 from spoolproof.stores.memory.state import MemoryState
 from spoolproof.stores.memory.tables import Tables
 from spoolproof.stores.memory.transaction import MemoryTransaction, own
-from spoolproof.stores.memory.wakeup import MemoryWakeUp
-from spoolproof.stores.ports import Ports
-
-T = TypeVar("T")
+from spoolproof.stores.ports import PortedStore
 
 
-class MemoryStore:
+class MemoryStore(PortedStore):
     """Implements `ports.store.Store`."""
 
     def __init__(self, *, clock: Clock, ids: Ids, outbox_rows_max: int, ports: Sequence[str] = ()) -> None:
+        super().__init__("memory", ports)
         self.clock = clock
         self.ids = ids
         self.name = f"memory://{ids.uuid7()}"  # tells two stores of one process apart in messages
@@ -41,15 +40,11 @@ class MemoryStore:
         self.leases = MemoryLeases(self)
         self.state = MemoryState(self)
         self.migrations = MemoryMigrations()
-        self.wakeup = MemoryWakeUp()
-        self._ports = Ports(self, __package__, "Memory", ports)
-        self.retention = MemoryRetention(self, self._ports.rules)
+        self.wakeup = Bell()
+        self.retention = MemoryRetention(self, self.rules())
         self._tables = Tables()
         self._writer = asyncio.Lock()
         self._is_started = False
-
-    def port(self, kind: type[T]) -> T:
-        return self._ports.of(kind)
 
     async def start(self) -> None:
         self._is_started = True

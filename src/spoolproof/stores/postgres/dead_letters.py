@@ -16,7 +16,7 @@ from spoolproof.ports.dead_letters import (
     DeadLetterState,
 )
 from spoolproof.ports.transaction import StoreTransaction
-from spoolproof.statements import load_statements
+from spoolproof.statements import filled, load_statements
 from spoolproof.stores import outbox
 from spoolproof.stores.dead_letters import WORDS, columns_of, dead_letter_of, replay_copy
 from spoolproof.stores.postgres.connections import Pool
@@ -24,6 +24,8 @@ from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.values import storable
 
 _SQL = load_statements(__package__, "dead_letters.sql", WORDS)
+KEEP = _SQL["keep"]
+_ADD = filled(KEEP, {"before": "with", "condition": _SQL["is_not_handled"]})
 
 
 class PostgresDeadLetters:
@@ -33,7 +35,7 @@ class PostgresDeadLetters:
 
     async def add(self, record: DeadLetterRecord) -> bool:
         columns = columns_of(record, self._services.own_name)
-        kept = await self._upkeep.fetch_value(_SQL["add"], *columns, earlier_key(record.message))
+        kept = await self._upkeep.fetch_value(_ADD, *columns, earlier_key(record.message))
         return kept is not None
 
     async def get(self, id: str) -> DeadLetterDetails | None:

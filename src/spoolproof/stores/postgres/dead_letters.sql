@@ -1,7 +1,7 @@
--- name: add
--- Guarantees: one row per (consumer, message), open afterwards; nothing is written when the inbox says handled.
--- `message_id` is the message's key; a row that the earlier release wrote under the bare id goes on under that.
-with kept as (
+-- name: keep
+-- Guarantees: one row per (consumer, message), open afterwards; nothing is written unless {condition}. `message_id` is
+-- the message's key; a row that the earlier release wrote under the bare id goes on under that.
+{before} kept as (
   insert into spoolproof.dead_letter as d (
     id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
     reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service, given_id)
@@ -9,7 +9,7 @@ with kept as (
       select e.message_id from spoolproof.dead_letter e where e.consumer = $2 and e.given_id is null
         and e.message_id in ($19::text, lower($19)) and e.type = $7 and e.headers->>'source' = $20::text), $3::text),
     $4, $5, $6, $7, $8::jsonb, $9, $10::text, $11, $12, $13, $14, $15::jsonb, $16, $17, $18, $19
-  where not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id in ($3, $21::text))
+  where {condition}
   on conflict (consumer, message_id) do update
   set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
     error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
@@ -19,6 +19,11 @@ audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
   select id, 'spoolproof', 'recorded', $10 from kept)
 select id from kept;
+
+-- name: is_not_handled
+-- Guarantees: the condition of `keep` for a consumer; the inbox knows neither the message's key nor that of the earlier
+-- release, $21.
+not exists (select 1 from spoolproof.inbox i where i.consumer = $2 and i.message_id in ($3, $21::text))
 
 -- name: get
 -- Guarantees: one row or none.

@@ -7,11 +7,10 @@ that dies leaves neither lock nor half a step.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from spoolproof import limits
 from spoolproof.ports.store import Migration
-from spoolproof.stores.migrations import applied, load, script
+from spoolproof.stores.migrations import Steps, applied, load
 from spoolproof.stores.postgres.connections import Connection, Pool
 
 _LOCK = 0x73706F6F6C  #: "spool": the advisory lock's number, the same in every release
@@ -23,17 +22,13 @@ select exists (
 _FOUND = "select coalesce(max(version), 0) from spoolproof.schema_version"
 
 
-class PostgresMigrations:
+class PostgresMigrations(Steps):
     """after_apply: awaited when steps were run, so that the store reads what they made."""
 
     def __init__(self, upkeep: Pool, after_apply: Callable[[], Awaitable[None]]) -> None:
         self._upkeep = upkeep
         self._after_apply = after_apply
-        self._steps = load(__package__)
-
-    @property
-    def needed(self) -> int:
-        return self._steps[-1].version
+        super().__init__(load(__package__), versions="spoolproof.schema_version", begin="begin")
 
     async def found(self) -> int:
         if not await self._upkeep.fetch_value(_HAS_VERSIONS):
@@ -49,10 +44,6 @@ class PostgresMigrations:
             await self._after_apply()
         return names
 
-    def sql(self, above: int = 0) -> str:
-        steps = tuple(replace(step, sql=f"begin;\n{step.sql}\n{_noting(step)};\ncommit;\n") for step in self._steps)
-        return script(steps, above)
-
     async def _run(self, step: Migration) -> bool:
         seconds = limits.MAINTENANCE_STATEMENT_SECONDS
         async with self._upkeep.connection() as connection:
@@ -62,7 +53,7 @@ class PostgresMigrations:
                 is_needed = step.version > await _found(connection)
                 if is_needed:
                     await connection.execute(step.sql, timeout=seconds)
-                    await connection.execute(_noting(step), timeout=seconds)
+                    await connection.execute(self.noting(step), timeout=seconds)
                 await transaction.commit()
                 return is_needed
 
@@ -71,7 +62,3 @@ async def _found(connection: Connection) -> int:
     if not await connection.fetchval(_HAS_VERSIONS, timeout=limits.STATEMENT_SECONDS):
         return 0
     return int(await connection.fetchval(_FOUND, timeout=limits.STATEMENT_SECONDS))
-
-
-def _noting(step: Migration) -> str:
-    return f"insert into spoolproof.schema_version (version, name) values ({step.version}, '{step.name}')"

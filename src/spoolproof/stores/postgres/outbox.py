@@ -18,16 +18,17 @@ import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.message import Outgoing, message_key, shard_of
+from spoolproof.message import Outgoing, shard_of
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
 from spoolproof.ports.outbox import Backlog, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
-from spoolproof.statements import load_statements
-from spoolproof.stores.dead_letters import failure_columns
+from spoolproof.statements import filled, load_statements
+from spoolproof.stores.dead_letters import columns_of as columns_of_dead_letter
 from spoolproof.stores.outbox import Columns, Room, columns_of, outbox_row
 from spoolproof.stores.postgres.connections import Pool
+from spoolproof.stores.postgres.dead_letters import KEEP
 from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.values import storable
@@ -40,6 +41,7 @@ RELAY_SETTINGS: Final[Mapping[str, str]] = {
 }
 
 SQL = load_statements(__package__, "outbox.sql")
+_GIVE_UP = filled(KEEP, {"before": SQL["take_out"], "condition": "exists (select 1 from taken_out)"})
 
 _SPAN_IDS = 50_000  #: looked at in one read, however many of them are dead: their pages stay in the server's cache
 _QUICK_SECONDS, _SLOW_SECONDS = 0.05, 0.5  #: a read that takes less looks at more next time, and the other way round
@@ -149,7 +151,7 @@ class PostgresOutbox:
 
     async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
         changed = await self._relay.execute(
-            SQL["defer"], ref.shard, ref.id, seconds, storable(error), fence.kind, fence.name, fence.owner, fence.epoch
+            SQL["defer"], ref.shard, ref.id, seconds, storable(error), *_values_of(fence)
         )
         return changed == 1
 
@@ -160,22 +162,8 @@ class PostgresOutbox:
         return [RowRef(shard, id) for shard, id in rows]
 
     async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
-        kept = await self._relay.fetch_value(
-            SQL["give_up"],
-            ref.shard,
-            ref.id,
-            fence.kind,
-            fence.name,
-            fence.owner,
-            fence.epoch,
-            dead_letter.id,
-            dead_letter.consumer,
-            str(dead_letter.destination),
-            dead_letter.routing_key,
-            *failure_columns(dead_letter),
-            self._services.own_name,
-            message_key(dead_letter.message),
-        )
+        columns = columns_of_dead_letter(dead_letter, self._services.own_name)
+        kept = await self._relay.fetch_value(_GIVE_UP, *columns, ref.shard, ref.id, *_values_of(fence))
         return kept is not None
 
     async def backlog(self, shards: range | None = None) -> Backlog:
@@ -188,6 +176,10 @@ class PostgresOutbox:
         own = self._services.own.shards
         exact = min(limits.ROWS_COUNTED_MAX, self._rows_max + 1)
         return int(await self._upkeep.fetch_value(SQL["estimate"], exact, own.start, own.stop - 1))
+
+
+def _values_of(fence: Fence) -> tuple[object, ...]:
+    return (fence.kind, fence.name, fence.owner, fence.epoch)
 
 
 def _next_span(span: int, seconds: float) -> int:

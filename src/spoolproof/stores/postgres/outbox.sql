@@ -76,34 +76,15 @@ cross join lateral (
 where o.shard = due.shard and o.id = due.id and o.state = 1
 returning o.shard, o.id;
 
--- name: give_up
--- Guarantees: the message is in exactly one of outbox and dead_letter, also after a crash. No row back: the fence is
--- stale or the row was confirmed meanwhile, and nothing is written.
+-- name: take_out
+-- Guarantees: before `keep`, whose condition is that a row came out: the message is in exactly one of outbox and
+-- dead_letter, also after a crash. None comes out under a stale fence, or when it was confirmed meanwhile.
 with fence as materialized (
-  select 1 from spoolproof.lease where kind = $3 and name = $4 and owner = $5 and epoch = $6 for share),
-given_up as (
+  select 1 from spoolproof.lease where kind = $23 and name = $24 and owner = $25 and epoch = $26 for share),
+taken_out as (
   delete from spoolproof.outbox o
-  where o.shard = $1 and o.id = $2 and exists (select 1 from fence)
-  returning o.message_id, o.ordering_key, o.type, o.headers, o.body),
-kept as (
-  insert into spoolproof.dead_letter as d (
-    id, consumer, message_id, destination, routing_key, ordering_key, type, headers, body,
-    reason, fingerprint, error_class, error, stack, attempts, first_failed_at, last_failed_at, service, given_id)
-  select $7, $8::text, coalesce((
-      select e.message_id from spoolproof.dead_letter e where e.consumer = $8 and e.given_id is null
-        and e.message_id in (g.message_id, lower(g.message_id)) and e.type = g.type
-        and e.headers->>'source' = g.headers->>'source'), $20::text),
-    $9, $10, ordering_key, type, headers, body, $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, g.message_id
-  from given_up g
-  on conflict (consumer, message_id) do update
-  set state = 'open', closed_at = null, reason = excluded.reason, fingerprint = excluded.fingerprint,
-    error_class = excluded.error_class, error = excluded.error, stack = excluded.stack, attempts = excluded.attempts,
-    last_failed_at = excluded.last_failed_at, note = null, service = excluded.service
-  returning d.id),
-audit as (
-  insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail)
-  select id, 'spoolproof', 'recorded', $11 from kept)
-select id from kept;
+  where o.shard = $21 and o.id = $22 and exists (select 1 from fence)
+  returning o.id),
 
 -- name: backlog
 -- Guarantees: shards $2 to $3; each count stops at $1. The oldest row of a shard is the one with its lowest id.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
 from weakref import WeakSet
 
 import asyncpg
@@ -25,10 +24,9 @@ from spoolproof.ids import Ids
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.stores import sqlalchemy_handles
-from spoolproof.stores.ports import Ports
+from spoolproof.stores.ports import PortedStore
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.dead_letters import PostgresDeadLetters
-from spoolproof.stores.postgres.engine import Engine
 from spoolproof.stores.postgres.faults import is_away, is_conflict, outbox_missing, unavailable
 from spoolproof.stores.postgres.identity import SQL, Identity
 from spoolproof.stores.postgres.inbox import PostgresInbox
@@ -42,12 +40,10 @@ from spoolproof.stores.postgres.transaction import PostgresTransaction
 from spoolproof.stores.postgres.wakeup import PostgresWakeUp
 from spoolproof.urls import redact_url
 
-T = TypeVar("T")
-
 _SUPPORTED = ("asyncpg.Connection", *sqlalchemy_handles.SUPPORTED)
 
 
-class PostgresStore:
+class PostgresStore(PortedStore):
     """Implements `ports.store.Store`.
 
     url: `postgresql://…` as asyncpg takes it, query parameters included. listen: False behind a pooler in transaction
@@ -65,32 +61,30 @@ class PostgresStore:
         spawn: Spawn,
         ports: Sequence[str] = (),
     ) -> None:
+        super().__init__("postgres", ports)
         self._name = name = redact_url(url)
-        self._spawn = spawn
+        self.clock = clock
+        self.ids = ids
+        self.spawn = spawn
         self._is_pooled = pooled = not listen
-        self._work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX, is_pooled=pooled, reads_json=True)
+        self.work = Pool(url, name, size_max=limits.POSTGRES_CONNECTIONS_MAX, is_pooled=pooled, reads_json=True)
         self._relay = Pool(url, name, size_max=1, is_pooled=pooled, settings=RELAY_SETTINGS)
-        self._upkeep = Pool(url, name, size_max=limits.POSTGRES_UPKEEP_CONNECTIONS_MAX, is_pooled=pooled)
-        self._pools = (self._work, self._relay, self._upkeep)
-        self._identity = Identity(self._upkeep)
+        self.upkeep = Pool(url, name, size_max=limits.POSTGRES_UPKEEP_CONNECTIONS_MAX, is_pooled=pooled)
+        self._pools = (self.work, self._relay, self.upkeep)
+        self._identity = Identity(self.upkeep)
         self._own_database: WeakSet[Connection] = WeakSet()  # users' connections known to lead to it
-        self.services = PostgresServices(self._upkeep, self._identity)
+        self.services = PostgresServices(self.upkeep, self._identity)
         self.outbox = PostgresOutbox(
-            self._work, self._relay, self._upkeep, self.services, rows_max=outbox_rows_max, clock=clock, spawn=spawn
+            self.work, self._relay, self.upkeep, self.services, rows_max=outbox_rows_max, clock=clock, spawn=spawn
         )
-        self.inbox = PostgresInbox(self._upkeep)
-        self.dead_letters = PostgresDeadLetters(self._upkeep, self.services)
-        self.leases = PostgresLeases(self._upkeep)
-        self.state = PostgresState(self._upkeep)
-        self.migrations = PostgresMigrations(self._upkeep, self._identity.read)
+        self.inbox = PostgresInbox(self.upkeep)
+        self.dead_letters = PostgresDeadLetters(self.upkeep, self.services)
+        self.leases = PostgresLeases(self.upkeep)
+        self.state = PostgresState(self.upkeep)
+        self.migrations = PostgresMigrations(self.upkeep, self._identity.read)
         bell = Pool(url, name, size_max=1) if listen else None
         self.wakeup = PostgresWakeUp(bell, clock=clock, spawn=spawn)
-        engine = Engine(self._work, self._upkeep, self.services, clock, ids, spawn)
-        self._ports = Ports(engine, __package__, "Postgres", ports)
-        self.retention = PostgresRetention(self._upkeep, self._ports.rules)
-
-    def port(self, kind: type[T]) -> T:
-        return self._ports.of(kind)
+        self.retention = PostgresRetention(self.upkeep, self.rules())
 
     @property
     def name(self) -> str:
@@ -107,27 +101,27 @@ class PostgresStore:
         await asyncio.gather(*(pool.close() for pool in self._pools))
 
     async def ping(self) -> None:
-        if await self._upkeep.fetch_value("select current_setting('transaction_read_only')") != "off":
+        if await self.upkeep.fetch_value("select current_setting('transaction_read_only')") != "off":
             raise StoreUnavailable(f"{self._name}: the database takes no writes (transaction_read_only is on)")
 
     async def answers(self) -> None:
         """Return if the server answers, whatever it may do. Raises StoreUnavailable."""
-        await self._upkeep.fetch_value("select 1")
+        await self.upkeep.fetch_value("select 1")
 
     def is_conflict(self, error: BaseException) -> bool:
         return is_conflict(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OwnTransaction]:
-        async with self._work.connection() as connection:
-            with self._work.answers(connection):
+        async with self.work.connection() as connection:
+            with self.work.answers(connection):
                 async with asyncio.timeout(limits.STATEMENT_SECONDS):
-                    transaction = await self._work.begin(connection)
+                    transaction = await self.work.begin(connection)
             tx = PostgresTransaction(connection, self._name)
             watch = _Watch(connection, self)
             try:
                 yield tx
-                with self._work.answers(connection):
+                with self.work.answers(connection):
                     await _check_commits(tx, connection)
             except BaseException as error:
                 is_lost = connection.is_closed()
@@ -137,7 +131,7 @@ class PostgresStore:
                 raise
             else:
                 # an error here leaves the outcome unknown; whoever asked tries again under the same ids
-                with self._work.answers(connection):
+                with self.work.answers(connection):
                     async with asyncio.timeout(limits.STATEMENT_SECONDS):
                         await transaction.commit()
             finally:
@@ -200,7 +194,7 @@ class _Watch:
             self._task.cancel()
 
     def _look(self) -> None:
-        self._task = self._store._spawn(self._ask(), "store.watch")
+        self._task = self._store.spawn(self._ask(), "store.watch")
 
     async def _ask(self) -> None:
         try:

@@ -13,6 +13,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.ports.broker import Spawn
+from spoolproof.stores.bell import Bell
 from spoolproof.stores.postgres.connections import Connection, Pool
 from spoolproof.stores.postgres.events import WakeUpLost
 from spoolproof.telemetry.folding import Folded
@@ -20,14 +21,14 @@ from spoolproof.telemetry.folding import Folded
 _CHANNEL = "spoolproof_outbox"
 
 
-class PostgresWakeUp:
+class PostgresWakeUp(Bell):
     """bell: a pool of one; None keeps the ring within the process."""
 
     def __init__(self, bell: Pool | None, *, clock: Clock, spawn: Spawn) -> None:
+        super().__init__()
         self._bell = bell
         self._clock = clock
         self._spawn = spawn
-        self._heard = asyncio.Event()
         self._to_ring = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._folded = Folded(clock)
@@ -46,17 +47,8 @@ class PostgresWakeUp:
             await self._bell.close()
 
     def notify(self) -> None:
-        self._heard.set()
+        super().notify()
         self._to_ring.set()
-
-    async def wait(self, timeout_seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._heard.wait()
-        except TimeoutError:
-            return False
-        self._heard.clear()
-        return True
 
     async def _run(self, bell: Pool) -> None:
         while True:
@@ -73,7 +65,7 @@ class PostgresWakeUp:
 
         def heard(_: Connection, pid: int, channel: str, payload: object) -> None:
             if pid != own_pid:
-                self._heard.set()
+                self._rung.set()
 
         connection.add_termination_listener(lambda _: self._to_ring.set())
         await connection.add_listener(_CHANNEL, heard)

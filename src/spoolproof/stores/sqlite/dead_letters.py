@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from spoolproof import limits
-from spoolproof.message import Message, Outgoing, earlier_key, message_key
+from spoolproof.message import Message, earlier_key, message_key
 from spoolproof.ports.dead_letters import (
     AuditEntry,
     DeadLetterDetails,
@@ -17,8 +17,10 @@ from spoolproof.ports.dead_letters import (
 )
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
+from spoolproof.stores import outbox
 from spoolproof.stores.dead_letters import SYSTEM_ACTOR, WORDS, columns_of, dead_letter_of, replay_copy
 from spoolproof.stores.sqlite.inbox import has_handled
+from spoolproof.stores.sqlite.outbox import insert
 from spoolproof.stores.sqlite.services import SqliteServices, shard_of_service
 from spoolproof.stores.sqlite.times import instant_of, seconds_of
 from spoolproof.stores.sqlite.transaction import rows_of
@@ -29,23 +31,15 @@ _INSTANTS = ("first_failed_at", "last_failed_at", "closed_at")
 
 
 class SqliteDeadLetters:
-    """copy_out: adds a replay's copy to a shard of the outbox, in the open transaction of a connection."""
-
-    def __init__(
-        self,
-        database: Database,
-        services: SqliteServices,
-        copy_out: Callable[[sqlite3.Connection, Outgoing, int], None],
-    ) -> None:
+    def __init__(self, database: Database, services: SqliteServices) -> None:
         self._database = database
         self._services = services
-        self._copy_out = copy_out
 
     async def add(self, record: DeadLetterRecord) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
             if has_handled(connection, record.consumer, message_key(record.message), earlier_key(record.message)):
                 return False
-            keep(connection, record, self._services.own_name)
+            self.keep(connection, record)
             return True
 
         return await self._database.write(work)
@@ -83,8 +77,8 @@ class SqliteDeadLetters:
                 return False
             record = _find(connection, id)
             assert record is not None  # it was just changed
-            copy = replay_copy(record, record.replays)
-            self._copy_out(connection, copy, shard_of_service(connection, record.service))
+            shard = shard_of_service(connection, record.service)
+            insert(connection, [outbox.columns_of(replay_copy(record, record.replays), shard)])
             _note(connection, id, actor, "replayed", reason)
             return True
 
@@ -105,12 +99,12 @@ class SqliteDeadLetters:
             return False
         return await tx.execute(_SQL["resolve"], *values) == 1
 
-
-def keep(connection: sqlite3.Connection, record: DeadLetterRecord, service: str) -> None:
-    """Write a dead letter, or update the one of its message, in the open transaction of a connection."""
-    values = [seconds_of(one) if isinstance(one, datetime) else one for one in columns_of(record, service)]
-    ((id,),) = connection.execute(_SQL["keep"], values).fetchall()
-    _note(connection, id, SYSTEM_ACTOR, "recorded", record.reason)
+    def keep(self, connection: sqlite3.Connection, record: DeadLetterRecord) -> None:
+        """Write a dead letter, or update the one of its message, in the open transaction of a connection."""
+        columns = columns_of(record, self._services.own_name)
+        values = [seconds_of(one) if isinstance(one, datetime) else one for one in columns]
+        ((id,),) = connection.execute(_SQL["keep"], values).fetchall()
+        _note(connection, id, SYSTEM_ACTOR, "recorded", record.reason)
 
 
 def _note(connection: sqlite3.Connection, id: str, actor: str, verb: str, detail: str) -> None:

@@ -70,7 +70,7 @@ class SqliteLeases:
 
     async def release(self, fences: Sequence[Fence]) -> None:
         if fences:
-            rows = [_values(fence) for fence in fences]
+            rows = [values_of(fence) for fence in fences]
             await self._database.write(lambda connection: connection.executemany(_SQL["release"], rows).rowcount)
 
     async def beat(self, process: Process, expires_seconds: float) -> bool:
@@ -141,10 +141,10 @@ def _bury(connection: sqlite3.Connection, dead: Sequence[str]) -> None:
 
 
 def _renew(connection: sqlite3.Connection, fence: Fence, lease_seconds: float) -> bool:
-    return connection.execute(_SQL["renew"], (*_values(fence), lease_seconds)).rowcount == 1
+    return connection.execute(_SQL["renew"], (*values_of(fence), lease_seconds)).rowcount == 1
 
 
-def _values(fence: Fence) -> tuple[str, str, str, int]:
+def values_of(fence: Fence) -> tuple[str, str, str, int]:
     return (fence.kind, fence.name, str(fence.owner), fence.epoch)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,24 +19,20 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Migration
 from spoolproof.sqlite import Database, split_script
 from spoolproof.sqlite.connection import sync_directory
-from spoolproof.stores.migrations import applied, load, script
+from spoolproof.stores.migrations import Steps, applied, load
 
 _HAS_VERSIONS = "select exists (select 1 from sqlite_schema where name = 'spoolproof_schema_version')"
 _FOUND = "select coalesce(max(version), 0) from spoolproof_schema_version"
 
 
-class SqliteMigrations:
+class SqliteMigrations(Steps):
     def __init__(
         self, database: Database, *, clock: Clock, ids: Ids, steps: tuple[Migration, ...] = load(__package__)
     ) -> None:
         self._database = database
         self._clock = clock
         self._ids = ids
-        self._steps = steps
-
-    @property
-    def needed(self) -> int:
-        return self._steps[-1].version
+        super().__init__(steps, versions="spoolproof_schema_version", begin="begin exclusive")
 
     async def found(self) -> int:
         return await self._database.read(_found)
@@ -48,15 +43,9 @@ class SqliteMigrations:
             await self._copy(found)
         names = []
         for step in self._steps:
-            if step.version > found and await self._database.write(partial(_run, step=step)):
+            if step.version > found and await self._database.write(partial(self._run, step=step)):
                 names.append(applied(step))
         return names
-
-    def sql(self, above: int = 0) -> str:
-        steps = tuple(
-            replace(step, sql=f"begin exclusive;\n{step.sql}\n{_noting(step)};\ncommit;\n") for step in self._steps
-        )
-        return script(steps, above)
 
     async def _copy(self, found: int) -> None:
         path = self._database.path
@@ -67,6 +56,14 @@ class SqliteMigrations:
             await self._database.read(lambda connection: _copy(connection, unfinished, final, found))
         except OSError as error:
             raise StoreUnavailable(f"copying {path} before its migration failed: {error}") from error
+
+    def _run(self, connection: sqlite3.Connection, step: Migration) -> bool:
+        if step.version <= _found(connection):
+            return False
+        for statement in split_script(step.sql):
+            connection.execute(statement)
+        connection.execute(self.noting(step))
+        return True
 
 
 def _copy(connection: sqlite3.Connection, unfinished: Path, final: Path, found: int) -> None:
@@ -96,16 +93,3 @@ def _found(connection: sqlite3.Connection) -> int:
     if not connection.execute(_HAS_VERSIONS).fetchone()[0]:
         return 0
     return int(connection.execute(_FOUND).fetchone()[0])
-
-
-def _run(connection: sqlite3.Connection, step: Migration) -> bool:
-    if step.version <= _found(connection):
-        return False
-    for statement in split_script(step.sql):
-        connection.execute(statement)
-    connection.execute(_noting(step))
-    return True
-
-
-def _noting(step: Migration) -> str:
-    return f"insert into spoolproof_schema_version (version, name) values ({step.version}, '{step.name}')"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.sqlite import Database, load_statements
 from spoolproof.stores.outbox import COLUMNS, Room, columns_of, outbox_row
-from spoolproof.stores.sqlite.dead_letters import keep
+from spoolproof.stores.sqlite.leases import values_of
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.times import instant_of
 from spoolproof.stores.sqlite.transaction import SqliteTransaction
@@ -33,9 +33,18 @@ _EXACT_FROM = 0.9  #: how full the outbox may look before its rows are counted
 
 
 class SqliteOutbox:
-    def __init__(self, database: Database, services: SqliteServices, *, rows_max: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        services: SqliteServices,
+        keep: Callable[[sqlite3.Connection, DeadLetterRecord], None],
+        *,
+        rows_max: int,
+        clock: Clock,
+    ) -> None:
         self._database = database
         self._services = services
+        self._keep = keep
         self._rows_max = rows_max
         self._room = Room(rows_max, self._count, clock=clock)
 
@@ -87,7 +96,7 @@ class SqliteOutbox:
         return removed
 
     async def defer(self, ref: RowRef, seconds: float, error: str, fence: Fence) -> bool:
-        values = (ref.shard, ref.id, seconds, storable(error), *_fence_values(fence))
+        values = (ref.shard, ref.id, seconds, storable(error), *values_of(fence))
         return await self._database.write(lambda connection: connection.execute(_SQL["defer"], values).rowcount == 1)
 
     async def promote_due(self, shards: Collection[int]) -> Sequence[RowRef]:
@@ -101,9 +110,9 @@ class SqliteOutbox:
 
     async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            if not connection.execute(_SQL["take_out"], (ref.shard, ref.id, *_fence_values(fence))).rowcount:
+            if not connection.execute(_SQL["take_out"], (ref.shard, ref.id, *values_of(fence))).rowcount:
                 return False
-            keep(connection, dead_letter, self._services.own_name)
+            self._keep(connection, dead_letter)
             return True
 
         return await self._database.write(work)
@@ -154,10 +163,6 @@ def _insert_numbered(count: int) -> str:
 
 def _bounds(shards: range | None) -> tuple[int, int]:
     return (0, 2**31) if shards is None else (shards.start, shards.stop - 1)
-
-
-def _fence_values(fence: Fence) -> tuple[str, str, str, int]:
-    return (fence.kind, fence.name, str(fence.owner), fence.epoch)
 
 
 def _json(values: Collection[Any]) -> str:

@@ -6,25 +6,21 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from spoolproof.clock import Clock
 from spoolproof.ids import Ids
-from spoolproof.message import Outgoing
 from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
 from spoolproof.sqlite import Database
 from spoolproof.sqlite.errors import is_conflict
 from spoolproof.sqlite.steady import has_table
 from spoolproof.sqlite.threads import Runner, ThreadRunner
-from spoolproof.stores.outbox import columns_of
-from spoolproof.stores.ports import Ports
+from spoolproof.stores.ports import PortedStore
 from spoolproof.stores.sqlite import handles, leases, outbox
 from spoolproof.stores.sqlite.dead_letters import SqliteDeadLetters
-from spoolproof.stores.sqlite.engine import Engine
 from spoolproof.stores.sqlite.inbox import SqliteInbox
 from spoolproof.stores.sqlite.leases import SqliteLeases
 from spoolproof.stores.sqlite.migrations import SqliteMigrations
-from spoolproof.stores.sqlite.outbox import SqliteOutbox, insert
+from spoolproof.stores.sqlite.outbox import SqliteOutbox
 from spoolproof.stores.sqlite.retention import SqliteRetention
 from spoolproof.stores.sqlite.services import SqliteServices
 from spoolproof.stores.sqlite.state import SqliteState
@@ -32,10 +28,8 @@ from spoolproof.stores.sqlite.transaction import OwnSqliteTransaction
 from spoolproof.stores.sqlite.values import register
 from spoolproof.stores.sqlite.wakeup import SqliteWakeUp
 
-T = TypeVar("T")
 
-
-class SqliteStore:
+class SqliteStore(PortedStore):
     """Implements `ports.store.Store`. path: made with its directory if missing; not on a network file system."""
 
     def __init__(
@@ -48,56 +42,52 @@ class SqliteStore:
         ports: Sequence[str] = (),
         make_runner: Callable[[str], Runner] = ThreadRunner,
     ) -> None:
+        super().__init__("sqlite", ports)
         register()
         self._path = path
-        self._clock = clock
-        self._database = database = Database(path, clock=clock, on_reboot=_on_reboot, make_runner=make_runner)
+        self.clock = clock
+        self.ids = ids
+        self.database = database = Database(path, clock=clock, on_reboot=_on_reboot, make_runner=make_runner)
         self.services = SqliteServices(database)
-        self.outbox = SqliteOutbox(database, self.services, rows_max=outbox_rows_max, clock=clock)
+        self.dead_letters = SqliteDeadLetters(database, self.services)
+        self.outbox = SqliteOutbox(
+            *(database, self.services, self.dead_letters.keep), rows_max=outbox_rows_max, clock=clock
+        )
         self.inbox = SqliteInbox(database)
-        self.dead_letters = SqliteDeadLetters(database, self.services, _copy_out)
         self.leases = SqliteLeases(database)
         self.state = SqliteState(database)
         self.migrations = SqliteMigrations(database, clock=clock, ids=ids)
         self.wakeup = SqliteWakeUp(database)
-        self._ports = Ports(Engine(database, self.services, clock, ids), __package__, "Sqlite", ports)
-        self.retention = SqliteRetention(database, self._ports.rules)
-
-    def port(self, kind: type[T]) -> T:
-        return self._ports.of(kind)
+        self.retention = SqliteRetention(database, self.rules())
 
     @property
     def name(self) -> str:
         return f"sqlite:///{self._path}"
 
     async def start(self) -> None:
-        await self._database.start()
+        await self.database.start()
 
     async def stop(self) -> None:
-        await self._database.stop()
+        await self.database.stop()
         self.leases.stop()
 
     async def ping(self) -> None:
         # a read: it does not wait behind a transaction that holds the writer
-        await self._database.read(lambda connection: connection.execute("select 1 from sqlite_schema").fetchone())
+        await self.database.read(lambda connection: connection.execute("select 1 from sqlite_schema").fetchone())
 
     def is_conflict(self, error: BaseException) -> bool:
         return is_conflict(error)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[OwnTransaction]:
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             yield OwnSqliteTransaction(tx)
 
     async def adopt(self, handle: object) -> StoreTransaction:
-        return await handles.adopt(handle, self._path, self._clock)
+        return await handles.adopt(handle, self._path, self.clock)
 
 
 def _on_reboot(connection: sqlite3.Connection) -> None:
     if has_table(connection, "spoolproof_outbox"):
         leases.on_reboot(connection)
         outbox.on_reboot(connection)
-
-
-def _copy_out(connection: sqlite3.Connection, outgoing: Outgoing, shard: int) -> None:
-    insert(connection, [columns_of(outgoing, shard)])

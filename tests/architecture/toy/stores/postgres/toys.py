@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spoolproof.statements import load_statements
-from spoolproof.stores.postgres.engine import Engine
+from spoolproof.stores.postgres.store import PostgresStore
 
 _SQL = load_statements(__package__, "toys.sql")
 
 
 class PostgresToys:
-    def __init__(self, engine: Engine) -> None:
-        self._upkeep = engine.upkeep
+    def __init__(self, store: PostgresStore) -> None:
+        self._upkeep = store.upkeep
 
     async def play(self, name: str, *, breaks: bool = False) -> None:
         await self._upkeep.execute(_SQL["play"], name, breaks)

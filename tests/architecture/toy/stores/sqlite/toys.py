@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spoolproof.sqlite import load_statements
-from spoolproof.stores.sqlite.engine import Engine
+from spoolproof.stores.sqlite.store import SqliteStore
 
 _SQL = load_statements(__package__, "toys.sql")
 
 
 class SqliteToys:
-    def __init__(self, engine: Engine) -> None:
-        self._database = engine.database
+    def __init__(self, store: SqliteStore) -> None:
+        self._database = store.database
 
     async def play(self, name: str, *, breaks: bool = False) -> None:
         await self._database.write(lambda connection: connection.execute(_SQL["play"], (name, breaks)).rowcount)

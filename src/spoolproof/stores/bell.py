@@ -1,23 +1,24 @@
-"""The memory store's bell: an event of this process's loop."""
+"""A bell of this process's loop. A ring stays until it is heard, so one between two waits is not lost."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class MemoryWakeUp:
+class Bell:
+    """Implements `ports.wakeup.WakeUp` within one process."""
+
     def __init__(self) -> None:
-        self._bell = asyncio.Event()
+        self._rung = asyncio.Event()
 
     def notify(self) -> None:
-        self._bell.set()
+        self._rung.set()
 
     async def wait(self, timeout_seconds: float) -> bool:
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._bell.wait()
+                await self._rung.wait()
         except TimeoutError:
             return False
-        # a ring stays until it is heard, so one between two waits is not lost
-        self._bell.clear()
+        self._rung.clear()
         return True
