@@ -19,12 +19,12 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from spoolproof.testing.servers import PostgresServer, RabbitMQServer
+from spoolproof.testing.servers import MotoServer, PostgresServer, RabbitMQServer
 
 LEAK_PATIENCE_SECONDS = 2.0  #: what is closing when a test ends may take this long
 IS_CI = os.environ.get("CI", "").lower() == "true"
 
-Server = TypeVar("Server", PostgresServer, RabbitMQServer)
+Server = TypeVar("Server", MotoServer, PostgresServer, RabbitMQServer)
 _baseline: pytest.StashKey[Baseline] = pytest.StashKey()
 _this_process = psutil.Process()
 
@@ -39,6 +39,12 @@ def rabbitmq() -> Iterator[RabbitMQServer]:
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server for the whole run. A test that kills it need not start it again."""
     yield from _server(PostgresServer)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """One SQS and SNS for the whole run. A test that kills it need not start it again."""
+    yield from _server(MotoServer)
 
 
 @pytest.fixture

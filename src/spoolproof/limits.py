@@ -156,6 +156,25 @@ RESCUE_SECONDS = 0.5
 RELEASE_ROWS_MAX = 1000
 """Delayed messages sent on in one commit; it bounds how long the writer is held."""
 
+# --- SQS and SNS -------------------------------------------------------------------------------------------------
+SQS_MESSAGE_BYTES_MAX = 256 * 1024
+"""SNS's own limit, body and attributes together, for one message and for a batch."""
+SQS_DELAY_SECONDS_MAX = 900
+"""SQS's own limit."""
+SQS_WAIT_SECONDS = 5
+"""How long a receive waits for a message, and a stop for that receive: cut off, it may take messages along, which are
+then unseen for a visibility timeout. Longer costs less: a request per queue each time."""
+SQS_VISIBILITY_SECONDS = 60
+"""How long a message is ours, extended every third of it: what a killed process held is back in a minute."""
+SQS_HELD_SECONDS_MAX = 11 * 3600.0
+"""SQS lets nobody keep a message for more than twelve hours."""
+SQS_RETENTION_SECONDS = 14 * 86400
+"""The longest there is; the default of four days is a long weekend."""
+SQS_RECONNECT_SECONDS_MAX = 1.0
+"""Between two tries while nothing answers, so that a return is used within a second."""
+SQS_BACKOFF_SECONDS_MAX = 30.0
+"""Between two tries after 5xx, a throttling or a refused key, doubling up to this."""
+
 # --- consumer ----------------------------------------------------------------------------------------------------
 ATTEMPTS = 8
 DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)

@@ -91,7 +91,8 @@ class Settings(SettingsGroup):
     store: SecretStr = SecretStr("")
     """`sqlite:///PATH`, `postgresql://…` or `memory://`. Default: `store.db` in the data directory."""
     broker: SecretStr = Field(SecretStr(""), validation_alias=also("BROKER", "RABBITMQ_URL"))
-    """`embedded:///PATH`, `amqp(s)://a,amqp(s)://b` or `memory://`. Default: `broker.db` in the data directory."""
+    """`embedded:///PATH`, `amqp(s)://a,amqp(s)://b`, `sqs://REGION` or `memory://`. Default: `broker.db` in the data
+    directory."""
     exchange: str = Field("spoolproof.events", min_length=1, max_length=200)
     """The topic exchange events go to; the routing key is the type."""
     listen: Literal["auto", "off"] = "auto"

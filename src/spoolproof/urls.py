@@ -14,13 +14,14 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 STORE_SCHEMES = ("sqlite", "postgresql", "postgres", "memory")
-BROKER_SCHEMES = ("embedded", "amqp", "amqps", "memory")
+BROKER_SCHEMES = ("embedded", "amqp", "amqps", "sqs", "memory")
 
 _FORMS = {
     "sqlite": "sqlite:///store.db (relative), sqlite:////var/lib/shop/store.db (from the root)",
     "embedded": "embedded:///broker.db (relative), embedded:////var/lib/shop/broker.db (from the root)",
     "postgresql": "postgresql://USER:PASSWORD@HOST:5432/DATABASE",
     "amqp": "amqp://USER:PASSWORD@HOST:5672/VHOST",
+    "sqs": "sqs://REGION, sqs://KEY_ID:SECRET@REGION?endpoint=http://127.0.0.1:5000",
     "memory": "memory://",
 }
 _SAME_FORM = {"postgres": "postgresql", "amqps": "amqp"}
@@ -65,7 +66,8 @@ def several_fault(urls: Sequence[str], schemes: Sequence[str]) -> str | None:
     for url in urls:
         if fault := url_fault(url, schemes):
             return f"{fault} (a comma in a password is %2C)" if len(urls) > 1 else fault
-    kinds = {url.partition("://")[0].removesuffix("s") for url in urls}
+    schemes_used = {url.partition("://")[0] for url in urls}
+    kinds = {_SAME_FORM.get(scheme, scheme) for scheme in schemes_used}
     if len(kinds) > 1:
         return f"several URLs must be of one kind, not {', '.join(sorted(kinds))}"
     if len(urls) > 1 and kinds != {"amqp"}:
@@ -143,7 +145,7 @@ def _network_fault(form: str, rest: str) -> str | None:
         if match is None or (match[2] and not 1 <= int(match[2]) <= 65535):
             return f"has a port that is no number from 1 to 65535, or a password that is not escaped: {_ESCAPES}"
         # PostgreSQL without a host is a socket of this machine, or what PGHOST says
-        if not match[1] and (form == "amqp" or match[2] or not (path or query)):
+        if not match[1] and (form in ("amqp", "sqs") or match[2] or not (path or query)):
             return "names no host"
     return _query_fault(query) if form == "postgresql" and query else None
 

@@ -114,6 +114,18 @@ def build_broker(
             is_required=settings.broker_required,
             rounds_max=settings.broker_rounds_max,
         )
+    if scheme == "sqs":
+        from spoolproof.brokers.sqs import SqsBroker
+
+        return SqsBroker(
+            urls[0],
+            clock=clock,
+            random=random,
+            spawn=spawn,
+            retry_first_seconds=settings.broker_retry_seconds,
+            is_required=settings.broker_required,
+            rounds_max=settings.broker_rounds_max,
+        )
     if scheme == "memory":
         from spoolproof.brokers.memory import MemoryBroker
 
@@ -122,10 +134,14 @@ def build_broker(
 
 
 async def visit_broker(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
-    """Return the version of the RabbitMQ node at a URL, declaring nothing. Raises BrokerUnavailable, MissingExtra."""
+    """Return what answers at a broker's URL, declaring nothing. Raises BrokerUnavailable, MissingExtra."""
+    if url.startswith("sqs://"):
+        from spoolproof.brokers.sqs.broker import visit as visit_sqs
+
+        return await visit_sqs(url)
     from spoolproof.brokers.rabbitmq.visit import visit
 
-    return await visit(url, clock=clock, random=random, spawn=spawn)
+    return f"RabbitMQ {await visit(url, clock=clock, random=random, spawn=spawn)}"
 
 
 def sqlite_release() -> tuple[int, int, int]:

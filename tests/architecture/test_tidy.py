@@ -60,6 +60,9 @@ FORBIDDEN_WORDS = {
 #: A driver and the only places that may import it.
 DRIVERS = {
     "pika": ("brokers/rabbitmq", "testing"),
+    "aiobotocore": ("brokers/sqs",),
+    "botocore": ("brokers/sqs",),
+    "aiohttp": ("brokers/sqs",),
     "asyncpg": ("stores/postgres", "contrib", "testing"),
     "sqlite3": ("sqlite", "stores/sqlite", "brokers/embedded", "contrib", "testing"),
     "sqlalchemy": ("contrib", "stores/sqlalchemy_handles.py", "testing"),

@@ -83,9 +83,12 @@ WRONG_BROKERS = [
     ("amqp://u:hun,ter2@h/v", "a comma in a password is %2C"),
     ("amqp://a/v,memory://", "one kind"),
     ("AMQP://a/v", "write amqp: where 'AMQP' stands"),
-    ("rabbitmq://a/v", "is not a URL of one of embedded://, amqp://, amqps://, memory://"),
+    ("rabbitmq://a/v", "is not a URL of one of embedded://, amqp://, amqps://, sqs://, memory://"),
     ("pyamqp://a/v", "is not a URL"),
     ("localhost:5672", "is not a URL"),
+    ("sqs://", "names no host"),
+    ("sqs://KEY:hunter2/x@eu-west-1", "write / as %2F"),
+    ("sqs://a,sqs://b", "only amqp:// takes several URLs, not sqs://"),
     ("memory://broker", "takes nothing after"),
 ]
 

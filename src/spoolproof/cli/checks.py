@@ -312,18 +312,19 @@ async def broker(settings: Settings) -> list[Finding]:
     if scheme == "embedded":
         return [_embedded(path_of(settings.broker_urls[0]))]
     async with _spawning() as spawn:
-        return list(await asyncio.gather(*(_rabbitmq(url, settings, spawn) for url in settings.broker_urls)))
+        return list(await asyncio.gather(*(_remote(url, settings, spawn) for url in settings.broker_urls)))
 
 
-async def _rabbitmq(url: str, settings: Settings, spawn: Spawn) -> Finding:
+async def _remote(url: str, settings: Settings, spawn: Spawn) -> Finding:
     try:
-        version = await visit_broker(url, clock=SystemClock(), random=system_random(), spawn=spawn)
+        found = await visit_broker(url, clock=SystemClock(), random=system_random(), spawn=spawn)
     except SpoolproofError as error:
-        is_needed = settings.broker_required or "rabbitmq" in settings.of(HealthSettings).ready_needs
+        kind = "sqs" if url.startswith("sqs:") else "rabbitmq"
+        is_needed = settings.broker_required or kind in settings.of(HealthSettings).ready_needs
         meaning = "the service does not start without it" if is_needed else "events wait in the outbox until it is back"
-        remedy = "start RabbitMQ, or correct SPOOLPROOF_BROKER"
+        remedy = "start it, or correct SPOOLPROOF_BROKER"
         return Finding("broker", Verdict.FAIL, f"{redact_url(url)}: {error}", meaning, remedy)
-    return Finding("broker", Verdict.PASS, f"{redact_url(url)}: RabbitMQ {version}")
+    return Finding("broker", Verdict.PASS, f"{redact_url(url)}: {found}")
 
 
 def _embedded(path: Path) -> Finding:

@@ -29,7 +29,7 @@ from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER, Measure
 
-BROKER_NAMES = ("rabbitmq", "embedded", "memory")
+BROKER_NAMES = ("rabbitmq", "sqs", "embedded", "memory")
 
 
 class Monitor(Loop):
@@ -57,7 +57,7 @@ class Monitor(Loop):
         every snapshot. Raises SettingsError for a name in `ready_needs` that is no dependency."""
         unknown = [name for name in ready_needs if name not in (DB, *BROKER_NAMES)]
         if unknown:
-            known = ", ".join((DB, *BROKER_NAMES[:2]))
+            known = ", ".join((DB, *BROKER_NAMES[:3]))
             raise SettingsError([f"SPOOLPROOF_READY_NEEDS={name}: the dependencies are {known}" for name in unknown])
         self._store = store
         self._ping = ping

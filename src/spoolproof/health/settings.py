@@ -19,7 +19,7 @@ class HealthSettings(SettingsGroup, env_prefix="SPOOLPROOF_HEALTH_"):
     detail: Literal["loopback", "always", "never"] = "loopback"
     """Who sees URLs, counts and errors in the health body."""
     ready_needs: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=also("READY_NEEDS"))
-    """Dependencies without which this service is useless (`db`, `rabbitmq`): away for 30 s they fail readiness."""
+    """What this service is useless without (`db`, `rabbitmq`, `sqs`): away for 30 s they fail readiness."""
 
     @field_validator("ready_needs", mode="before")
     @classmethod

@@ -178,7 +178,7 @@ class ConnectionStatus:
 class BrokerStatus:
     """The broker as this process sees it: connected while one connection of each purpose is."""
 
-    kind: str  #: rabbitmq, embedded or memory
+    kind: str  #: rabbitmq, sqs, embedded or memory
     state: ConnectionState
     is_blocked: bool
     connections: tuple[ConnectionStatus, ...]

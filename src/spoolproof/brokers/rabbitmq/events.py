@@ -88,29 +88,6 @@ class CallbackFailed(Event, name="broker.callback_failed", level=ERROR, line="ca
     callback: str
 
 
-class KindBarred(
-    Event,
-    name="broker.barred",
-    level=WARNING,
-    line='destination={destination} type={type} error="{error}": they wait, uncounted',
-    folds=("destination", "type"),
-):
-    """The broker takes none of a type for a reason that lies in it; another try may succeed."""
-
-    destination: str
-    type: str
-    error: str
-
-
-class KindAdmitted(
-    Event, name="broker.admitted", level=WARNING, line="destination={destination} type={type}: they flow again"
-):
-    """The broker takes a type again that it had not taken."""
-
-    destination: str
-    type: str
-
-
 class ExchangeMissing(
     Event, name="topology.exchange_missing", level=ERROR, line="exchange={exchange}: it is declared again"
 ):

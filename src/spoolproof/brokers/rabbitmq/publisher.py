@@ -25,7 +25,7 @@ from typing import Any
 from pika import spec
 
 from spoolproof import limits
-from spoolproof.brokers.rabbitmq.barred import BarredKinds
+from spoolproof.brokers.barred import BarredKinds
 from spoolproof.brokers.rabbitmq.encoding import publish_frames
 from spoolproof.brokers.rabbitmq.events import ChannelReplaced, PublishChannelClosed, SinkFailed
 from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, end_code, one_line

@@ -1,4 +1,4 @@
-"""Private RabbitMQ, PostgreSQL and PgBouncer servers for tests, drills and demonstrations. Linux only.
+"""Private RabbitMQ, PostgreSQL, PgBouncer and moto (SQS, SNS) servers for tests, drills and demonstrations. Linux only.
 
     with RabbitMQServer() as rabbitmq, PostgresServer() as postgres:
         url = rabbitmq.create_vhost("orders")
@@ -13,9 +13,10 @@ process kills the servers and removes the directory.
 
 from __future__ import annotations
 
+from spoolproof.testing.servers.moto import MotoServer
 from spoolproof.testing.servers.pgbouncer import PgBouncerServer
 from spoolproof.testing.servers.postgres import PostgresServer
 from spoolproof.testing.servers.process import ServerFailed
 from spoolproof.testing.servers.rabbitmq import RabbitMQServer
 
-__all__ = ["PgBouncerServer", "PostgresServer", "RabbitMQServer", "ServerFailed"]
+__all__ = ["MotoServer", "PgBouncerServer", "PostgresServer", "RabbitMQServer", "ServerFailed"]

@@ -6,7 +6,7 @@ A kind is a destination and a type. What sends it knows from its outcome to wait
 from __future__ import annotations
 
 from spoolproof import limits
-from spoolproof.brokers.rabbitmq.events import KindAdmitted, KindBarred
+from spoolproof.brokers.events import KindAdmitted, KindBarred
 from spoolproof.clock import Clock
 from spoolproof.destination import Destination
 from spoolproof.message import Outgoing
