@@ -1,4 +1,4 @@
-"""A service that forks in the middle of a transaction: `forking_node.py PORT DIRECTORY STORE`.
+"""A service that forks in the middle of a transaction: `forking_node.py PORT DIRECTORY STORE BROKER`.
 
 Says the id of the child, which waits for the end of its stdin, as an idle pool worker does.
 """
@@ -14,8 +14,9 @@ from spoolproof.health.thread import Address
 from spoolproof.settings import load_settings
 
 
-async def main(port: str, directory: str, store: str) -> None:
-    service = Service("shop", settings=load_settings(data_dir=directory, store=store, migrate="auto"))
+async def main(port: str, directory: str, store: str, broker: str) -> None:
+    settings = load_settings(data_dir=directory, store=store, broker=broker, broker_required=True, migrate="auto")
+    service = Service("shop", settings=settings)
     await service.start(health=Address("127.0.0.1", int(port)))
     async with service.transaction() as tx:
         await tx.execute("select pg_advisory_xact_lock(42)")

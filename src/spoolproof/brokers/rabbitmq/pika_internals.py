@@ -1,14 +1,18 @@
-"""The only private names of pika in this package: `_read_frame` with its `_frame_buffer`, and `_terminate_stream`.
+"""The only private names of pika in this package.
 
-`_read_frame`: pika lets a content header it cannot decode (a timestamp in milliseconds, an unknown field type) tear
-down the connection; the message is delivered again and does it again, for ever, taking every consumer along. Here such
-a header becomes properties that carry the raw bytes and the reason, so the delivery reaches its queue's consumer.
+`_read_frame`, `_frame_buffer`: pika lets a content header it cannot decode (a timestamp in milliseconds, an unknown
+field type) tear down the connection; the message is delivered again and does it again, for ever, taking every consumer
+along. Here such a header becomes properties that carry the raw bytes and the reason, so the delivery reaches its
+queue's consumer.
 
 `_terminate_stream`: pika has no public abort, and `close()` waits for an answer that a dead peer never sends.
 
 `_adapter_emit_data`: pika buffers frames until the socket is writable, then makes one system call for each, three a
 publish. Here what one turn of the loop emits goes out as one. Nothing is promised by a write, so nothing is lost that a
 dying connection would not lose anyway: without its confirm a row stays, without its ack a delivery comes again.
+
+`_sock`: pika hands out no descriptor of its connection. A forked child lets go of it, or the broker would take a killed
+process for alive until the heartbeat says otherwise, and keep for it what it had not settled.
 
 A test compares them with the installed pika; a release that changes them must change this file.
 """
@@ -21,6 +25,8 @@ from typing import Any
 
 from pika import exceptions, frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
+
+from spoolproof.forks import cut, let_go_in_child
 
 _FRAME_HEAD = struct.Struct(">BHL")
 _CONTENT_HEAD = struct.Struct(">HHQ")
@@ -41,6 +47,12 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unwritten: list[bytes] = []  # bounded by the publish window, and by prefetch for acks
         super().__init__(*args, **kwargs)
+        let_go_in_child(self)
+
+    def let_go(self) -> None:
+        """In a child: the broker must see this connection end with its process."""
+        if self._transport is not None:
+            cut(self._transport._sock.fileno())
 
     def write(self, frames: bytes) -> None:
         """Send whole frames, encoded by us, in the order of the calls and of what pika itself sends."""

@@ -11,6 +11,7 @@ import pika
 import pytest
 from pika import BasicProperties, exceptions, frame
 from pika.adapters.base_connection import BaseConnection
+from pika.adapters.utils.io_services_utils import _AsyncTransportBase
 from pika.connection import Connection as PikaConnection
 
 import spoolproof.brokers.rabbitmq as package
@@ -30,6 +31,7 @@ def test_the_installed_pika_reads_frames_and_terminates_streams_as_we_expect() -
     assert "self._adapter_disconnect_stream()" in inspect.getsource(PikaConnection._terminate_stream)
     assert "self._transport.write(data)" in inspect.getsource(BaseConnection._adapter_emit_data)
     assert "self._transport = None" in inspect.getsource(BaseConnection)
+    assert "self._sock = sock" in inspect.getsource(_AsyncTransportBase)
 
 
 def test_no_other_module_uses_a_private_name_of_another_object() -> None:
@@ -43,7 +45,8 @@ def test_no_other_module_uses_a_private_name_of_another_object() -> None:
             if is_private and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "channel", "cls")):
                 used.add((path.name, node.attr))
 
-    assert {("pika_internals.py", name) for name in ("_adapter_emit_data", "_read_frame", "_terminate_stream")} == used
+    names = ("_adapter_emit_data", "_read_frame", "_sock", "_terminate_stream")
+    assert {("pika_internals.py", name) for name in names} == used
 
 
 def header_frame(table: bytes) -> bytes:
