@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from spoolproof.message import Message
     from spoolproof.outbox.options import PublishOptions
-    from spoolproof.outbox.publish import Place, Receipt
+    from spoolproof.outbox.receipt import Place, Receipt
     from spoolproof.outbox.sync_transaction import SyncTransaction
     from spoolproof.outbox.transaction import Transaction
     from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
@@ -46,7 +46,7 @@ _HOMES = {
     "consumer.delivery": ("Delivery",),
     "message": ("Message",),
     "outbox.options": ("PublishOptions",),
-    "outbox.publish": ("Place", "Receipt"),
+    "outbox.receipt": ("Place", "Receipt"),
     "outbox.sync_transaction": ("SyncTransaction",),
     "outbox.transaction": ("Transaction",),
     "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),

@@ -23,7 +23,7 @@ from spoolproof.errors import CodecError, RegistrationError, UnknownType
 from spoolproof.message import Message
 from spoolproof.roundtrip import lost_in, reason_of, unsendable
 
-_MARK = "__spoolproof_event__"
+EVENT_MARK = "__spoolproof_event__"  #: the attribute that `event` gives a class
 _WIRE = "__spoolproof_wire__"  #: what writes and reads the class, made at its first publish
 _WIRE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,254}")
 T = TypeVar("T")
@@ -65,10 +65,10 @@ def event(name: str, *, version: int = 1, may_be_unrouted: bool = False) -> Call
                 "put @event above @dataclass"
             )
         identity = EventType(name, version, may_be_unrouted)
-        known = model.__dict__.get(_MARK, identity)
+        known = model.__dict__.get(EVENT_MARK, identity)
         if known != identity:
             raise RegistrationError(f"@event({name!r}) on {model.__qualname__}: it is @event({known.name!r}) already")
-        setattr(model, _MARK, identity)
+        setattr(model, EVENT_MARK, identity)
         return model
 
     return mark
@@ -76,7 +76,7 @@ def event(name: str, *, version: int = 1, may_be_unrouted: bool = False) -> Call
 
 def event_type_of(model: type) -> EventType:
     """Return the wire identity of a class marked by `@event` itself. Raises UnknownType if it is not."""
-    found = model.__dict__.get(_MARK)
+    found = model.__dict__.get(EVENT_MARK)
     if found is None:
         raise UnknownType(
             f"{model.__module__}.{model.__qualname__} has no wire name; decorate it with @event('your.event.name')"
@@ -242,4 +242,4 @@ def _is_model(model: object) -> bool:
 
 def is_mapping(model: type) -> bool:
     """Tell whether payloads of a class are plain mappings, which need `type=` at publish."""
-    return model is dict or (_MARK not in model.__dict__ and issubclass(model, Mapping))
+    return model is dict or (EVENT_MARK not in model.__dict__ and issubclass(model, Mapping))

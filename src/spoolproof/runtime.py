@@ -43,11 +43,13 @@ from spoolproof.lifecycle.events import (
     StoreReached,
     StoreWaiting,
 )
+from spoolproof.lifecycle.hooks import Hooks
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Membership
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.publish import Publisher
 from spoolproof.parts import make_parts
 from spoolproof.policies import Registry
@@ -99,7 +101,9 @@ class Runtime:
         self.store = make_store(settings, clock=clock, ids=ids, spawn=spawn)
         broker = make_broker(settings, service, clock=clock, ids=ids, random=random, spawn=spawn)
         self.broker = ProtectedBroker(broker, policies)
-        self.publisher = Publisher(self.store, source=service, clock=clock, ids=ids)
+        self.publisher = Publisher(
+            self.store, source=service, clock=clock, ids=ids, around=registrations.of(PublishAround)
+        )
         context = Context(
             service=service,
             settings=settings,
@@ -115,14 +119,8 @@ class Runtime:
             spawn=spawn,
         )
         self.parts = make_parts(context, roles)
-        sampler = Sampler(
-            *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),
-            lease_seconds=settings.lease_seconds,
-            clock=clock,
-            random=random,
-        )
         self.monitor = Monitor(
-            sampler,
+            self._sampler(),
             self.broker,
             store=self.store.name,
             ping=self.store.ping,
@@ -139,9 +137,18 @@ class Runtime:
         self._membership: Membership | None = None
         self._loops: list[Loop] = []
         self._unmeasure: list[Callable[[], None]] = []
+        self._hooks = registrations.of(Hooks)
         self.is_started = False
         self.is_draining = False
         self._plan: failpoints.Plan | None = None
+
+    def _sampler(self) -> Sampler:
+        return Sampler(
+            *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),
+            lease_seconds=self.settings.lease_seconds,
+            clock=self._clock,
+            random=self._random,
+        )
 
     async def start(self) -> None:
         """Bring everything up. Raises StoreUnavailable after 60 s, SchemaOutdated, or BrokerUnavailable if required."""
@@ -159,6 +166,7 @@ class Runtime:
             )  # not before: whose leases it takes, the store has just said
             for part in self.parts:
                 await part.restore()
+            await self._hooks.start()
             await self.broker.start(self.topology())
             await self._start_loops(membership)
             sources = [self.measures, self.monitor.measures, *(part.measures for part in self.parts)]
@@ -251,6 +259,7 @@ class Runtime:
             closing.push_async_callback(self.supervisor.stop)
             closing.push_async_callback(self.store.stop)
             closing.push_async_callback(self.broker.stop)
+            closing.push_async_callback(self._hooks.stop)
             closing.push_async_callback(self.supervisor.stop_loops)
 
     def _disarm(self) -> None:

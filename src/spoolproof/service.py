@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from pydantic import SecretStr
@@ -17,6 +18,9 @@ from spoolproof import limits
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import Clock, SystemClock
 from spoolproof.codec import TypeRegistry, Upcast
+from spoolproof.consumer import around as consumer_around
+from spoolproof.consumer.around import HandleAround
+from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.handler import HandlerFunction, make_handler
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
@@ -27,12 +31,16 @@ from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Snapshot
 from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.hooks import Hook, Hooks
 from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
-from spoolproof.message import check_short_text
+from spoolproof.message import Outgoing, check_short_text
+from spoolproof.outbox import around as publish_around
+from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.blocking import BlockingPublisher
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Place, Receipt, handling
+from spoolproof.outbox.publish import handling
+from spoolproof.outbox.receipt import Place, Receipt
 from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
@@ -46,6 +54,10 @@ if TYPE_CHECKING:
     from spoolproof.testing.clock import ManualClock
 
 F = TypeVar("F", bound=HandlerFunction)
+P1 = TypeVar("P1", bound=Callable[..., object])
+A = TypeVar("A", bound=consumer_around.Around)
+B = TypeVar("B", bound=publish_around.Around)
+H = TypeVar("H", bound=Hook)
 P = TypeVar("P", bound=Part)
 
 
@@ -54,7 +66,8 @@ class Service:
 
     name: 1 to 100 letters, digits, `-`, `_` or `.`; names its queues. settings: the environment, read anew at each
     start, if None. policies: the registry whose breakers are kept in the store across restarts and whose settings are
-    checked at start; default: the process's. clock, random: the machine's unless a test passes its own.
+    checked at start; default: the process's. lifespan: an async context manager around each run, given the service;
+    see `on_start`. clock, random: the machine's unless a test passes its own.
     """
 
     def __init__(
@@ -63,6 +76,7 @@ class Service:
         *,
         settings: Settings | None = None,
         policies: Registry | None = None,
+        lifespan: Callable[[Service], AbstractAsyncContextManager[object]] | None = None,
         clock: Clock | None = None,
         random: RandomSource | None = None,
     ) -> None:
@@ -77,6 +91,8 @@ class Service:
         self._clock = clock or SystemClock()
         self._random = random or system_random()
         self._registrations = Registrations()
+        if lifespan is not None:
+            self._registrations.of(Hooks).lifespan = partial(lifespan, self)
         self._router = self._registrations.of(Router)
         self._unused: list[str] = []  #: decorators made and not yet put on a function
         self._registry = self._registrations.of(TypeRegistry)
@@ -163,6 +179,46 @@ class Service:
 
         return register
 
+    def provides(self, function: P1) -> P1:
+        """Register what gives handlers something, by the type it is annotated to return.
+
+        A function, an `async def`, or a context manager or generator around the value, which is closed when the attempt
+        has ended. It may ask for a Delivery, a Transaction, or what others provide. Raises RegistrationError; what
+        nobody provides is found at the start.
+        """
+        self._registrations.of(Dependencies).add(function)
+        return function
+
+    def around_handle(self, function: A) -> A:
+        """Register `async def f(delivery, call_next)` around every attempt; the first registered is the outermost.
+
+        It returns what `await call_next()` returns, or raises; its time is the handler's. Raises RegistrationError.
+        """
+        self._registrations.of(HandleAround).add(function)
+        return function
+
+    def around_publish(self, function: B) -> B:
+        """Register `async def f(message, call_next)` around every publish; the first registered is the outermost.
+
+        It returns what `await call_next(message)` returns, with this message or one made from it
+        (`msgspec.structs.replace`), or raises. Raises RegistrationError.
+        """
+        self._registrations.of(PublishAround).add(function)
+        return function
+
+    def on_start(self, function: H) -> H:
+        """Register a function, plain or async, that runs at the start: the store is there, and nothing was delivered.
+
+        What it raises ends the start.
+        """
+        self._registrations.of(Hooks).add(function, is_start=True)
+        return function
+
+    def on_stop(self, function: H) -> H:
+        """Register a function, plain or async, that runs when all handlers have ended; the last registered is first."""
+        self._registrations.of(Hooks).add(function, is_start=False)
+        return function
+
     # --- publish -----------------------------------------------------------------------------------------------------
 
     async def publish(
@@ -179,7 +235,10 @@ class Service:
         OutboxMissing, UnsupportedTransaction, OutboxFull, StoreUnavailable.
         """
         publisher = self.runtime.publisher
-        outgoing = publisher.outgoing(payload, options)
+        return await publisher.keep(publisher.outgoing(payload, options), partial(self._keep, transaction))
+
+    async def _keep(self, transaction: object | None, outgoing: Outgoing) -> Receipt:
+        publisher = self.runtime.publisher
         if isinstance(transaction, Transaction):
             return await transaction.collect(outgoing)
         if transaction is not None:
@@ -212,7 +271,8 @@ class Service:
             return running.bridge(lambda: self.publish(payload, **options))
         if self._blocking is None:
             outbox = build_blocking_outbox(self.settings, self.name, clock=self._clock)
-            self._blocking = BlockingPublisher(outbox.append, source=self.name, clock=self._clock)
+            around = self._registrations.of(PublishAround)
+            self._blocking = BlockingPublisher(outbox.append, source=self.name, clock=self._clock, around=around)
         receipt = self._blocking.publish(payload, options, transaction)
         if self._runtime is not None:
             self._runtime.wake_from_thread()
@@ -324,10 +384,14 @@ class Service:
 
     async def stop(self) -> None:
         """Close everything. Idempotent; without a drain before, unfinished deliveries go back to the broker."""
-        runtime, self._runtime = self._runtime, None
-        self._blocking = None
-        if runtime is not None:
-            await runtime.stop()
+        runtime, self._blocking = self._runtime, None
+        if runtime is None:
+            return
+        try:
+            await runtime.stop()  # stop hooks may still use it
+        finally:
+            if self._runtime is runtime:
+                self._runtime = None
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
@@ -353,6 +417,10 @@ class Service:
 
     def _check(self, settings: Settings) -> None:
         faults = self._registrations.faults()
+        dependencies = self._registrations.of(Dependencies)
+        for queue in self._router.queues:
+            for handler in self._router.handlers(queue):
+                faults += dependencies.faults(handler)
         faults += [f"{one} is on no function: nothing is registered by it; write @{one}" for one in self._unused]
         for queue in self._router.queues:
             try:

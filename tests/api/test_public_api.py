@@ -50,12 +50,17 @@ PUBLIC = [
 
 OPTIONS = ["correlation_id", "destination", "expires", "headers", "id", "key", "routing_key", "subject", "type"]
 ON_SERVICE = [
+    "around_handle",
+    "around_publish",
     "broker",
     "drain",
     "health",
     "lifespan",
     "name",
     "on",
+    "on_start",
+    "on_stop",
+    "provides",
     "publish",
     "publish_sync",
     "runtime",

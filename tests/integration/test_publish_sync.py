@@ -26,7 +26,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.errors import OutboxFull
 from spoolproof.ids import Ids
 from spoolproof.message import Message
-from spoolproof.outbox.publish import Place
+from spoolproof.outbox.receipt import Place
 from spoolproof.settings import Settings
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance._store import ready_rows

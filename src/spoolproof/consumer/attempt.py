@@ -10,9 +10,13 @@ this copy of it or by another, waits for nobody.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from spoolproof import limits
 from spoolproof.caught import tame
 from spoolproof.clock import Clock
+from spoolproof.consumer.around import HandleAround
+from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.threads import HandlerThreads, Place
@@ -33,12 +37,22 @@ class Attempts:
     """Makes the attempts of all messages."""
 
     def __init__(
-        self, store: Store, publisher: Publisher, gate: Gate, threads: HandlerThreads, *, clock: Clock
+        self,
+        store: Store,
+        publisher: Publisher,
+        gate: Gate,
+        threads: HandlerThreads,
+        dependencies: Dependencies,
+        around: HandleAround,
+        *,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._gate = gate
         self._threads = threads
+        self._dependencies = dependencies
+        self._around = around
         self._clock = clock
 
     async def make(self, work: Work, admitted: Admitted) -> None:
@@ -121,10 +135,12 @@ class Attempts:
         try:
             with within_delivery(is_again=work.is_again):
                 tx = unit if isinstance(unit, Transaction) else None
-                if place is None:
+                if self._around or handler.dependencies:
+                    running = self._surrounded(work, admitted, tx, place)
+                elif place is None:
                     running = handler.call(admitted.payload, delivery, tx)
                 else:
-                    running = place.run(work.running, handler, admitted.payload, delivery, tx)
+                    running = place.run(work.running, handler, admitted.payload, delivery, tx, {})
                 result = await within(running, handler.timeout_seconds, self._clock)
         except Ack:
             result = None
@@ -140,6 +156,20 @@ class Attempts:
         if isinstance(result, Outcome) and not isinstance(result, Ack):
             raise result
         failpoint("consumer.after_handler")
+
+    async def _surrounded(self, work: Work, admitted: Admitted, tx: Transaction | None, place: Place | None) -> object:
+        """Run the handler with what it depends on, inside what the application puts around every attempt."""
+        handler, delivery, running = admitted.handler, work.for_handler(), work.running
+        assert running is not None  # _call has made it
+
+        async def call() -> object:
+            async with AsyncExitStack() as closing:
+                others = await self._dependencies.made_for(handler, delivery, tx, closing)
+                if place is None:
+                    return await handler.call(admitted.payload, delivery, tx, others)
+                return await place.run(running, handler, admitted.payload, delivery, tx, others)
+
+        return await self._around.through(delivery, call)
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:

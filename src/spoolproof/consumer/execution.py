@@ -20,8 +20,10 @@ from spoolproof.backoff import RandomSource, full_jitter_seconds
 from spoolproof.caught import cancellations, is_failure
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
+from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.attempt import Attempts
 from spoolproof.consumer.copies import Copies
+from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.ending import Endings
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.patience import Patience
@@ -55,6 +57,8 @@ class Execution:
         patience: Patience,
         room: Room,
         threads: HandlerThreads,
+        dependencies: Dependencies,
+        around: HandleAround,
         clock: Clock,
         ids: Ids,
         random: RandomSource,
@@ -64,7 +68,7 @@ class Execution:
         self._store = store
         self._router = router
         self._registry = registry
-        self._attempts = Attempts(store, publisher, gate, threads, clock=clock)
+        self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, clock=clock)
         self._suspects = Suspects(store, gate, process_id, clock=clock)
         self._endings = Endings(store, copies, gate, self._suspects, clock=clock, ids=ids, random=random, host=host)
         self._gate = gate

@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from spoolproof import limits
 from spoolproof.caught import error_line
-from spoolproof.codec import event_type_of
+from spoolproof.codec import EVENT_MARK, event_type_of
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.errors import InvalidMessage, RegistrationError, UnknownType
@@ -25,6 +25,7 @@ from spoolproof.outbox.sync_transaction import SyncTransaction
 from spoolproof.outbox.transaction import Transaction
 
 HandlerFunction = Callable[..., object]
+_NOTHING: Mapping[str, object] = {}
 
 
 class Dedupe(StrEnum):
@@ -40,6 +41,7 @@ class Argument(StrEnum):
     PAYLOAD = "payload"
     DELIVERY = "delivery"
     TRANSACTION = "transaction"
+    DEPENDENCY = "dependency"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Handler:
     dedupe: Dedupe
     gates: tuple[GatingPolicy, ...] = ()
     is_sync: bool = False  #: a plain function, which runs in a thread
+    dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
 
     @property
     def name(self) -> str:
@@ -76,7 +79,11 @@ class Handler:
         return any(argument is Argument.DELIVERY for _, argument in self.arguments)
 
     def call(
-        self, payload: object, delivery: Delivery | None, tx: Transaction | SyncTransaction | None
+        self,
+        payload: object,
+        delivery: Delivery | None,
+        tx: Transaction | SyncTransaction | None,
+        others: Mapping[str, object] = _NOTHING,
     ) -> Coroutine[Any, Any, object]:
         """Call the user's function with what it asks for; returns its coroutine, or the result of a plain one."""
         given: dict[Argument, object] = {
@@ -85,7 +92,9 @@ class Handler:
             Argument.TRANSACTION: tx,
         }
         called: Any = self.function
-        made: Coroutine[Any, Any, object] = called(**{name: given[argument] for name, argument in self.arguments})
+        made: Coroutine[Any, Any, object] = called(
+            **{name: given[argument] for name, argument in self.arguments}, **others
+        )
         return made
 
 
@@ -120,7 +129,8 @@ def make_handler(
     )
     gates = _gates(gate, faults)
     types_handled = _wire_names(models, faults)
-    arguments = _arguments(function, models, faults)
+    dependencies: dict[str, Any] = {}
+    arguments = _arguments(function, models, faults, dependencies)
     if dedupe == Dedupe.NONE and any(argument is Argument.TRANSACTION for _, argument in arguments):
         faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
     if faults:
@@ -141,6 +151,7 @@ def make_handler(
         dedupe=Dedupe(dedupe),
         gates=gates,
         is_sync=not inspect.iscoroutinefunction(function),
+        dependencies=dependencies,
     )
 
 
@@ -222,7 +233,7 @@ def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
 
 
 def _arguments(
-    function: HandlerFunction, models: Sequence[type | str], faults: list[str]
+    function: HandlerFunction, models: Sequence[type | str], faults: list[str], dependencies: dict[str, Any]
 ) -> list[tuple[str, Argument]]:
     is_sync = not inspect.iscoroutinefunction(function)
     if is_sync and (fault := _sync_fault(function)):
@@ -236,8 +247,11 @@ def _arguments(
     expected = {dict if isinstance(model, str) else model for model in models}
     arguments: list[tuple[str, Argument]] = []
     for parameter in inspect.signature(function).parameters.values():
-        argument = _argument_of(parameter, hints.get(parameter.name), expected, faults, is_sync=is_sync)
-        if argument is not None:
+        hint = hints.get(parameter.name)
+        argument = _argument_of(parameter, hint, expected, faults, is_sync=is_sync)
+        if argument is Argument.DEPENDENCY:
+            dependencies[parameter.name] = hint
+        elif argument is not None:
             arguments.append((parameter.name, argument))
     given = [argument for _, argument in arguments]
     for argument in Argument:
@@ -289,7 +303,12 @@ def _argument_of(
             )
             faults.append(f"parameter {name!r} {detail}; it must accept exactly what the handler is registered for")
         elif parameter.default is parameter.empty:
-            faults.append(f"parameter {name!r}: {_shown(hint)} is neither the event, Delivery nor Transaction")
+            if isinstance(hint, type) and hint.__module__ != "builtins" and not hasattr(hint, EVENT_MARK):
+                return Argument.DEPENDENCY  # whether anything gives it is known when the service starts
+            faults.append(
+                f"parameter {name!r}: {_shown(hint)} is neither the event, Delivery nor Transaction, and no class that "
+                "@service.provides could give"
+            )
     return None
 
 

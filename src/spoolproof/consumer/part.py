@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from spoolproof.codec import TypeRegistry
+from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.copies import Copies
+from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.patience import Patience
@@ -48,6 +50,8 @@ class ConsumerPart(Part):
             patience=self._patience,
             room=self._room,
             threads=self._threads,
+            dependencies=of.registrations.of(Dependencies),
+            around=of.registrations.of(HandleAround),
             clock=of.clock,
             ids=of.ids,
             random=of.random,

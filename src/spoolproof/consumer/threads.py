@@ -18,7 +18,7 @@ import queue
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -102,12 +102,18 @@ class Place:
         self.thread: _Thread | None = None
 
     async def run(
-        self, running: Running, handler: Handler, payload: object, delivery: Delivery | None, tx: Transaction | None
+        self,
+        running: Running,
+        handler: Handler,
+        payload: object,
+        delivery: Delivery | None,
+        tx: Transaction | None,
+        others: Mapping[str, object],
     ) -> object:
         """Return what the handler returns. Raises what it raises."""
         bridge = running.bridge = Bridge()
         sync_tx = None if tx is None else SyncTransaction(tx, bridge)
-        run = _Run(handler.name, lambda: handler.call(payload, delivery, sync_tx), bridge, self._threads)
+        run = _Run(handler.name, lambda: handler.call(payload, delivery, sync_tx, others), bridge, self._threads)
         run.thread = self.thread = self._threads._take()
         self.thread.work.put(run)
         try:

@@ -8,8 +8,10 @@ from typing import Protocol
 from spoolproof.clock import Clock
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
+from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Place, Receipt, compose
+from spoolproof.outbox.publish import compose
+from spoolproof.outbox.receipt import Place, Receipt
 
 
 class Append(Protocol):
@@ -21,8 +23,9 @@ class Append(Protocol):
 class BlockingPublisher:
     """Publishes for one service, from any thread."""
 
-    def __init__(self, append: Append, *, source: str, clock: Clock) -> None:
+    def __init__(self, append: Append, *, source: str, clock: Clock, around: PublishAround) -> None:
         self._append = append
+        self._around = around
         self._source = source
         self._clock = clock
         self._own = threading.local()  # ids are made by one thread each
@@ -33,5 +36,9 @@ class BlockingPublisher:
         if ids is None:
             ids = self._own.ids = Ids(self._clock)
         outgoing = compose(payload, options, source=self._source, clock=self._clock, ids=ids)
-        self._append(outgoing, transaction)
-        return Receipt(outgoing.message.id, Place.TRANSACTION)
+
+        def keep(outgoing: Outgoing) -> Receipt:
+            self._append(outgoing, transaction)
+            return Receipt(outgoing.message.id, Place.TRANSACTION)
+
+        return self._around.through_at_once(outgoing, keep) if self._around else keep(outgoing)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -27,25 +26,13 @@ from spoolproof.message import (
     check_short_text,
     check_user_headers,
 )
+from spoolproof.outbox.around import Keep, PublishAround
 from spoolproof.outbox.options import PublishOptions, check_names, expires_at
+from spoolproof.outbox.receipt import Receipt
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
 
 T = TypeVar("T")
-
-
-class Place(StrEnum):
-    """Where a published message is kept: `stored` in the outbox, committed; `transaction`: with the caller's commit."""
-
-    STORED = "stored"
-    TRANSACTION = "transaction"
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """Proof that a publish was taken. id: the message's id. place: durable now, or when the caller commits."""
-
-    id: str
-    place: Place
 
 
 class Unit(Protocol):
@@ -110,8 +97,11 @@ handling: ContextVar[Running | None] = ContextVar("spoolproof_handling", default
 class Publisher:
     """Builds messages of one service and writes them to its outbox."""
 
-    def __init__(self, store: Store, *, source: str, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, store: Store, *, source: str, clock: Clock, ids: Ids, around: PublishAround | None = None
+    ) -> None:
         self._store = store
+        self._around = around
         self._source = source
         self._clock = clock
         self._ids = ids
@@ -119,6 +109,10 @@ class Publisher:
     def outgoing(self, payload: object, options: PublishOptions) -> Outgoing:
         """Return the message of a payload, checked against every limit. Raises as `Service.publish`."""
         return compose(payload, options, source=self._source, clock=self._clock, ids=self._ids)
+
+    async def keep(self, outgoing: Outgoing, keep: Keep) -> Receipt:
+        """Keep a message by these means, through what the application has put around that."""
+        return await (self._around.through(outgoing, keep) if self._around else keep(outgoing))
 
     async def store(self, records: Sequence[Outgoing]) -> None:
         """Keep messages in a transaction of their own; durable on return. Raises OutboxFull, StoreUnavailable."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any, Unpack
 
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Bridge, Receipt
+from spoolproof.outbox.publish import Bridge
+from spoolproof.outbox.receipt import Receipt
 from spoolproof.outbox.transaction import Transaction
 from spoolproof.ports.transaction import Row
 

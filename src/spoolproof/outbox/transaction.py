@@ -16,7 +16,8 @@ from spoolproof.errors import InvalidMessage, NotInTransaction
 from spoolproof.failpoints import failpoint
 from spoolproof.message import Outgoing
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Place, Publisher, Receipt
+from spoolproof.outbox.publish import Publisher
+from spoolproof.outbox.receipt import Place, Receipt
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import OwnTransaction, Row
 
@@ -65,7 +66,7 @@ class Transaction:
 
         Arguments and errors as `Service.publish`; InvalidMessage beyond 10 000 messages.
         """
-        return await self.collect(self._publisher.outgoing(payload, options))
+        return await self._publisher.keep(self._publisher.outgoing(payload, options), self.collect)
 
     async def collect(self, outgoing: Outgoing) -> Receipt:
         """Add a message that was built and checked before."""

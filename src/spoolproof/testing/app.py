@@ -27,7 +27,7 @@ from spoolproof.destination import Kind
 from spoolproof.errors import RegistrationError
 from spoolproof.message import REPLAY_OF, Message, Outgoing
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Receipt
+from spoolproof.outbox.receipt import Receipt
 from spoolproof.outbox.transaction import Transaction
 from spoolproof.ports.broker import CONFIRMED, PublishOutcome, Returned, Topology
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord, DeadLetterState

@@ -15,7 +15,7 @@ from spoolproof.consumer.part import ConsumerPart
 from spoolproof.destination import to_queue
 from spoolproof.ids import Ids
 from spoolproof.message import Message, Outgoing
-from spoolproof.outbox.publish import Place
+from spoolproof.outbox.receipt import Place
 from spoolproof.settings import Settings
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
