@@ -18,7 +18,7 @@ from typing import Any
 from spoolproof import limits
 from spoolproof.brokers.events import ReceiverFailed
 from spoolproof.brokers.given_up import Place
-from spoolproof.brokers.sqs.client import Clients, SqsError, Trouble
+from spoolproof.brokers.sqs.client import Clients, SqsError, Trouble, error_of
 from spoolproof.brokers.sqs.delivery import SqsDelivery, Verb
 from spoolproof.brokers.sqs.events import SqsTrouble
 from spoolproof.brokers.sqs.publisher import Publisher
@@ -154,7 +154,8 @@ class Consumers:
                 await self._receive(subscription)
                 subscription.last_error = None
                 pause = limits.RESUBSCRIBE_FIRST_SECONDS
-            except SqsError as error:
+            except Exception as caught:  # whatever it is: a subscription must not end without a word
+                error = error_of(caught)
                 subscription.is_receiving = False
                 if error.trouble is Trouble.MISSING:
                     self._declarer.miss(subscription.queue)
@@ -202,16 +203,13 @@ class Consumers:
         if subscription.is_cancelled:
             delivery.nack()
         elif received.due is not None and (is_early or target != subscription.queue):
-            self._pass_on(subscription, delivery, target, received.due)
+            rest = partial(self._publisher.pass_on, delivery.message, target, received.due)
+            self._copy(subscription, delivery, rest)
         elif subscription.on_delivery is not None:
             try:
                 subscription.on_delivery(delivery)
             except Exception as error:  # a receiver's mistake must not stop the others; it stays unsettled
                 emit(ReceiverFailed(queue=subscription.queue), error=error)
-
-    def _pass_on(self, subscription: SqsSubscription, delivery: SqsDelivery, queue: str, due: float) -> None:
-        """Send a message on for the rest of its delay; it goes from here once it is there."""
-        self._copy(subscription, delivery, partial(self._publisher.pass_on, delivery.message, queue, due))
 
     def _copy(
         self, subscription: SqsSubscription, delivery: SqsDelivery, send: Callable[[Callable[..., None]], None]
@@ -254,10 +252,12 @@ class Consumers:
         asked_at = self._clock.monotonic()
         try:
             failed = await self._ask(queue, verb, deliveries)
-        except SqsError as error:
+        except Exception as caught:
+            error = error_of(caught)
             self._on_trouble(error)
-            failed = {} if verb is Verb.EXTEND else dict.fromkeys(range(len(deliveries)), str(error))
-            asked_at = 0.0 if verb is Verb.EXTEND else asked_at  # the next turn tries again, while it is valid
+            if verb is Verb.EXTEND:
+                return  # the next turn tries again, while they are valid
+            failed = dict.fromkeys(range(len(deliveries)), str(error))
         if failed:
             text = next(iter(failed.values()))
             self._tell_trouble(f"{verb.value} in {queue}, so that they come again:", text)
@@ -272,9 +272,8 @@ class Consumers:
         """Return what failed of a batch and why. Raises SqsError when all of it did."""
         if not deliveries:
             return {}
-        extra = (
-            {} if verb is Verb.ACK else {"VisibilityTimeout": self._visibility_seconds if verb is Verb.EXTEND else 0}
-        )
+        seconds = self._visibility_seconds if verb is Verb.EXTEND else 0
+        extra = {} if verb is Verb.ACK else {"VisibilityTimeout": seconds}
         entries = [{"Id": str(number), "ReceiptHandle": one.handle, **extra} for number, one in enumerate(deliveries)]
         operation = "delete_message_batch" if verb is Verb.ACK else "change_message_visibility_batch"
         url = await self._declarer.url(queue)
