@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
@@ -20,10 +20,8 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 from spoolproof import limits
 from spoolproof.errors import InvariantViolated, SettingsError
 from spoolproof.parts import GROUPS
-from spoolproof.settings_group import PREFIX, SettingsGroup, also
+from spoolproof.settings_group import PREFIX, G, SettingsGroup, also
 from spoolproof.urls import BROKER_SCHEMES, STORE_SCHEMES, several_fault, url_fault
-
-G = TypeVar("G", bound=SettingsGroup)
 
 _POLICY = f"{PREFIX}POLICY_"  #: `policies.config` knows what follows, and which policies there are
 _READ_ELSEWHERE = frozenset(

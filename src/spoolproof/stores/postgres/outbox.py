@@ -7,14 +7,11 @@ empty table does not serve a full one.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-
-import msgspec
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -94,7 +91,8 @@ class PostgresOutbox:
             sql, values = _insert(rows)
             await tx.write(sql, *values)
         else:
-            await tx.execute(SQL["append_json"], _as_json(rows))
+            for row in rows:
+                await tx.execute(SQL["append_one"], *row)
 
     async def has_room(self, messages: int) -> bool:
         return await self._room.has(messages)
@@ -193,8 +191,3 @@ def _insert(rows: Sequence[Columns]) -> tuple[str, Sequence[Any]]:
     if len(rows) == 1:
         return SQL["append_one"], rows[0]
     return SQL["append_many"], [list(column) for column in zip(*rows, strict=True)]
-
-
-def _as_json(rows: Sequence[Columns]) -> str:
-    items = [(*row[:6], msgspec.Raw(row[6].encode()), base64.b64encode(row[7]).decode()) for row in rows]
-    return msgspec.json.encode(items).decode()

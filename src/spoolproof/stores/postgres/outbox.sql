@@ -1,8 +1,8 @@
 -- name: append_one
 -- Guarantees: the row exists if and only if the transaction around it commits. Headers are passed as text: on a
--- connection of the user's, jsonb may have a codec of theirs.
+-- connection of the user's, jsonb may have a codec of theirs; and with `cast`, since SQLAlchemy reads `::` otherwise.
 insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-values ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8);
+values ($1, $2, $3, $4, $5, $6, cast($7 as text)::jsonb, $8);
 
 -- name: append_many
 -- Guarantees: as append_one, for all rows or none; ids rise in the order of the arrays.
@@ -10,14 +10,6 @@ insert into spoolproof.outbox (shard, message_id, destination, type, routing_key
 select r.shard, r.message_id, r.destination, r.type, r.routing_key, r.ordering_key, r.headers::jsonb, r.body
 from unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
   with ordinality r(shard, message_id, destination, type, routing_key, ordering_key, headers, body, position)
-order by r.position;
-
--- name: append_json
--- Guarantees: as append_many, with one text parameter that every driver can pass; bodies are base64.
-insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-select (r.item->>0)::smallint, r.item->>1, r.item->>2, r.item->>3, r.item->>4, r.item->>5, (r.item->6)::jsonb,
-  decode(r.item->>7, 'base64')
-from json_array_elements(cast($1 as json)) with ordinality r(item, position)
 order by r.position;
 
 -- name: fetch

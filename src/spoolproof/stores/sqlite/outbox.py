@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,7 +27,8 @@ _SQL = load_statements(__package__, "outbox.sql")
 
 _INSERT = f"insert into spoolproof_outbox ({', '.join(COLUMNS)}) values "
 _INSERT_ONE = f"{_INSERT}({', '.join('?' * len(COLUMNS))})"
-_ROWS_PER_STATEMENT = 100  #: of 8 parameters each; SQLite takes 32 766
+# for a transaction that takes SQL and not work
+_INSERT_NUMBERED = f"{_INSERT}({', '.join(f'${number}' for number, _ in enumerate(COLUMNS, 1))})"
 _EXACT_FROM = 0.9  #: how full the outbox may look before its rows are counted
 
 
@@ -60,9 +60,8 @@ class SqliteOutbox:
         elif isinstance(tx, SqliteTransaction):
             await tx.run(lambda connection: insert(connection, rows))
         else:
-            for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-                chunk = rows[start : start + _ROWS_PER_STATEMENT]
-                await tx.execute(_insert_numbered(len(chunk)), *(value for row in chunk for value in row))
+            for row in rows:
+                await tx.execute(_INSERT_NUMBERED, *row)
 
     async def has_room(self, messages: int) -> bool:
         return await self._room.has(messages)
@@ -151,14 +150,6 @@ def insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -
         connection.execute(_INSERT_ONE, rows[0])
     else:
         connection.executemany(_INSERT_ONE, rows)
-
-
-@lru_cache(maxsize=_ROWS_PER_STATEMENT)
-def _insert_numbered(count: int) -> str:
-    """Return the INSERT of `count` rows with `$1`, `$2` …, for a transaction that takes SQL and not work."""
-    width = len(COLUMNS)
-    rows = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(count))
-    return _INSERT + ", ".join(f"({row})" for row in rows)
 
 
 def _bounds(shards: range | None) -> tuple[int, int]:
