@@ -17,7 +17,7 @@ from spoolproof.caught import tame
 from spoolproof.clock import Clock
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.dependencies import Dependencies
-from spoolproof.consumer.events import DuplicateSkipped, PublishesLost
+from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.threads import HandlerThreads, Place
 from spoolproof.consumer.work import Admitted, Work
@@ -31,6 +31,7 @@ from spoolproof.policies.retry import within_delivery
 from spoolproof.policies.timeout import within
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER, Spread
 
 
 class Attempts:
@@ -53,6 +54,7 @@ class Attempts:
         self._threads = threads
         self._dependencies = dependencies
         self._around = around
+        self._seconds: dict[str, Spread] = {}
         self._clock = clock
 
     async def make(self, work: Work, admitted: Admitted) -> None:
@@ -119,6 +121,7 @@ class Attempts:
             return True
         is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "", earlier_key(work.message))
         if not is_new:
+            work.outcome = "duplicate"
             emit(DuplicateSkipped(queue=work.queue, message_id=work.message.id))
         failpoint("consumer.after_inbox")
         return is_new
@@ -132,6 +135,7 @@ class Attempts:
         untouchable: BaseException | None = None
         work.running = Running(work.message, unit)
         before = handling.set(work.running)
+        began = self._clock.monotonic()
         try:
             with within_delivery(is_again=work.is_again):
                 tx = unit if isinstance(unit, Transaction) else None
@@ -149,6 +153,7 @@ class Attempts:
             if untouchable is error:
                 raise
         finally:
+            self._seconds_of(work.queue).observe(self._clock.monotonic() - began)
             handling.reset(before)
             work.running.end()
         if untouchable is not None:
@@ -170,6 +175,12 @@ class Attempts:
                 return await place.run(running, handler, admitted.payload, delivery, tx, others)
 
         return await self._around.through(delivery, call)
+
+    def _seconds_of(self, queue: str) -> Spread:
+        found = self._seconds.get(queue)
+        if found is None:
+            found = self._seconds[queue] = METER.spread(HANDLER_SECONDS, queue)
+        return found
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:

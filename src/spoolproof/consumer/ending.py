@@ -14,6 +14,7 @@ from spoolproof.caught import error_line, error_text
 from spoolproof.clock import Clock
 from spoolproof.consumer.copies import Copies, CopyRefused, retry_copy
 from spoolproof.consumer.events import (
+    RETRY_COPIES,
     AttemptDeferred,
     AttemptFailed,
     CopyImpossible,
@@ -43,6 +44,7 @@ from spoolproof.ids import Ids
 from spoolproof.outcome import Outcome
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER
 
 _AGAIN_TIER_SECONDS = limits.TIERS_SECONDS[0]
 
@@ -173,6 +175,8 @@ class Endings:
             emit(CopyImpossible(error=str(refusal), **work.told))
             return GiveUp(refusal.reason, f"no copy of it can be sent: {refusal}")
         failpoint("retry.after_copy")
+        work.outcome = "retried" if decision.counts else "deferred"
+        METER.add(RETRY_COPIES, (work.queue, str(decision.tier_seconds)))
         return None
 
     async def _bury(self, work: Work, given_up: GiveUp, error: BaseException | None) -> None:
@@ -201,6 +205,7 @@ class Endings:
         failpoint("dead_letter.after_record")
         if given_up.reason == CRASH_LOOP:
             await self._suspects.forget(work)
+        work.outcome = "dead_letter" if is_kept else "duplicate"
         if is_kept:
             self._tell_dead_letter(work, given_up, error, record.error)
 

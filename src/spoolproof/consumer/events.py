@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from spoolproof.telemetry.events import DEBUG, ERROR, INFO, WARNING, Event
+from spoolproof.telemetry.metrics import Kind, counter, declare, gauge, histogram
+
+DELIVERIES = counter(
+    "consumer_deliveries_total",
+    "Deliveries by what became of them: handled, duplicate, retried (a copy waits, counted), deferred (a copy waits, "
+    "uncounted), dead_letter, stale (the broker had taken it back), or returned to the queue.",
+    *("consumer", "outcome"),
+)
+HANDLER_SECONDS = histogram("consumer_handler_seconds", "How long a handler ran, however it ended.", "consumer")
+CONSUMER_IN_FLIGHT = gauge("consumer_in_flight", "Deliveries being handled.", "consumer")
+GATE_OPEN = gauge("consumer_gate_open", "1 while handlers run, 0 while the store or a policy holds them.", "consumer")
+RETRY_COPIES = counter("retry_copies_total", "Copies that wait in a delay queue, by its seconds.", "consumer", "tier")
+LAST_ACK = gauge("last_ack_timestamp_seconds", "When a delivery of the queue was last brought to an end.", "queue")
+END_TO_END = declare(
+    "end_to_end_seconds",
+    Kind.HISTOGRAM,
+    "From a message's own time, which its publisher set, to the end of its handling.",
+    labels=("queue",),
+    buckets=(0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0),
+)
+THREADS_ABANDONED = gauge("handler_threads_abandoned", "Threads of handlers whose attempt is over.", "handler")
 
 
 class AttemptFailed(

@@ -78,8 +78,9 @@ class Execution:
         self._clock = clock
         self._random = random
 
-    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> None:
-        """Bring one delivery to its end and settle it. Raises GateClosing when it should go back unstarted.
+    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> str:
+        """Bring one delivery to its end and settle it; returns its outcome. Raises GateClosing when it should go back
+        unstarted.
 
         arrived_at: monotonic seconds; it may have waited for its lane.
         """
@@ -92,6 +93,7 @@ class Execution:
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
+        return work.outcome
 
     async def renew(self, delivery: BrokerDelivery) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
@@ -199,6 +201,8 @@ class Execution:
     async def _let_go(self, work: Work) -> bool:
         """Put a copy in the place of a delivery held for long, before the broker takes it away, and counts that. False
         if it stays: one that cannot be sent again, and one whose success is still to be recorded."""
+        if work.delivery.is_stale:
+            work.outcome = "stale"
         is_away = work.delivery.is_stale or await self._endings.send_away(work, self._patience.away_seconds)
         if is_away and work.has_run:
             work.delivery.ack()  # the copy comes after the record, and is a duplicate then

@@ -10,6 +10,7 @@ from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
+from spoolproof.consumer.events import THREADS_ABANDONED
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.patience import Patience
@@ -25,9 +26,7 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.broker import QueueSpec
-from spoolproof.telemetry.metrics import Labels, Metric, gauge
-
-THREADS_ABANDONED = gauge("handler_threads_abandoned", "Threads of handlers whose attempt is over.", "handler")
+from spoolproof.telemetry.metrics import Measure
 
 
 class ConsumerPart(Part):
@@ -91,9 +90,12 @@ class ConsumerPart(Part):
             issues=(*(issue for issue in issues if issue is not None), *self._watch.issues()),
         )
 
-    def measures(self) -> Iterable[tuple[Metric, Labels, float]]:
-        """Return the threads that nobody waits for any more."""
-        return [(THREADS_ABANDONED, (name,), count) for name, count in self._threads.abandoned.items()]
+    def measures(self) -> Iterable[Measure]:
+        """Return the workers', and the threads that nobody waits for any more."""
+        is_gate_shut = self.gate.shut_reason is not None
+        for worker in self.workers:
+            yield from worker.measures(is_gate_shut=is_gate_shut)
+        yield from ((THREADS_ABANDONED, (name,), count) for name, count in self._threads.abandoned.items())
 
     def ended(self) -> None:
         """Let the threads end."""

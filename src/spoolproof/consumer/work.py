@@ -34,7 +34,7 @@ class Work:
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
     only the recording of that may still be missing. pending: what it published until then. running: the handler's run
     in the last attempt, None if that never came to it. reruns: how often it ran again, uncounted, for no outage.
-    admitted: None until a handler was found that takes it.
+    admitted: None until a handler was found that takes it. outcome: what became of the delivery, as far as is known.
     """
 
     delivery: BrokerDelivery
@@ -50,6 +50,7 @@ class Work:
     pending: PendingPublishes = field(default_factory=PendingPublishes)
     running: Running | None = None
     reruns: int = 0
+    outcome: str = "handled"
 
     @property
     def messages(self) -> int:

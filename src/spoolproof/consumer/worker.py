@@ -12,10 +12,13 @@ Draining: cancel the subscription, hand back what no lane has started, let runni
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.consumer.events import ExecutionFailed
+from spoolproof.consumer.events import CONSUMER_IN_FLIGHT, DELIVERIES, END_TO_END, GATE_OPEN, LAST_ACK, ExecutionFailed
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
@@ -24,6 +27,7 @@ from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER, Measure
 
 _IDLE_SECONDS = 5.0
 _TROUBLE_SECONDS = 1.0
@@ -62,6 +66,9 @@ class Worker:
         self.lanes = tuple(Lane(self, number) for number in range(concurrency))
         self.taking = 0  #: lanes that run a delivery or wait for one
         self.in_flight = 0
+        self.outcomes: Counter[str] = Counter({"handled": 0})  # read at a scrape
+        self._ended_at: datetime | None = None
+        self._end_to_end = METER.spread(END_TO_END, queue)
 
     @property
     def is_subscribed(self) -> bool:
@@ -145,11 +152,13 @@ class Worker:
         delivery = waiting.delivery
         self.in_flight += 1
         try:
-            await self._execution.handle(delivery, waiting.arrived_at)
+            self._note(delivery, await self._execution.handle(delivery, waiting.arrived_at))
         except GateClosing:
+            self.outcomes["returned"] += 1
             delivery.nack()
         except Exception as error:
             # nothing in the product expects this: the broker delivers again, and past its limit dead-letters by itself
+            self.outcomes["returned"] += 1
             emit(ExecutionFailed(queue=self.queue, message_id=delivery.message.id), error=error)
             await asyncio.sleep(_TROUBLE_SECONDS)  # or it would come fifty times in a second
             delivery.nack()
@@ -160,6 +169,21 @@ class Worker:
         finally:
             self.in_flight -= 1
         return True
+
+    def _note(self, delivery: BrokerDelivery, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self._ended_at = self._clock.now()
+        if outcome == "handled":
+            self._end_to_end.observe(max(0.0, (self._ended_at - delivery.message.time).total_seconds()))
+
+    def measures(self, *, is_gate_shut: bool) -> Iterator[Measure]:
+        """Yield what became of its deliveries, and what it is doing. is_gate_shut: the store keeps it waiting."""
+        for outcome, count in list(self.outcomes.items()):
+            yield DELIVERIES, (self.queue, outcome), count
+        yield CONSUMER_IN_FLIGHT, (self.queue,), self.in_flight
+        yield GATE_OPEN, (self.queue,), float(self._intake.prefetch > 0 and not is_gate_shut)
+        if self._ended_at is not None:
+            yield LAST_ACK, (self.queue,), self._ended_at.timestamp()
 
     async def _wait_for_intake(self) -> None:
         self._intake_grew.clear()

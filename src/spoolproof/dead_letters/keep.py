@@ -16,15 +16,17 @@ from spoolproof.caught import error_line, storable_text
 from spoolproof.dead_letters.events import DeadLetterCut
 from spoolproof.errors import SpoolproofError
 from spoolproof.message import Message
-from spoolproof.ports.dead_letters import DeadLetterRecord, DeadLetters
+from spoolproof.ports.dead_letters import RECORDED, DeadLetterRecord, DeadLetters
 from spoolproof.ports.transaction import OpenTransaction
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER
 
 
 async def keep(dead_letters: DeadLetters, transaction: OpenTransaction, record: DeadLetterRecord) -> bool:
     """Keep a dead letter, durable on return. False if another copy of the message succeeded meanwhile: then there is
     nothing to give up, and one that a replay left `replaying` is resolved."""
     if await _add(dead_letters, record):
+        METER.add(RECORDED, (record.consumer, record.reason))
         return True
     async with transaction() as tx:
         await dead_letters.resolve(tx, record.consumer, record.message)

@@ -46,7 +46,7 @@ from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
-from spoolproof.ports.dead_letters import DeadLetters
+from spoolproof.ports.dead_letters import RECORDED, DeadLetters
 from spoolproof.ports.outbox import Outbox, OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
 from spoolproof.ports.wakeup import WakeUp
@@ -334,6 +334,7 @@ class Relay(Loop):
                 )
                 await self._outbox.give_up(row.ref, dead_letter, fence)
                 failpoint("relay.after_give_up")
+                METER.add(RECORDED, (consumer, reason))
                 emit(RelayGaveUp(id=outgoing.message.id, reason=reason, error=error))
             case Keep(rests="destination"):
                 self._pauses.rest(destination, None, now)

@@ -20,8 +20,11 @@ from spoolproof.destination import Destination
 from spoolproof.message import Message
 from spoolproof.ports.retention import Rule
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.telemetry.metrics import counter
 
 RETENTION = (Rule(table="dead_letter", key=("id",), since="closed_at", seconds=limits.CLOSED_RETENTION_SECONDS),)
+
+RECORDED = counter("dead_letters_total", "Messages given up on, by whose they were and why.", "consumer", "reason")
 
 
 class DeadLetterState(StrEnum):
