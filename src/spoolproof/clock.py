@@ -124,7 +124,10 @@ class AmbientClock:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` once `monotonic()` has reached `when`."""
-        return _clock.get().call_at(when, callback)
+        if _replaced:
+            return _clock.get().call_at(when, callback)
+        left = when - _read_monotonic()
+        return asyncio.get_running_loop().call_later(left if left > 0.0 else 0.0, callback)
 
 
 AMBIENT: Clock = AmbientClock()

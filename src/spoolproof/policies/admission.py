@@ -30,10 +30,6 @@ class Permit:
         self.lease_until = lease_until
         self.is_slow = False
 
-    def belong_to(self, call: Call) -> None:
-        """Learn whose attempt it is: one that the express way began without a call."""
-        self._call = call
-
     @property
     def started_at(self) -> float:
         """Since when the dependency has it; what it waits for a slot or a token is our own doing."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from spoolproof.clock import AMBIENT
 from spoolproof.errors import PolicyUsageError
-from spoolproof.policies.call import Call, Held, _idempotency_key
+from spoolproof.policies.call import Call, Held, _idempotency_key, run_now
 from spoolproof.policies.compiled import Pipeline
 from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.foreign import seconds_of
@@ -122,31 +122,20 @@ class Block:
         call = self._call
         self._open()
         try:
-            for guard in self._segment.guards:
-                permit = guard.enter(call, call.now)
-                if permit is None:
-                    self._permits.append(await guard.wait(call))
-                    self._segment.check_deadline(call)
-                else:
-                    self._permits.append(permit)
+            await self._segment.admit(call, self._permits)
             limit_at = self._limit_at()
-            if limit_at is not None:
+            if limit_at is not None and not call.is_blocking:
                 self._expiry = Expiry(call.clock, limit_at)
         except BaseException as error:
             self._refused(error)
             raise
-        return self._entered(call.deadline_at)
+        return self._entered(limit_at if call.is_blocking else call.deadline_at)
 
     def enter_blocking(self) -> Permit:
         """Return once admitted. Raises PolicyUsageError on a thread that runs an event loop: `async` was forgotten."""
         refuse_event_loop(f"policy {self._call.name!r}: `with` instead of `async with`")
-        self._open()
-        try:
-            self._segment.admit_blocking(self._call, self._permits)
-        except BaseException as error:
-            self._refused(error)
-            raise
-        return self._entered(self._limit_at())
+        self._call.is_blocking = True
+        return run_now(self.enter())
 
     def _open(self) -> None:
         call = self._call
@@ -174,6 +163,7 @@ class Block:
         """Note that the block runs, and tell what is inside when it has to end."""
         call = self._call
         call.has_started = True
+        self._segment.counts.attempts += 1
         if told_at is not None:
             self._held.append(Held(ends_at, told_at))
         if call.options is not None and call.options.idempotency_key is not None:
@@ -215,7 +205,7 @@ class Block:
         if declared is not None and not isinstance(error, asyncio.CancelledError):
             segment.conclude(call, self._permits, declared)
         elif error is None:
-            segment.succeed(call, self._permits, None, SUCCESS)
+            segment.conclude(call, self._permits, SUCCESS)
         else:
             segment.fail(call, self._permits, error)
 
@@ -238,16 +228,10 @@ class Attempts:
 
     async def __anext__(self) -> _Attempt:
         """Return the next run, after its back-off."""
-        call, retry, step = self._call, self._pipeline.retry, self._next_step()
-        if retry is not None and isinstance(step, Wait):
-            try:
-                await retry.drain.sleep(call.clock, step.seconds)
-            except BaseException as error:
-                self.over(error)
-                raise
-        if not self._goes_on(step):
+        run = await self._next()
+        if run is None:
             raise StopAsyncIteration
-        return self._next_run()
+        return run
 
     def __iter__(self) -> Attempts:
         return self
@@ -255,16 +239,21 @@ class Attempts:
     def __next__(self) -> _Attempt:
         """The same on a thread. Raises PolicyUsageError on one that runs an event loop."""
         refuse_event_loop(f"policy {self._call.name!r}: `for` instead of `async for`")
+        self._call.is_blocking = True
+        run = run_now(self._next())
+        if run is None:
+            raise StopIteration
+        return run
+
+    async def _next(self) -> _Attempt | None:
         call, retry, step = self._call, self._pipeline.retry, self._next_step()
         if retry is not None and isinstance(step, Wait):
             try:
-                retry.drain.sleep_blocking(call.clock, step.seconds)
+                await retry.pause(call, step.seconds, self._last)
             except BaseException as error:
                 self.over(error)
                 raise
-        if not self._goes_on(step):
-            raise StopIteration
-        return self._next_run()
+        return self._next_run() if self._goes_on(step) else None
 
     def _next_step(self) -> Wait | Stop | None:
         """Return what comes before the next run: nothing before the first, a back-off, or the end."""

@@ -33,11 +33,11 @@ class Budget:
         self._per_second_min = budget_per_second_min
 
     def note_call(self, now: float) -> None:
-        """Count a call, not its retries."""
-        with self._lock:
-            if now >= self._ends:
+        """Count a call, not its retries: in one step of the interpreter, and so without the lock."""
+        if now >= self._ends:
+            with self._lock:
                 self._move(now)
-            self._fresh += 1
+        self._fresh += 1
 
     def spend(self, now: float) -> bool:
         """Count one retry if it is within the budget; False, and nothing counted, if it is not."""

@@ -111,12 +111,7 @@ class Slots(Line):
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     @property
-    def is_plain(self) -> bool:
-        """Whether a success needs no more than its slot given back."""
-        return self._adaptive is None
-
-    @property
-    def needs_time(self) -> bool:
+    def needs_time(self) -> bool:  # type: ignore[override]
         """Only an adaptive limit measures."""
         return self._adaptive is not None
 
@@ -137,10 +132,6 @@ class Slots(Line):
                 self._free()
                 return
         self._give_back(self._free, now)
-
-    def give_back(self) -> None:
-        """Give a slot back after a success, to the next in line if there is one. Only while `is_plain`."""
-        self._give_back(self._free)
 
     def _learn(self, adaptive: AdaptiveLimit, call: Call, verdict: Verdict, now: float) -> None:
         if not call.has_started:

@@ -6,13 +6,13 @@ made for every protected call."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from spoolproof.clock import Clock
-from spoolproof.errors import PolicyUsageError
+from spoolproof.errors import InvariantViolated, PolicyUsageError
 from spoolproof.policies.verdict import Verdict
 
 T = TypeVar("T")
@@ -66,6 +66,22 @@ def idempotency_key() -> str | None:
     return current(_idempotency_key)
 
 
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine of a call that is_blocking: it waits by blocking, so its first step is its last."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    except RuntimeError as error:
+        raised = error.__cause__
+        if isinstance(raised, StopIteration) and str(error) == "coroutine raised StopIteration":
+            raise raised from None  # the function's, which no coroutine lets through
+        raise
+    coroutine.close()
+    raise InvariantViolated("a call on a thread waited for an event loop")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What one call may ask for. lane: critical, normal or background. cost: tokens of the rate limit."""
@@ -84,15 +100,6 @@ class Options:
             raise PolicyUsageError(f"idempotency_key={self.idempotency_key!r}: a text that is not empty")
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What the express way has done of the first attempt. error: None if it has only to go on being admitted."""
-
-    permits: list[object]
-    has_started: bool
-    error: BaseException | None
-
-
 class Owner(Protocol):
     """The policy a call belongs to, as its parts see it."""
 
@@ -103,10 +110,10 @@ class Owner(Protocol):
 
 
 class Call:
-    """One use of a policy. now: the last reading of the clock. attempts: begun so far, hedges
-    included. tries: what Retry counts. verdict: of the last attempt
-    that did not succeed. is_unknown: whether any attempt may have had its effect. without_chaos: the function, where
-    faults were put around it. on_end: told how a block ended; only blocks have it."""
+    """One use of a policy. now: the last reading of the clock. attempts: begun so far, hedges included. tries: what
+    Retry counts. is_blocking: it is made on a thread that may wait, not by a task. verdict: of the last attempt that
+    did not succeed. is_unknown: whether any attempt may have had its effect. without_chaos: the function, where faults
+    were put around it. on_end: told how a block ended; only blocks have it."""
 
     owner: Owner
     function: Callable[..., Any]
@@ -128,7 +135,7 @@ class Call:
     is_unknown: bool = False
     source: str = "live"
     stop_reason: str = ""
-    prior: Prior | None = None
+    is_blocking: bool = False
     without_chaos: Callable[..., Any] | None = None
 
     @property
@@ -150,12 +157,6 @@ class Call:
     def is_idempotent(self) -> bool:
         """Whether it may be made again although its effect may have happened."""
         return self.owner.is_idempotent or (self.options is not None and self.options.idempotency_key is not None)
-
-    def apply(self, options: Options) -> None:
-        """Take over what this one call asked for."""
-        self.options = options
-        self.lane = options.lane
-        self.cost = options.cost
 
     def fork(self) -> Call:
         """Return a call that makes one more attempt at the same thing beside this one."""

@@ -6,10 +6,10 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from spoolproof.policies.block import Attempts, Block
-from spoolproof.policies.call import Call, Options
+from spoolproof.policies.call import Call, Options, run_now
 from spoolproof.policies.timeout import refuse_generators
 from spoolproof.policies.verdict import SUCCESS, Verdict
 
@@ -37,40 +37,25 @@ class Result(Generic[T]):
         return self.error is None
 
 
-class Runner:
+class Runner(Protocol):
     """What runs calls: a policy, or one key of it."""
 
-    def new_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def new_call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None
+    ) -> Call:
         """Return a call that has not begun."""
-        raise NotImplementedError
-
-    def protect(self, function: Callable[..., Any], options: Options | None) -> Callable[..., Any]:
-        """Return an async function that runs `function` under the policy."""
-        raise NotImplementedError
 
     async def run(self, call: Call) -> Any:
         """Run a call to its end."""
-        raise NotImplementedError
-
-    def express(self) -> Callable[..., Any] | None:
-        """Return how `call` runs calls to which nothing happens; None for the long way."""
-        raise NotImplementedError
-
-    def run_sync(self, call: Call) -> Any:
-        """Run a call to its end on this thread."""
-        raise NotImplementedError
 
     def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
         """Refuse a function this policy cannot protect."""
-        raise NotImplementedError
 
     def open_block(self, call: Call) -> Block:
         """Return a block that runs once."""
-        raise NotImplementedError
 
     def open_attempts(self, call: Call) -> Attempts:
         """Return a block that may run again."""
-        raise NotImplementedError
 
 
 class Caller:
@@ -78,7 +63,6 @@ class Caller:
 
     _runner: Runner
     _options: Options | None = None
-    _run_call: Callable[..., Coroutine[Any, Any, Any]] | None = None
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Protect a function, `async def` or `def`; its signature is kept.
@@ -96,19 +80,18 @@ class Caller:
             raise TypeError(f"{function!r} is not a function; put @staticmethod and @classmethod outside the policy")
         if not callable(function):
             raise TypeError(f"{function!r} is not a function")
-        runner, options = self._runner, self._options
         is_async = is_coroutine_function(function)
-        runner.check_function(function, is_async)
-        if is_async:
-            return cast("Callable[P, T]", _like(function, runner.protect(function, options)))
+        self._runner.check_function(function, is_async)
+        new_call, run, options = self._runner.new_call, self._runner.run, self._options
+
+        async def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return await run(new_call(function, args, kwargs, options))
 
         def protected_sync(*args: P.args, **kwargs: P.kwargs) -> Any:
-            call = runner.new_call(function, args, kwargs)
-            if options is not None:
-                call.apply(options)
-            return runner.run_sync(call)
+            return self._run_sync(new_call(function, args, kwargs, options))
 
-        return cast("Callable[P, T]", _like(function, protected_sync))
+        made = functools.update_wrapper(protected if is_async else protected_sync, function)
+        return cast("Callable[P, T]", made)
 
     @overload
     def call(
@@ -121,41 +104,27 @@ class Caller:
 
         Raises what the function raises, BreakerOpen, BulkheadFull, RateLimited, AttemptTimeout or DeadlineExceeded.
         """
-        run = self._run_call
-        if run is None:
-            run = self._run_call = self._call_way()
-        return run(function, *args, **kwargs)
-
-    def _call_way(self) -> Callable[..., Coroutine[Any, Any, Any]]:
-        express = None if self._options is not None else self._runner.express()
-        if express is not None:
-            return express
-
-        async def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            return await self._runner.run(self._new(function, args, kwargs))
-
-        return run
+        return self._runner.run(self._new(function, args, kwargs))
 
     def call_sync(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for a sync function. Raises TypeError when it returns an awaitable, PolicyUsageError when it would
         have to wait on a thread that runs an event loop, ThreadsExhausted when too many attempts hang."""
-        value: T = self._runner.run_sync(self._new(function, args, kwargs))
+        value: T = self._run_sync(self._new(function, args, kwargs))
         return value
 
     async def result(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
         """Call a function and return how that ended; raises only cancellation."""
-        call = self._new(function, args, kwargs)
-        try:
-            value = await self._runner.run(call)
-        except Exception as error:
-            return _result(call, None, error)
-        return _result(call, value, None)
+        return await self._try(self._new(function, args, kwargs))
 
     def result_sync(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
         """The same for a sync function."""
         call = self._new(function, args, kwargs)
+        call.is_blocking = True
+        return run_now(self._try(call))
+
+    async def _try(self, call: Call) -> Result[Any]:
         try:
-            value = self._runner.run_sync(call)
+            value = await self._runner.run(call)
         except Exception as error:
             return _result(call, None, error)
         return _result(call, value, None)
@@ -177,10 +146,11 @@ class Caller:
         return self._runner.open_block(self._new(_block, (), {}))
 
     def _new(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Call:
-        call = self._runner.new_call(function, args, kwargs)
-        if self._options is not None:
-            call.apply(self._options)
-        return call
+        return self._runner.new_call(function, args, kwargs, self._options)
+
+    def _run_sync(self, call: Call) -> Any:
+        call.is_blocking = True
+        return run_now(self._runner.run(call))
 
 
 class Using(Caller):
@@ -199,10 +169,6 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _like(function: Callable[..., Any], protected: Callable[..., Any]) -> Callable[..., Any]:
-    return functools.update_wrapper(protected, function)
 
 
 def _block() -> None:

@@ -17,7 +17,7 @@ from spoolproof.backoff import seeded_random
 from spoolproof.clock import is_replaced
 from spoolproof.errors import AttemptTimeout, PolicyUsageError
 from spoolproof.policies import events
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, run_now
 from spoolproof.policies.part import Part
 from spoolproof.policies.timeout import await_it, is_awaitable, refuse_generators
 
@@ -129,51 +129,39 @@ class Chaos(Part):
         return True
 
     def around(self, call: Call) -> Callable[..., Any]:
-        """Return the call's function with faults in it, for the async driver. Raises TypeError for a generator
-        function, which could not be recognised any more."""
-        function = call.function
+        """Return the call's function with faults in it. Raises TypeError for a generator function, which could not be
+        recognised any more."""
+        function, is_blocking = call.function, call.is_blocking
         refuse_generators(function)
 
         async def chaotic(*args: Any, **kwargs: Any) -> Any:
             if not self.strikes(call):
-                return await _result_of(function(*args, **kwargs), function)
+                return await result_of(function, args, kwargs)
             match self.way:
                 case "latency_seconds":
-                    await call.clock.sleep(self._latency_seconds)
-                    return await _result_of(function(*args, **kwargs), function)
+                    if is_blocking:
+                        call.clock.sleep_blocking(self._latency_seconds)
+                    else:
+                        await call.clock.sleep(self._latency_seconds)
+                    return await result_of(function, args, kwargs)
                 case "unknown":
-                    await _result_of(function(*args, **kwargs), function)
+                    await result_of(function, args, kwargs)
                     raise _lost_answer(call)
+                case "hang" if is_blocking:
+                    raise PolicyUsageError("Chaos(hang=True) is for async functions: a hung thread could not be ended")
                 case "hang":
                     await asyncio.get_running_loop().create_future()
                 case "behaviour" if self._behaviour is not None:
-                    return await _result_of(self._behaviour(*args, **kwargs), self._behaviour)
+                    return await result_of(self._behaviour, args, kwargs)
             return self._instead()
 
-        return chaotic
+        async def result_of(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            value = function(*args, **kwargs)
+            return await await_it(value) if not is_blocking and is_awaitable(value, function) else value
 
-    def around_sync(self, call: Call) -> Callable[..., Any]:
-        """Return the call's function with faults in it, for the sync driver. Raises as `around` does."""
-        function = call.function
-        refuse_generators(function)
-
-        def chaotic(*args: Any, **kwargs: Any) -> Any:
-            if not self.strikes(call):
-                return function(*args, **kwargs)
-            match self.way:
-                case "latency_seconds":
-                    call.clock.sleep_blocking(self._latency_seconds)
-                    return function(*args, **kwargs)
-                case "unknown":
-                    function(*args, **kwargs)
-                    raise _lost_answer(call)
-                case "hang":
-                    raise PolicyUsageError("Chaos(hang=True) is for async functions: a hung thread could not be ended")
-                case "behaviour" if self._behaviour is not None:
-                    return self._behaviour(*args, **kwargs)
-            return self._instead()
-
-        return functools.update_wrapper(chaotic, function)
+        if not is_blocking:
+            return chaotic
+        return functools.update_wrapper(lambda *args, **kwargs: run_now(chaotic(*args, **kwargs)), function)
 
     def _instead(self) -> Any:
         if self.way == "cancel":
@@ -181,10 +169,6 @@ class Chaos(Part):
         if self._fault is not None:
             raise _fresh(self._fault) if isinstance(self._fault, Exception) else self._fault()
         return self._result
-
-
-async def _result_of(value: Any, function: Callable[..., Any]) -> Any:
-    return await await_it(value) if is_awaitable(value, function) else value
 
 
 def _lost_answer(call: Call) -> AttemptTimeout:

@@ -13,7 +13,7 @@ it, and holds a lease, so that one that hangs cannot block the breaker. No timer
 every `enter`, `leave` and read. Transitions are collected under the lock and told after it is released.
 
 A closed breaker admits by reading one attribute (`plain_epoch`: the epoch, or 0 when there is more to look at) and
-locks once, to record."""
+locks once, to record. An open one refuses by reading another (`rejects_until`)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from spoolproof.policies import events
 from spoolproof.policies.admission import Permit, Ramp, open_seconds
 from spoolproof.policies.breaker import Shape
 from spoolproof.policies.call import Call
+from spoolproof.policies.counts import NONE, one_more
 from spoolproof.policies.isolation import Isolation, Isolations, isolation_faults
 from spoolproof.policies.snapshots import CLOSED, HALF_OPEN, ISOLATED, OPEN, read_snapshot, tell_ignored
 from spoolproof.policies.tally import Tally
@@ -44,9 +45,10 @@ class Circuit:
 
     __slots__ = (
         "_changes", "_closed_at", "_key", "_last_error", "_mode", "_name",
-        "_now", "_open_until", "_probes", "_ramp", "_random", "_reason", "_rejects_until", "_running",
+        "_now", "_open_until", "_probes", "_ramp", "_random", "_reason", "_running",
         "_settings", "_slow_seconds", "_state", "_successes", "epoch",
-        "failures_total", "isolations", "lock", "plain_epoch", "round", "successes_total", "tally",
+        "failures_total", "isolations", "lock", "plain_epoch", "rejects_until", "round", "successes_total", "tally",
+        "transitions",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +84,7 @@ class Circuit:
         self.round = 0
         self.successes_total = 0
         self.failures_total = 0
+        self.transitions: Mapping[str, int] = NONE
         self._apply(rule, mode, settings)
 
     def configure(self, *, rule: Shape, mode: str, settings: Mapping[str, Any]) -> None:
@@ -103,17 +106,18 @@ class Circuit:
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
     needs_time = True
-    is_plain = True
 
     def enter(self, call: Call, now: float) -> object:
         """Admit a call. Raises BreakerOpen."""
-        return self.plain_epoch or self.enter_slowly(now, call)
-
-    def enter_slowly(self, now: float, call: Call | None = None) -> object:
-        """Admit a call of a breaker that is not plainly closed. Raises BreakerOpen."""
-        if now < (until := self._rejects_until):
-            raise BreakerOpen(self._name, self._state, self._reason, until - now, self._last_error) from None
+        if epoch := self.plain_epoch:
+            return epoch
+        if now < (until := self.rejects_until):
+            raise self.rejection(now, until) from None
         return self._enter(now, call)
+
+    def rejection(self, now: float, until: float) -> BreakerOpen:
+        """Return the refusal of a call before `until`, which `rejects_until` said."""
+        return BreakerOpen(self._name, self._state, self._reason, until - now, self._last_error)
 
     def _enter(self, now: float, call: Call | None) -> object:
         with self.lock:
@@ -124,16 +128,9 @@ class Circuit:
             raise permit from None
         return permit
 
-    def wait_blocking(self, call: Call) -> object:
+    async def wait(self, call: Call) -> object:
         """Never needed: a breaker admits or rejects."""
         return self._enter(call.now, call)
-
-    async def wait(self, call: Call) -> object:  # noqa: D102  as above
-        return self._enter(call.now, call)
-
-    def succeed(self, permit: object, now: float) -> None:
-        """Learn that an admitted call succeeded."""
-        self.conclude(permit, False, now)
 
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Learn how an admitted call ended."""
@@ -141,7 +138,7 @@ class Circuit:
             with self.lock:
                 if permit == self.plain_epoch:
                     self.successes_total += 1
-                    self.tally.add(False, now)
+                    self.tally.add_success(now)
                     return
         kind = verdict.kind
         if kind in _FAILURES:
@@ -309,6 +306,7 @@ class Circuit:
         counts = {**self.tally.counts(self._now), "round": self.round}
         old, self._state = self._state, state
         self._reason = reason
+        self.transitions = one_more(self.transitions, state)
         self.epoch += 1
         self._probes.clear()
         self._successes = 0
@@ -329,7 +327,7 @@ class Circuit:
         )
 
     def _set_fast(self) -> None:
-        self._rejects_until = self._open_until if self._state == OPEN and self._mode == "enforce" else 0.0
+        self.rejects_until = self._open_until if self._state == OPEN and self._mode == "enforce" else 0.0
         is_plain = self._state == CLOSED and self._slow_seconds is None and self._ramp is None
         self.plain_epoch = _UNCOUNTED if self._mode == "off" else self.epoch if is_plain else 0
 

@@ -3,18 +3,20 @@ order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from spoolproof.backoff import RandomSource
 from spoolproof.policies.budget import Budget
+from spoolproof.policies.circuit import Circuit
+from spoolproof.policies.counts import Counts
 from spoolproof.policies.deadline import DeadlineNode
 from spoolproof.policies.fallback import Answers, Fallback, FallbackNode
 from spoolproof.policies.hedge import Hedge, HedgeNode, Latencies
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.part import Part
-from spoolproof.policies.pipeline import Attempt, Judge, Segment
+from spoolproof.policies.pipeline import Attempt, Gate, Judge, Segment
 from spoolproof.policies.retry import Drain, Retry, RetryNode, RetrySettings
 from spoolproof.policies.threads import Abandoned
 
@@ -30,17 +32,20 @@ class Shared:
     random: RandomSource
     retry: RetrySettings | None
     abandoned: Abandoned
+    monotonic: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A compiled policy. root: runs a call. block: what guards a block of code instead of a function.
+    """A compiled policy. root: runs a call. block: what guards a block of code instead of a function. breaker: the one
+    that may refuse a call before anything else is done for it; None where something may answer in its place.
 
     run_seconds: the limit of each run of a block that may run again. whole_seconds: a limit around Retry, of all its
     runs together."""
 
     root: Node
     block: Attempt
+    breaker: Circuit | None
     run_seconds: float | None
     whole_seconds: float | None
     retry: RetryNode | None
@@ -55,14 +60,14 @@ class Memory:
     latencies: Latencies | None = None
 
 
-def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Memory) -> Pipeline:
+def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Memory, counts: Counts) -> Pipeline:
     """Compile parts into a pipeline. guards: the machines by the kind of their part."""
-    builder = _Builder(shared, judge, memory)
+    builder = _Builder(shared, judge, memory, counts)
     for part in reversed(shared.parts):
         builder.add(part, guards)
     root = builder.finish()
     nodes = list(_chain(root))
-    segments = [node for node in nodes if isinstance(node, Segment)]
+    segments = [node for node in nodes if isinstance(node, Gate)]
     all_guards = tuple(guard for segment in segments for guard in segment.guards)
     retry = next((node for node in nodes if isinstance(node, RetryNode)), None)
     around: list[float] = []
@@ -74,7 +79,8 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Mem
     limit = min([*around, *within], default=None)
     return Pipeline(
         root,
-        Attempt(all_guards, judge=judge, timeout_seconds=limit, abandoned=None),
+        builder.attempt(all_guards, limit, None),
+        _first_breaker(nodes),
         min(within, default=None),
         min(around, default=None),
         retry,
@@ -85,9 +91,11 @@ def build(shared: Shared, judge: Judge, guards: Mapping[str, Guard], memory: Mem
 class _Builder:
     """Works from the function outwards; guards and a limit that meet share a segment."""
 
-    def __init__(self, shared: Shared, judge: Judge, memory: Memory) -> None:
+    def __init__(self, shared: Shared, judge: Judge, memory: Memory, counts: Counts) -> None:
         self._shared = shared
+        self._counts = counts
         self._judge = judge
+        self._common: Any = {"judge": judge, "counts": counts, "monotonic": shared.monotonic}
         self._memory = memory
         self._inner: Node | None = None
         self._guards: list[Guard] = []
@@ -118,14 +126,17 @@ class _Builder:
 
     def _close(self) -> Node:
         guards, timeout_seconds = tuple(self._guards), self._timeout_seconds
-        segment: Segment
+        segment: Node
         if self._inner is None:
-            abandoned = self._shared.abandoned
-            segment = Attempt(guards, judge=self._judge, timeout_seconds=timeout_seconds, abandoned=abandoned)
+            segment = self.attempt(guards, timeout_seconds, self._shared.abandoned)
         else:
-            segment = Segment(guards, self._inner, judge=self._judge, timeout_seconds=timeout_seconds)
+            segment = Segment(guards, self._inner, timeout_seconds=timeout_seconds, **self._common)
         self._inner, self._guards, self._timeout_seconds = segment, [], None
         return segment
+
+    def attempt(self, guards: tuple[Guard, ...], timeout_seconds: float | None, abandoned: Abandoned | None) -> Attempt:
+        """Return an innermost segment."""
+        return Attempt(guards, timeout_seconds=timeout_seconds, abandoned=abandoned, **self._common)
 
     def _around(self, part: Part, inner: Node) -> Node:
         shared, values = self._shared, self._shared.values
@@ -136,6 +147,7 @@ class _Builder:
                     shared.retry,
                     budget=shared.budget,
                     cooldown=self._judge.cooldown,
+                    counts=self._counts,
                     drain=shared.drain,
                     random=shared.random,
                     on_discard=part.on_discard,
@@ -155,6 +167,13 @@ class _Builder:
                 self._memory.answers = self._memory.answers or Answers()
                 return FallbackNode(inner, part.rungs, values["rung_seconds"], self._memory.answers, part.on_discard)
         return DeadlineNode(inner, values["deadline_seconds"])
+
+
+def _first_breaker(nodes: Sequence[Node]) -> Circuit | None:
+    """Return the breaker that every call meets first, with no part around it that may do without an answer of it."""
+    first = next((node for node in nodes if not isinstance(node, RetryNode | DeadlineNode)), None)
+    guard = first.guards[0] if isinstance(first, Gate) and first.guards else None
+    return guard if isinstance(guard, Circuit) else None
 
 
 def _chain(root: Node) -> Iterator[Node]:

@@ -87,12 +87,3 @@ class DeadlineNode:
             return await self.inner.run(call)
         finally:
             held.end()
-
-    def run_sync(self, call: Call) -> Any:
-        """Run the rest under the deadline."""
-        self.shorten(call)
-        held = Held(ends_at, call.deadline_at)
-        try:
-            return self.inner.run_sync(call)
-        finally:
-            held.end()

@@ -121,6 +121,7 @@ class Definition:
             random=self.random,
             retry=_retry_settings(self.parts, values),
             abandoned=self._abandoned,
+            monotonic=self.clock.monotonic,
         )
         with self._lock:
             machines = [child.machines for child in self._alive.values()]

@@ -23,22 +23,15 @@ _CLOSE_SECONDS = 1.0  #: closing must not take longer than what it makes room fo
 async def discard(value: object, on_discard: OnDiscard | None, call: Call) -> None:
     """Hand a result to `on_discard`; None closes what has `aclose` or `close`. Never raises but a cancellation."""
     try:
-        ended = on_discard(value) if on_discard is not None else _close(value, "aclose", "close")
+        names = ("close",) if call.is_blocking else ("aclose", "close")
+        ended = on_discard(value) if on_discard is not None else _close(value, *names)
         if is_awaitable(ended):
+            if call.is_blocking:
+                close_it(ended)
+                raise TypeError(f"what ends a result of type {type(value).__name__} is async; here it has to block")
             await within(await_it(ended), _CLOSE_SECONDS, call.clock)
     except Exception as error:  # it would replace the answer that the caller gets
-        _tell(call, error)
-
-
-def discard_sync(value: object, on_discard: OnDiscard | None, call: Call) -> None:
-    """The same on a thread."""
-    try:
-        ended = on_discard(value) if on_discard is not None else _close(value, "close")
-        if is_awaitable(ended):
-            close_it(ended)
-            raise TypeError(f"the result of type {type(value).__name__} is closed by a coroutine, not by a function")
-    except Exception as error:
-        _tell(call, error)
+        logger.error("policies.on_discard_failed policy=%s error=%s", call.name, text_of(error))
 
 
 def _close(value: object, *names: str) -> object:
@@ -46,7 +39,3 @@ def _close(value: object, *names: str) -> object:
         if callable(getattr(type(value), name, None)):
             return getattr(value, name)()
     return None
-
-
-def _tell(call: Call, error: Exception) -> None:
-    logger.error("policies.on_discard_failed policy=%s error=%s", call.name, text_of(error))

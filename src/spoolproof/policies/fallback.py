@@ -17,7 +17,7 @@ from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.classifier import text_of
-from spoolproof.policies.discard import OnDiscard, discard, discard_sync
+from spoolproof.policies.discard import OnDiscard, discard
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.report import add_note
@@ -143,11 +143,6 @@ class FallbackNode:
         self._last_good = next((rung for rung in rungs if isinstance(rung, LastGood)), None)
         self._answers = answers
 
-    @property
-    def remembers(self) -> bool:
-        """Whether it keeps the last good answers."""
-        return self._last_good is not None
-
     async def run(self, call: Call) -> Any:
         """Return the live answer, or the first one a rung has."""
         question = self._question(call)
@@ -167,6 +162,9 @@ class FallbackNode:
                 try:
                     answer = self._answer(rung, call, question, error)
                     if is_awaitable(answer):
+                        if call.is_blocking:
+                            close_it(answer)
+                            raise TypeError(f"rung {number} is async; a sync call cannot await it")
                         answer = await within(await_it(answer), self._rung_seconds, call.clock)
                 except NoAnswer:
                     continue
@@ -175,41 +173,6 @@ class FallbackNode:
                     continue
                 if isinstance(error, UnwantedResult) and answer is not error.value:
                     await discard(error.value, self._on_discard, call)
-                return self._used(call, number, rung, answer)
-            if isinstance(error, UnwantedResult):
-                return error.value
-            raise
-        finally:
-            error = None  # a traceback that refers to itself would live until the next collection
-
-    def run_sync(self, call: Call) -> Any:
-        """The same on a thread; rungs are functions that return in their own time."""
-        question = self._question(call)
-        value: Any = None
-        error: Any = None
-        try:
-            value = self.inner.run_sync(call)
-            if self._is_kept(call, question, value):
-                return value
-            error = UnwantedResult(value)
-            raise error
-        except Exception as caught:
-            error = caught
-            if not self._may_replace(call):
-                raise
-            for number, rung in enumerate(self._rungs, 1):
-                try:
-                    answer = self._answer(rung, call, question, error)
-                    if is_awaitable(answer):
-                        close_it(answer)
-                        raise TypeError(f"rung {number} is async; a sync call cannot await it")
-                except NoAnswer:
-                    continue
-                except Exception as rung_error:
-                    _note(error, number, rung_error)
-                    continue
-                if isinstance(error, UnwantedResult) and answer is not error.value:
-                    discard_sync(error.value, self._on_discard, call)
                 return self._used(call, number, rung, answer)
             if isinstance(error, UnwantedResult):
                 return error.value

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from spoolproof.policies import events
+from spoolproof.policies import counts, events
 from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.rate_limit import Tokens
 
@@ -30,6 +30,7 @@ registries: WeakSet[Registry] = WeakSet()  #: every one of this process
 def in_child() -> None:
     """Begin in the child."""
     _free(events._lock)
+    _free(counts.lock)
     for registry in registries:
         _free(registry._lock)
         _drain(registry.drain_switch)

@@ -95,6 +95,10 @@ class HedgeNode:
 
     async def run(self, call: Call) -> Any:
         """Return the first success, or raise the error of the last attempt to fail."""
+        if call.is_blocking:  # a thread cannot be cancelled, so a loser could not be ended
+            raise PolicyUsageError(
+                f"policy {call.name!r}: Hedge is for async functions only; leave it out for sync ones"
+            )
         if not call.is_idempotent:
             raise PolicyUsageError(
                 f"policy {call.name!r}: a hedge makes a call twice; say idempotent=True or pass an idempotency_key"
@@ -107,10 +111,6 @@ class HedgeNode:
             raise
         finally:
             await race.end()
-
-    def run_sync(self, call: Call) -> Any:
-        """Refuse: a thread cannot be cancelled, so a loser could not be ended."""
-        raise PolicyUsageError(f"policy {call.name!r}: Hedge is for async functions only; leave it out for sync ones")
 
     def delay_seconds(self) -> float:
         """Return how long an attempt may take before another is launched beside it."""

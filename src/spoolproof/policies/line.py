@@ -53,35 +53,19 @@ class Line(ABC):
 
     # --- a guard of the pipeline -------------------------------------------------------------------------------------
 
-    @property
-    def needs_time(self) -> bool:
-        """Whether `leave` has to be told when it is; else the last moment seen will do."""
-        return False
+    needs_time = False
 
     async def wait(self, call: Call) -> object:
-        """Return a permit once admitted. Raises what `enter` raises, also when the wait is over; DeadlineExceeded."""
+        """Return a permit once admitted. Raises what `enter` raises, also when the wait is over; DeadlineExceeded;
+        PolicyUsageError for a call that would block an event loop."""
         now = call.clock.monotonic()
-        waiter = TaskWaiter(call, now + self._wait_seconds_max)
+        waiter = (ThreadWaiter if call.is_blocking else TaskWaiter)(call, now + self._wait_seconds_max)
         if self._join(waiter, call, now):
             return waiter.permit
         try:
             while not self._look(waiter, call.clock.monotonic()):
                 await waiter.wait(call.clock)
         except BaseException:  # whatever ends the wait, what it was granted goes on to the next
-            self._abandon(waiter)
-            raise
-        return waiter.permit
-
-    def wait_blocking(self, call: Call) -> object:
-        """The same on a thread; PolicyUsageError on one that runs an event loop."""
-        now = call.clock.monotonic()
-        waiter = ThreadWaiter(call, now + self._wait_seconds_max)
-        if self._join(waiter, call, now):
-            return waiter.permit
-        try:
-            while not self._look(waiter, call.clock.monotonic()):
-                waiter.wait(call.clock)
-        except BaseException:
             self._abandon(waiter)
             raise
         return waiter.permit

@@ -15,6 +15,7 @@ from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.compiled import Memory, Pipeline, Shared, build
 from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.counts import Counts
 from spoolproof.policies.facts import RESET, Fact
 from spoolproof.policies.node import Guard
 from spoolproof.policies.rate_limit import Tokens
@@ -31,6 +32,7 @@ class Machines:
         "_name",
         "circuit",
         "cooldown",
+        "counts",
         "deadline_seconds",
         "last_reset",
         "memory",
@@ -47,6 +49,7 @@ class Machines:
         self.slots: Slots | None = None
         self.tokens: Tokens | None = None
         self.cooldown = Cooldown(name, key)
+        self.counts = Counts()
         self.memory = Memory()
         self.last_reset: Fact | None = None
         self.pipeline: Pipeline
@@ -68,7 +71,7 @@ class Machines:
         for kind, guard in (("breaker", self.circuit), ("bulkhead", self.slots), ("rate_limit", self.tokens)):
             if guard is not None:
                 guards[kind] = guard
-        self.pipeline = build(shared, judge_of(self.cooldown), guards, self.memory)
+        self.pipeline = build(shared, judge_of(self.cooldown), guards, self.memory, self.counts)
 
     def _circuit(self, values: Mapping[str, Any], rule: Any, mode: str, shared: Shared) -> Circuit:
         if self.circuit is None:

@@ -1,4 +1,4 @@
-"""The shape of a compiled pipeline: nodes, each around the next, in two drivers."""
+"""The shape of a compiled pipeline: nodes, each around the next, and what an attempt has to pass."""
 
 from __future__ import annotations
 
@@ -15,29 +15,21 @@ class Node(Protocol):
         """Return the value of the call, or raise its error; `call.verdict` says what an end that is no success
         means."""
 
-    def run_sync(self, call: Call) -> Any:
-        """The same on a thread."""
-
 
 class Guard(Protocol):
-    """What an attempt needs before it may run, and what learns how it ended."""
+    """What an attempt needs before it may run, and what learns how it ended.
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether a success needs no more than `express` does."""
+    needs_time: whether `leave` has to be told when the attempt ended, and not only that it did."""
 
     @property
     def needs_time(self) -> bool:
-        """Whether `leave` has to be told when the attempt ended, and not only that it did."""
+        """See above."""
 
     def enter(self, call: Call, now: float) -> object | None:
         """Admit the attempt and return a permit, or None if it has to wait. Raises CallRejected."""
 
     async def wait(self, call: Call) -> object:
         """Return a permit once admitted. Raises CallRejected or DeadlineExceeded."""
-
-    def wait_blocking(self, call: Call) -> object:
-        """The same on a thread."""
 
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Give the permit back; called exactly once for each."""

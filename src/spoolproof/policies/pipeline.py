@@ -1,26 +1,28 @@
 """A policy compiled: its parts as nodes, each around the next, the user's function in the middle.
 
 Guards (breaker, rate limit, bulkhead) and the time limit between two other parts make one Segment: admitted in order,
-left in reverse with one verdict. So a pipeline is as deep as it has parts that repeat or replace, not as it has parts,
-and what a call pays is close to what a hand-written one would.
+left in reverse with one verdict. So a pipeline is as deep as it has parts that repeat or replace, not as it has parts.
+There is one pipeline for calls of tasks and of threads: for the latter whatever waits blocks (`call.is_blocking`), so
+that their coroutines never suspend (`call.run_now`).
 
 Each attempt is judged here and nowhere else. A call is unknown when any of its attempts was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
-from spoolproof.errors import CallRejected, DeadlineExceeded, InvariantViolated
+from spoolproof.errors import CallRejected, DeadlineExceeded
 from spoolproof.policies import events
-from spoolproof.policies.call import Call, Held, Prior, current
+from spoolproof.policies.call import Call, Held, current
 from spoolproof.policies.classifier import Classifier, text_of
 from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.counts import Counts
 from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.node import Guard, Node
 from spoolproof.policies.report import add_note
-from spoolproof.policies.retry import refuse_event_loop
 from spoolproof.policies.threads import Abandoned, run_in_thread
 from spoolproof.policies.timeout import await_it, close_it, finish, is_awaitable, run_limited
 from spoolproof.policies.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
@@ -66,96 +68,44 @@ class Judge:
         return verdict
 
 
-class Segment:
-    """Guards in order and a time limit around further nodes. `Attempt` is the innermost one, around the function."""
+class Gate:
+    """Guards in order, and a time limit inside them."""
 
-    __slots__ = ("_enters", "_leaves", "_needs_time", "guards", "inner", "judge", "timeout_seconds")
+    __slots__ = ("_enters", "_leaves", "_needs_time", "counts", "guards", "judge", "monotonic", "timeout_seconds")
 
     def __init__(
-        self, guards: tuple[Guard, ...], inner: Node | None, *, judge: Judge, timeout_seconds: float | None
+        self,
+        guards: tuple[Guard, ...],
+        *,
+        judge: Judge,
+        counts: Counts,
+        monotonic: Callable[[], float],
+        timeout_seconds: float | None,
     ) -> None:
         self.guards = guards
-        self.inner = inner
         self.judge = judge
+        self.counts = counts
+        self.monotonic = monotonic
         self.timeout_seconds = timeout_seconds
         self._enters = tuple((guard.enter, guard) for guard in guards)
         self._leaves = tuple(guard.leave for guard in reversed(guards))
         self._needs_time = any(guard.needs_time for guard in guards)
 
-    async def run(self, call: Call) -> Any:
-        """Run the rest once, admitted and within its limit."""
-        permits: list[object] = []
-        try:
-            for enter, guard in self._enters:
-                permit = enter(call, call.now)
-                permits.append(await guard.wait(call) if permit is None else permit)
-                if permit is None:
-                    self.check_deadline(call)
-            result = (self.inner or _NOWHERE).run(call)
-            if self.timeout_seconds is None:
-                result = await result
-            else:
-                call.attempt_started_at = call.now
-                result = await run_limited(call, result, self.timeout_seconds)
-        except BaseException as error:
-            self.fail(call, permits, error)
-            raise
-        return self.succeed(call, permits, result, call.verdict or SUCCESS)
-
-    def run_sync(self, call: Call) -> Any:
-        """The same on a thread. A time limit out here only keeps further attempts from starting."""
-        permits: list[object] = []
-        deadline_at = call.deadline_at
-        try:
-            self.admit_blocking(call, permits)
-            if self.timeout_seconds is not None:
-                own_at = call.now + self.timeout_seconds
-                call.deadline_at = own_at if call.deadline_at is None else min(own_at, call.deadline_at)
-            result = (self.inner or _NOWHERE).run_sync(call)
-        except BaseException as error:
-            self.fail(call, permits, error)
-            raise
-        finally:
-            call.deadline_at = deadline_at  # the limit was this run's; another may follow
-        return self.succeed(call, permits, result, call.verdict or SUCCESS)
-
-    def admit_blocking(self, call: Call, permits: list[object]) -> None:
+    async def admit(self, call: Call, permits: list[object]) -> None:
         """Pass every guard, waiting where one says so."""
         for enter, guard in self._enters:
             permit = enter(call, call.now)
             if permit is None:
-                refuse_event_loop(f"policy {call.name!r}: waiting for admission")
-                permits.append(guard.wait_blocking(call))
+                permits.append(await guard.wait(call))
                 self.check_deadline(call)
             else:
                 permits.append(permit)
 
-    @staticmethod
-    def check_deadline(call: Call) -> None:
+    def check_deadline(self, call: Call) -> None:
         """Raise DeadlineExceeded for a call that was admitted too late to begin."""
-        call.now = call.clock.monotonic()
+        call.now = self.monotonic()
         if call.deadline_at is not None and call.now >= call.deadline_at:
             raise DeadlineExceeded(policy=call.name, has_started=False)
-
-    def succeed(self, call: Call, permits: list[object], result: Any, verdict: Verdict) -> Any:
-        """End with a result and what it means; returns the result."""
-        if self._needs_time:
-            call.now = call.clock.monotonic()
-        for leave in self._leaves:
-            leave(permits.pop(), call, verdict, call.now)
-        return result
-
-    def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
-        """End with an error: judge it and give every permit back."""
-        call.now = call.clock.monotonic()
-        verdict = call.verdict
-        if verdict is None or (verdict.kind is Kind.CANCELLED and isinstance(error, Exception)):
-            verdict = self.judge.of_error(call, error)  # what was cut off inside was cut off by the limit out here
-        if call.attempts > 1:
-            call.has_started = True  # the last attempt may have been rejected; the one before was made
-        self.leave(call, permits, verdict)
-        if events.listeners and isinstance(error, CallRejected) and len(permits) < len(self.guards):
-            announce_rejection(call, error)
 
     def leave(self, call: Call, permits: list[object], verdict: Verdict) -> None:
         """Give back the permits there are."""
@@ -163,74 +113,150 @@ class Segment:
             self.guards[index].leave(permits[index], call, verdict, call.now)
 
 
-class Attempt(Segment):
+class Segment(Gate):
+    """Guards and a time limit around further nodes."""
+
+    __slots__ = ("inner",)
+
+    def __init__(
+        self,
+        guards: tuple[Guard, ...],
+        inner: Node,
+        *,
+        judge: Judge,
+        counts: Counts,
+        monotonic: Callable[[], float],
+        timeout_seconds: float | None,
+    ) -> None:
+        super().__init__(guards, judge=judge, counts=counts, monotonic=monotonic, timeout_seconds=timeout_seconds)
+        self.inner = inner
+
+    async def run(self, call: Call) -> Any:
+        """Run the rest once, admitted and within its limit."""
+        permits: list[object] = []
+        try:
+            await self.admit(call, permits)
+            if self.timeout_seconds is None:
+                result = await self.inner.run(call)
+            elif call.is_blocking:
+                result = await self._run_blocking(call, self.timeout_seconds)
+            else:
+                call.attempt_started_at = call.now
+                result = await run_limited(call, self.inner.run(call), self.timeout_seconds)
+        except BaseException as error:
+            self.fail(call, permits, error)
+            raise
+        if self._needs_time:
+            call.now = self.monotonic()
+        self.leave(call, permits, call.verdict or SUCCESS)
+        return result
+
+    async def _run_blocking(self, call: Call, timeout_seconds: float) -> Any:
+        """Run the rest on a thread: the limit only keeps further attempts from starting."""
+        deadline_at = call.deadline_at
+        own_at = call.now + timeout_seconds
+        call.deadline_at = own_at if deadline_at is None else min(own_at, deadline_at)
+        try:
+            return await self.inner.run(call)
+        finally:
+            call.deadline_at = deadline_at  # the limit was this run's; another may follow
+
+    def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
+        """End with an error: judge it and give every permit back."""
+        call.now = self.monotonic()
+        verdict = call.verdict
+        if verdict is None or (verdict.kind is Kind.CANCELLED and isinstance(error, Exception)):
+            verdict = self.judge.of_error(call, error)  # what was cut off inside was cut off by the limit out here
+        if call.attempts > 1:
+            call.has_started = True  # the last attempt may have been rejected; the one before was made
+        self.leave(call, permits, verdict)
+        if isinstance(error, CallRejected) and len(permits) < len(self.guards):
+            note_rejection(self.counts, call, error)
+
+
+class Attempt(Gate):
     """The innermost segment: each run is an attempt, judged once, by which every part around it goes."""
 
     __slots__ = ("_abandoned",)
 
     def __init__(
-        self, guards: tuple[Guard, ...], *, judge: Judge, timeout_seconds: float | None, abandoned: Abandoned | None
+        self,
+        guards: tuple[Guard, ...],
+        *,
+        judge: Judge,
+        counts: Counts,
+        monotonic: Callable[[], float],
+        timeout_seconds: float | None,
+        abandoned: Abandoned | None,
     ) -> None:
         """abandoned: sync attempts with a Timeout run in threads of their own, and this counts those that hang; None
         runs them here."""
-        super().__init__(guards, None, judge=judge, timeout_seconds=timeout_seconds)
+        super().__init__(guards, judge=judge, counts=counts, monotonic=monotonic, timeout_seconds=timeout_seconds)
         self._abandoned = abandoned
 
     async def run(self, call: Call) -> Any:
         """Make one attempt."""
-        if call.prior is None:
-            self.open(call)
-            permits: list[object] = []
-        else:
-            permits = self._take_over(call, call.prior)
-        try:
-            for enter, guard in self._enters[len(permits) :] if permits else self._enters:
-                permit = enter(call, call.now)
-                if permit is None:
-                    permits.append(await guard.wait(call))
-                    self.check_deadline(call)
-                else:
-                    permits.append(permit)
-            call.attempt_started_at = call.now
-            call.has_started = True
-            result = call.function(*call.args, **call.kwargs)
-            if type(result) is CoroutineType or is_awaitable(result, call.function):
-                coroutine = result if type(result) is CoroutineType else await_it(result)
-                if self.timeout_seconds is None and call.deadline_at is None:
-                    result = await coroutine
-                else:
-                    try:
-                        waited_for = coroutine.send(None)
-                    except StopIteration as end:
-                        result = end.value
-                    else:
-                        result = await finish(call, coroutine, waited_for, self.timeout_seconds)
-            verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
-        except BaseException as error:
-            self.fail(call, permits, error)
-            raise
-        return self.succeed(call, permits, result, verdict)
-
-    def run_sync(self, call: Call) -> Any:
-        """Make one attempt on this thread, or in one of its own if it has a Timeout. A deadline alone moves nothing:
-        whatever is bound to this thread (a transaction, a connection) would be out of reach."""
-        self.open(call)
+        now = call.now
+        call.attempts += 1  # `open` written out
+        if call.attempts > 1:
+            call.verdict = None
+            call.has_started = False
+        if self.judge.cooldown.until > now or (call.deadline_at is not None and now >= call.deadline_at):
+            self._refuse(call)
         permits: list[object] = []
         try:
-            self.admit_blocking(call, permits)
-            call.attempt_started_at = call.now
-            abandoned = self._abandoned
-            if abandoned is not None and abandoned.maximum and self.timeout_seconds is not None:
-                result = run_in_thread(call, self.timeout_seconds, abandoned)
+            for enter, guard in self._enters:  # `admit` written out
+                permit = enter(call, now)
+                if permit is None:
+                    permit = await guard.wait(call)
+                    permits.append(permit)
+                    self.check_deadline(call)
+                    now = call.now
+                else:
+                    permits.append(permit)
+            call.attempt_started_at = now
+            if call.is_blocking:
+                result = self._run_blocking(call)
             else:
-                result = self._run_here(call)
-            if is_awaitable(result, call.function):
-                refuse_awaitable(call, result)
+                call.has_started = True
+                self.counts.attempts += 1
+                result = call.function(*call.args, **call.kwargs)
+                if type(result) is CoroutineType or is_awaitable(result, call.function):
+                    coroutine = result if type(result) is CoroutineType else await_it(result)
+                    if self.timeout_seconds is None and call.deadline_at is None:
+                        result = await coroutine
+                    else:
+                        try:
+                            waited_for = coroutine.send(None)
+                        except StopIteration as end:
+                            result = end.value
+                        else:
+                            result = await finish(call, coroutine, waited_for, self.timeout_seconds)
             verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
         except BaseException as error:
             self.fail(call, permits, error)
             raise
-        return self.succeed(call, permits, result, verdict)
+        if self._needs_time or events.listeners:
+            now = call.now = self.monotonic()
+        for leave in self._leaves:
+            leave(permits.pop(), call, verdict, now)
+        if events.listeners:
+            announce(call, verdict)
+        return result
+
+    def _run_blocking(self, call: Call) -> Any:
+        """Run the function on this thread, or in one of its own if it has a Timeout. A deadline alone moves nothing:
+        whatever is bound to this thread (a transaction, a connection) would be out of reach."""
+        abandoned = self._abandoned
+        if abandoned is not None and abandoned.maximum and self.timeout_seconds is not None:
+            result = run_in_thread(call, self.timeout_seconds, abandoned, self.counts)
+        else:
+            call.has_started = True
+            self.counts.attempts += 1
+            result = self._run_here(call)
+        if is_awaitable(result, call.function):
+            refuse_awaitable(call, result)
+        return result
 
     def _run_here(self, call: Call) -> Any:
         """Run the function on this thread, which nobody can cut off: it is only told how long it has."""
@@ -238,7 +264,6 @@ class Attempt(Segment):
         if self.timeout_seconds is not None:
             own_at = call.now + self.timeout_seconds
             limit_at = own_at if limit_at is None else min(own_at, limit_at)
-        call.has_started = True
         if limit_at == current(ends_at):  # said already, or there is none
             return call.function(*call.args, **call.kwargs)
         held = Held(ends_at, limit_at)
@@ -256,19 +281,6 @@ class Attempt(Segment):
         if self.judge.cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
             self._refuse(call)
 
-    def _take_over(self, call: Call, prior: Prior) -> list[object]:
-        """Go on where the express way left off, with the permits it got; raises the error it met."""
-        call.prior = None
-        call.attempts += 1
-        call.has_started = prior.has_started
-        if prior.error is None:
-            return prior.permits
-        self.fail(call, prior.permits, prior.error)
-        try:
-            raise prior.error
-        finally:
-            del prior  # a traceback that refers to itself would live until the next collection
-
     def _refuse(self, call: Call) -> None:
         try:
             if call.deadline_at is not None and call.now >= call.deadline_at:
@@ -278,19 +290,9 @@ class Attempt(Segment):
             self.fail(call, [], error)
             raise
 
-    def succeed(self, call: Call, permits: list[object], result: Any, verdict: Verdict) -> Any:
-        """End with a result and what it means; returns the result."""
-        if self._needs_time or events.listeners:
-            call.now = call.clock.monotonic()
-        for leave in self._leaves:
-            leave(permits.pop(), call, verdict, call.now)
-        if events.listeners:
-            announce(call, verdict)
-        return result
-
     def conclude(self, call: Call, permits: list[object], verdict: Verdict) -> None:
-        """End with a verdict that the block itself gave."""
-        call.now = call.clock.monotonic()
+        """End a block with a verdict: what it said of itself, or a success."""
+        call.now = self.monotonic()
         if verdict.status is not Status.SUCCESS:
             self.judge.note(call, verdict)
         self.leave(call, permits, verdict)
@@ -299,14 +301,12 @@ class Attempt(Segment):
 
     def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
         """End with an error: judge it and give every permit back."""
-        call.now = call.clock.monotonic()
+        call.now = self.monotonic()
         verdict = self.judge.of_error(call, error)
         self.leave(call, permits, verdict)
-        if not events.listeners:
-            return
         if isinstance(error, CallRejected) and not call.has_started:
-            announce_rejection(call, error)
-        else:
+            note_rejection(self.counts, call, error)
+        elif events.listeners:
             announce(call, verdict)
 
 
@@ -320,22 +320,11 @@ def announce(call: Call, verdict: Verdict) -> None:
     )
 
 
-def announce_rejection(call: Call, error: CallRejected) -> None:
-    """Tell of an attempt that was not made."""
-    events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
-
-
-class _Nowhere:
-    """Stands for the nodes inside a segment that has none; never reached."""
-
-    async def run(self, call: Call) -> Any:
-        raise InvariantViolated("a segment without anything inside was run")
-
-    def run_sync(self, call: Call) -> Any:
-        raise InvariantViolated("a segment without anything inside was run")
-
-
-_NOWHERE = _Nowhere()
+def note_rejection(counts: Counts, call: Call, error: CallRejected) -> None:
+    """Count an attempt that was not made, and tell of it."""
+    counts.note_rejection(error.by)
+    if events.listeners:
+        events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
 
 
 def refuse_awaitable(call: Call, awaitable: Any) -> None:

@@ -19,19 +19,18 @@ from spoolproof.policies.block import Attempts, Block
 from spoolproof.policies.breaker import Breaker
 from spoolproof.policies.bulkhead import Bulkhead
 from spoolproof.policies.call import Call, Held, Options, _idempotency_key, current
-from spoolproof.policies.caller import Caller, Runner, Using
+from spoolproof.policies.caller import Caller, Using
 from spoolproof.policies.classifier import DEFAULT, Classifier
 from spoolproof.policies.deadline import Deadline, ends_at
 from spoolproof.policies.definition import Definition
 from spoolproof.policies.disposition import disposition_of
-from spoolproof.policies.express import compile_express
 from spoolproof.policies.part import Part
 from spoolproof.policies.ranges import StandardSettings
 from spoolproof.policies.registry import Registry, default_registry
 from spoolproof.policies.report import Report, attach, met_closed_breakers
 from spoolproof.policies.retry import PUT_OFF, Retry
 from spoolproof.policies.timeout import Timeout
-from spoolproof.policies.verdict import Kind, Verdict
+from spoolproof.policies.verdict import Kind, Verdict, verdict_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +39,7 @@ STANDARD_ORDER = ("fallback", "deadline", "retry", "hedge", "breaker", "rate_lim
 the innermost timeout turns a hang into a verdict."""
 
 
-class Policy(Caller, Runner):
+class Policy(Caller):
     """Parts around calls to one dependency. First part is outermost.
 
     name: matches `[a-z0-9][a-z0-9._-]{0,62}`. classify: what errors and results mean. idempotent: whether a call may be
@@ -157,105 +156,64 @@ class Policy(Caller, Runner):
 
     # --- run: see Runner ---------------------------------------------------------------------------------------------
 
-    def new_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def new_call(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options | None = None,
+    ) -> Call:
         """Return a call that has not begun."""
         call = Call()
         call.owner = self
         call.function = function
         call.args = args
         call.kwargs = kwargs
+        call.options = options
+        if options is not None:
+            call.lane, call.cost = options.lane, options.cost
         return call
-
-    def protect(self, function: Callable[..., Any], options: Options | None) -> Callable[..., Any]:
-        """Return an async function that runs `function` under the policy."""
-        machines, monotonic = self.machines, self.clock.monotonic
-        if options is not None or self._chaos is not None:
-
-            async def protected_with_options(*args: Any, **kwargs: Any) -> Any:
-                call = self.new_call(function, args, kwargs)
-                if options is not None:
-                    call.apply(options)
-                return await self.run(call)
-
-            return protected_with_options
-
-        express = compile_express(self, function)
-        if express is not None:
-            return express
-
-        async def protected(*args: Any, **kwargs: Any) -> Any:
-            # `new_call` and `run` by hand: as calls they would be a quarter of what a policy costs
-            call = Call()
-            call.owner = self
-            call.function = function
-            call.args = args
-            call.kwargs = kwargs
-            call.now = call.started_at = monotonic()
-            if ends_at.get() is not None:
-                call.deadline_at = current(ends_at)
-            try:
-                value = await machines.pipeline.root.run(call)
-            except BaseException as error:
-                self._failed(call, error)
-                raise
-            if events.listeners:
-                self._announce(call, call.verdict)
-            return value
-
-        return protected
 
     async def run(self, call: Call) -> Any:
         """Run a call to its end."""
+        machines = self.machines
+        now = call.now = call.started_at = self.clock.monotonic()
+        breaker = machines.pipeline.breaker
+        if breaker is not None and now < (until := breaker.rejects_until):
+            machines.counts.refused += 1  # and no more is done for it: an outage has many of them
+            if events.listeners:
+                self._tell_refused(call)
+            raise breaker.rejection(now, until) from None
         if self._chaos is not None:
             call.without_chaos, call.function = call.function, self._chaos.around(call)
-        call.now = call.started_at = self.clock.monotonic()
-        return await self.go_on(call)
-
-    async def go_on(self, call: Call) -> Any:
-        """Run a call that has begun."""
-        if ends_at.get() is not None:
-            call.deadline_at = current(ends_at)
+        # what every call looks at: found on the object itself it costs a fraction of a default of the class
+        call.attempts = 0
+        call.verdict = None
+        call.deadline_at = None if ends_at.get() is None else current(ends_at)
         held = None if call.options is None else Held(_idempotency_key, call.options.idempotency_key)
         try:
-            value = await self.machines.pipeline.root.run(call)
+            value = await machines.pipeline.root.run(call)
         except BaseException as error:
             self._failed(call, error)
             raise
         finally:
             if held is not None:
                 held.end()
+        if call.verdict is None:
+            machines.counts.succeeded += 1
+        else:
+            machines.counts.note_end(call.verdict.kind or "success", call.source)
         if events.listeners:
             self._announce(call, call.verdict)
         return value
 
-    def run_sync(self, call: Call) -> Any:
-        """Run a call to its end on this thread."""
-        if self._chaos is not None:
-            call.without_chaos, call.function = call.function, self._chaos.around_sync(call)
-        call.now = call.started_at = self.clock.monotonic()
-        if ends_at.get() is not None:
-            call.deadline_at = current(ends_at)
-        held = None if call.options is None else Held(_idempotency_key, call.options.idempotency_key)
-        try:
-            value = self.machines.pipeline.root.run_sync(call)
-        except BaseException as error:
-            self._failed(call, error)
-            raise
-        finally:
-            if held is not None:
-                held.end()
-        if events.listeners:
-            self._announce(call, call.verdict)
-        return value
-
-    def express(self) -> Callable[..., Any] | None:
-        """Return how `call` runs calls to which nothing happens; None for the long way."""
-        return None if self.key is not None else compile_express(self, None)  # a keyed child has to stay small
-
-    @property
-    def has_chaos(self) -> bool:
-        """Whether faults may be made on purpose."""
-        return self._chaos is not None
+    def _tell_refused(self, call: Call) -> None:
+        call.attempts = 1
+        reason = f"the breaker is {self.state}"
+        events.emit(events.CallRejectedBy(policy=self.name, key=self.key, by="breaker", reason=reason))
+        if self.machines.pipeline.retry is not None:
+            events.emit(events.RetryStopped(policy=self.name, key=self.key, reason="local", attempts=1))
+        self._announce(call, verdict_of(Kind.LOCAL, reason=reason))
 
     def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
         """Refuse a function this policy cannot protect. Raises PolicyConfigError."""
@@ -281,7 +239,12 @@ class Policy(Caller, Runner):
     def _ended(self, call: Call, error: BaseException | None) -> None:
         if error is not None:
             self._failed(call, error)
-        elif events.listeners:
+            return
+        if call.verdict is None:
+            self.machines.counts.succeeded += 1
+        else:
+            self.machines.counts.note_end(call.verdict.kind or "success", call.source)
+        if events.listeners:
             self._announce(call, call.verdict)
 
     def _failed(self, call: Call, error: BaseException) -> None:
@@ -310,6 +273,7 @@ class Policy(Caller, Runner):
                 verdict, call.attempts, elapsed, call.stop_reason, disposition, is_breaker_closed, ended_at=call.now
             )
             attach(error, kept, f"policy {self.name!r}", note)
+        self.machines.counts.note_end(verdict.kind or "success", call.source)
         if events.listeners:
             self._announce(call, verdict)
 

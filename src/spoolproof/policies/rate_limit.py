@@ -142,21 +142,6 @@ class Tokens(Line):
                     return permit
         return self._enter_late(call, now)
 
-    is_plain = True
-
-    def take(self, now: float) -> object | None:
-        """Take one token and return its permit, None if the call has to wait for it."""
-        with self.lock:
-            if not self._is_open:
-                return None
-            if now < self._full_at or now < self._now:
-                return self._take(1.0, now) or None
-            # `_take` from a full bucket, written out: most calls find it full, and a method costs as much as the rest
-            self._now = now
-            self._full_at = now + self._interval
-            self._grants = self._full_grant = number = self._grants + 1
-            return number
-
     def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
         """Give the tokens of a call back that was rejected further in, before it reached the dependency."""
         if not call.has_started:

@@ -25,7 +25,8 @@ from spoolproof.policies import events
 from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call, Held, current
 from spoolproof.policies.cooldown import Cooldown
-from spoolproof.policies.discard import OnDiscard, discard, discard_sync
+from spoolproof.policies.counts import Counts
+from spoolproof.policies.discard import OnDiscard, discard
 from spoolproof.policies.node import Node
 from spoolproof.policies.part import Part
 from spoolproof.policies.report import add_note
@@ -264,7 +265,7 @@ def refuse_event_loop(what: str) -> None:
 class RetryNode:
     """Runs the rest until it succeeds or there is a reason to stop."""
 
-    __slots__ = ("_cooldown", "_on_discard", "_random", "budget", "drain", "inner", "settings")
+    __slots__ = ("_cooldown", "_counts", "_on_discard", "_random", "budget", "drain", "inner", "settings")
 
     def __init__(
         self,
@@ -273,11 +274,13 @@ class RetryNode:
         *,
         budget: Budget,
         cooldown: Cooldown,
+        counts: Counts,
         drain: Drain,
         random: RandomSource,
         on_discard: OnDiscard | None,
     ) -> None:
         self._cooldown = cooldown
+        self._counts = counts
         self._on_discard = on_discard
         self.inner = inner
         self.settings = settings
@@ -309,7 +312,7 @@ class RetryNode:
                         return value
                     await discard(value, self._on_discard, call)
                     last = None
-                await self.drain.sleep(call.clock, step.seconds)
+                await self.pause(call, step.seconds, last)
                 if self._drained(call):
                     if last is None:
                         return value
@@ -322,52 +325,25 @@ class RetryNode:
             if repeating is not None:
                 repeating.end()
 
-    def run_sync(self, call: Call) -> Any:
-        """The same on a thread."""
-        attempts_max = self.begin(call)
-        last: Exception | None = None
-        repeating = None
+    async def pause(self, call: Call, seconds: float, last: Exception | None) -> None:
+        """Wait before the next attempt. last: the error of the one before."""
+        if not call.is_blocking:
+            return await self.drain.sleep(call.clock, seconds)
         try:
-            while True:
-                try:
-                    value = self.inner.run_sync(call)
-                except Exception as error:
-                    step = self.after(call, attempts_max)
-                    if isinstance(step, Stop):
-                        if last is not None and call.stop_reason == "local":
-                            raise prefer(last, error) from None
-                        raise
-                    last = error
-                else:
-                    if call.verdict is None:
-                        return value
-                    step = self.after(call, attempts_max)
-                    if isinstance(step, Stop):
-                        return value
-                    discard_sync(value, self._on_discard, call)
-                    last = None
-                try:
-                    self.drain.sleep_blocking(call.clock, step.seconds)
-                except PolicyUsageError as error:
-                    call.verdict = None  # a mistake of ours, which nothing may pass off as the dependency's
-                    raise error from last
-                if self._drained(call):
-                    if last is None:
-                        return value
-                    raise last
-                call.verdict = None
-                if repeating is None:
-                    repeating = Held(is_repeating, True)
-        finally:
-            last = None
-            if repeating is not None:
-                repeating.end()
+            self.drain.sleep_blocking(call.clock, seconds)
+        except PolicyUsageError as error:
+            call.verdict = None  # a mistake of ours, which nothing may pass off as the dependency's
+            raise error from last
 
     def begin(self, call: Call) -> int:
         """Count a call; return how many attempts it may make."""
-        if call.prior is None:  # the express way has counted it
-            self.budget.note_call(call.now)
-        if current(is_repeating) and not self.settings.allows_nesting and self.settings.attempts > 1:
+        self.budget.note_call(call.now)
+        if (
+            is_repeating.get() is not None
+            and current(is_repeating)
+            and not self.settings.allows_nesting
+            and self.settings.attempts > 1
+        ):
             if events.listeners:
                 events.emit(events.RetryNested(policy=call.name, key=call.key))
             return 1
@@ -389,6 +365,7 @@ class RetryNode:
                 step = Stop("budget")
         if isinstance(step, Stop):
             return self._stop(call, step.reason)
+        self._counts.note_retry()
         if events.listeners:
             events.emit(
                 events.RetryScheduled(
@@ -408,9 +385,9 @@ class RetryNode:
             return True
         return False
 
-    @staticmethod
-    def _stop(call: Call, reason: str) -> Stop:
+    def _stop(self, call: Call, reason: str) -> Stop:
         call.stop_reason = reason
+        self._counts.note_stop(reason)
         if events.listeners:
             events.emit(events.RetryStopped(policy=call.name, key=call.key, reason=reason, attempts=call.attempts))
         return Stop(reason)

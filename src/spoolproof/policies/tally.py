@@ -50,6 +50,15 @@ class Tally:
         """From when on a call is slow; None if the rule does not ask."""
         return None if self._slow is None else self._settings["slow_seconds"]
 
+    def add_success(self, now: float) -> None:
+        """Count a success: `add` written out for what most calls are."""
+        window = self.plain_window
+        if now < window.ends:
+            self.consecutive = 0
+            window.total += 1
+        else:
+            self.add(False, now)
+
     def add(self, is_failure: bool, now: float) -> None:
         """Count one verdict."""
         if self._rate is not None:

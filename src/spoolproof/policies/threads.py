@@ -12,9 +12,10 @@ import threading
 from typing import Any
 
 from spoolproof.errors import ThreadsExhausted
-from spoolproof.policies.call import Call, _idempotency_key, current
+from spoolproof.policies.call import Call, _idempotency_key, current, run_now
+from spoolproof.policies.counts import Counts
 from spoolproof.policies.deadline import ends_at
-from spoolproof.policies.discard import discard_sync
+from spoolproof.policies.discard import discard
 from spoolproof.policies.retry import is_delivery, is_repeating
 from spoolproof.policies.timeout import expired
 
@@ -57,7 +58,7 @@ class _Attempt:
             if is_late and self.abandoned.count:  # 0 in a child that was forked here
                 self.abandoned.count -= 1
         if is_late:
-            discard_sync(self.value, None, self.call)
+            run_now(discard(self.value, None, self.call))
 
     def abandon(self) -> bool:
         """Leave the thread to itself; False if it has ended meanwhile."""
@@ -69,18 +70,19 @@ class _Attempt:
             return True
 
 
-def run_in_thread(call: Call, timeout_seconds: float | None, abandoned: Abandoned) -> Any:
+def run_in_thread(call: Call, timeout_seconds: float, abandoned: Abandoned, counts: Counts) -> Any:
     """Return what the function returns, run in a thread with a copy of this context. Raises what it raises,
     AttemptTimeout, DeadlineExceeded, or ThreadsExhausted when too many threads hang."""
     if abandoned.count >= abandoned.maximum:
         raise ThreadsExhausted(policy=call.name, abandoned=abandoned.count)
-    own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
-    limit_at = min(float("inf") if at is None else at for at in (own_at, call.deadline_at))
+    own_at = call.attempt_started_at + timeout_seconds
+    limit_at = own_at if call.deadline_at is None else min(own_at, call.deadline_at)
     attempt = _Attempt(call, abandoned)
     context = contextvars.copy_context()
     for variable in _OF_CALLS:
         context.run(variable.set, current(variable))  # for a thread that outlives the call they still hold
     call.has_started = True
+    counts.attempts += 1
     threading.Thread(target=context.run, args=(attempt.run,), name="spoolproof.attempt", daemon=True).start()
     try:
         is_done = attempt.done.wait(max(0.0, limit_at - call.now))

@@ -39,6 +39,8 @@ class Timeout(Part):
         super().__init__({"timeout_seconds": timeout_seconds})
 
 
+_NEVER = float("inf")
+
 _fired: dict[asyncio.Task[Any], list[Expiry]] = {}  #: by task, those that have cancelled it and are not over
 
 
@@ -117,7 +119,9 @@ async def finish(
 ) -> Any:
     """Return what the rest of `coroutine` returns, under its limits. Raises AttemptTimeout or DeadlineExceeded."""
     own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
-    expiry = Expiry(call.clock, _nearest(own_at, call.deadline_at))
+    expiry = Expiry(
+        call.clock, min(_NEVER if own_at is None else own_at, _NEVER if call.deadline_at is None else call.deadline_at)
+    )
     try:
         value = await rest_of(coroutine, waited_for)
     except asyncio.CancelledError as error:
@@ -142,12 +146,6 @@ def expired(call: Call, own_at: float | None, timeout_seconds: float | None) -> 
             )
         )
     return AttemptTimeout(policy=call.name, timeout_seconds=timeout_seconds)
-
-
-def _nearest(own_at: float | None, deadline_at: float | None) -> float:
-    if own_at is None:
-        return float("inf") if deadline_at is None else deadline_at
-    return own_at if deadline_at is None else min(own_at, deadline_at)
 
 
 async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], timeout_seconds: float | None) -> Any:

@@ -50,6 +50,10 @@ class Waiter(ABC):
     def wake(self) -> bool:
         """Let it look again, from whatever thread; False if it never will."""
 
+    async def wait(self, clock: Clock) -> None:
+        """Return once woken, or at `wakes_at`."""
+        raise NotImplementedError
+
 
 class TaskWaiter(Waiter):
     """A task on an event loop."""
@@ -80,8 +84,7 @@ class TaskWaiter(Waiter):
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self, clock: Clock) -> None:
-        """Return once woken, or at `wakes_at`."""
+    async def wait(self, clock: Clock) -> None:  # noqa: D102  as above
         timer = clock.call_at(self.wakes_at, self._wake)
         try:
             await self._future
@@ -105,8 +108,8 @@ class ThreadWaiter(Waiter):
         self._event.set()
         return True
 
-    def wait(self, clock: Clock) -> None:
-        """Return once woken, or at `wakes_at`. A test clock is slept on, so there a wake is seen only afterwards."""
+    async def wait(self, clock: Clock) -> None:
+        """The same, blocking. A test clock is slept on, so there a wake is seen only afterwards."""
         left = max(0.0, self.wakes_at - clock.monotonic())
         if is_replaced():
             if not self._event.is_set():

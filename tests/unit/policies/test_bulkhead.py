@@ -18,13 +18,14 @@ from spoolproof.errors import AttemptTimeout, BulkheadFull, DeadlineExceeded, Po
 from spoolproof.policies import Adaptive, Bulkhead, Policy, RateLimit, Registry, Retry, Timeout
 from spoolproof.policies.adaptive import AdaptiveLimit
 from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.call import LANES, Call
+from spoolproof.policies.call import LANES, Call, run_now
 from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
 from spoolproof.policies.waiter import LATE_SECONDS_MAX, Standing, ThreadWaiter, Waiter
 from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 from .conftest import settle
+from .waiting import wait_blocking
 
 
 class Owner:
@@ -195,7 +196,7 @@ def test_waiting_on_a_thread_that_runs_an_event_loop_is_refused() -> None:
     slots.enter(call_of(), 0.0)
 
     async def block() -> None:
-        slots.wait_blocking(call_of())
+        wait_blocking(slots, call_of())
 
     with pytest.raises(PolicyUsageError, match="event loop"):
         asyncio.run(block())
@@ -207,7 +208,7 @@ def test_a_thread_that_waits_too_long_is_refused() -> None:
     slots.enter(call_of(), SYSTEM.monotonic())
 
     with pytest.raises(BulkheadFull):
-        slots.wait_blocking(call_of())
+        wait_blocking(slots, call_of())
 
     assert (1, 0) == (slots.running, slots.queued)
 
@@ -218,7 +219,7 @@ def test_a_thread_under_a_test_clock_moves_it(clock: ManualClock) -> None:
     slots.enter(call_of(clock), 0.0)
 
     with pytest.raises(BulkheadFull):
-        slots.wait_blocking(call_of(clock))
+        wait_blocking(slots, call_of(clock))
 
     assert 30.0 == clock.monotonic()
 
@@ -227,9 +228,9 @@ def test_a_thread_that_was_woken_before_it_waits_does_not_move_a_test_clock(cloc
     waiter = ThreadWaiter(call_of(clock), 5.0)
     waiter.wake()
 
-    waiter.wait(clock)
+    run_now(waiter.wait(clock))
     woken_at = clock.monotonic()
-    waiter.wait(clock)
+    run_now(waiter.wait(clock))
 
     assert (0.0, 5.0) == (woken_at, clock.monotonic())
 
@@ -492,7 +493,7 @@ def test_q07_one_bulkhead_serves_loops_and_threads_at_once() -> None:
     def block() -> None:
         for _ in range(100):
             call = call_of()
-            permit = slots.enter(call, SYSTEM.monotonic()) or slots.wait_blocking(call)
+            permit = slots.enter(call, SYSTEM.monotonic()) or wait_blocking(slots, call)
             most.append(slots.running)
             slots.leave(permit, call, SUCCESS, SYSTEM.monotonic())
         done.release()

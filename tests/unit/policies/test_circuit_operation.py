@@ -14,6 +14,7 @@ from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import SUCCESS
 
 from .breakers import FAILED, NEUTRAL, Fixed, call, changes_of, circuit, fail, opened, rejected, reload, resolve
+from .waiting import wait_blocking
 
 # --- isolation, reset, health checks ---------------------------------------------------------------------------------
 
@@ -211,7 +212,7 @@ def test_a_probe_that_began_before_it_was_turned_off_gives_its_slot_back_and_jud
 async def test_off_admits_whoever_waits_too() -> None:
     machine = circuit(Breaker(Consecutive(1), mode="off"))
 
-    permits = [machine.wait_blocking(Call()), await machine.wait(Call())]
+    permits = [wait_blocking(machine, Call()), await machine.wait(Call())]
     for permit in permits:
         machine.leave(permit, Call(), FAILED, 0.0)
 
@@ -470,9 +471,9 @@ async def test_waiting_at_a_breaker_is_being_admitted_or_rejected_at_once() -> N
     with pytest.raises(BreakerOpen):
         await machine.wait(waiting)
     with pytest.raises(BreakerOpen):
-        machine.wait_blocking(waiting)
+        wait_blocking(machine, waiting)
 
     waiting.now = 5.0
     probe = await machine.wait(waiting)
-    machine.succeed(probe, 5.0)
-    assert machine.wait_blocking(waiting)
+    machine.leave(probe, waiting, SUCCESS, 5.0)
+    assert wait_blocking(machine, waiting)

@@ -280,7 +280,6 @@ async def test_a_task_started_in_a_call_to_which_nothing_happened_is_free_too(ma
     await work.task
 
     assert [False, True] == [seen.is_free for seen in work.seen]
-    assert policy._run_call is not None
 
 
 def test_a_thread_that_is_left_to_itself_keeps_the_limits_of_its_call() -> None:

@@ -22,6 +22,7 @@ from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 from .conftest import settle
+from .waiting import wait_blocking
 
 LOCAL = verdict_of(Kind.LOCAL)
 
@@ -170,7 +171,7 @@ def test_a_thread_waits_for_its_tokens(clock: ManualClock) -> None:
     tokens = tokens_of(1, wait_seconds_max=60)
     tokens.enter(call_of(clock), 0.0)
 
-    assert tokens.wait_blocking(call_of(clock))
+    assert wait_blocking(tokens, call_of(clock))
     assert 1.0 == clock.monotonic()
 
 
@@ -183,7 +184,7 @@ def test_threads_share_the_rate() -> None:
     def work() -> None:
         for _ in range(10):
             call = call_of()
-            tokens.enter(call, SYSTEM.monotonic()) or tokens.wait_blocking(call)
+            tokens.enter(call, SYSTEM.monotonic()) or wait_blocking(tokens, call)
             moments.append(SYSTEM.monotonic())
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -286,7 +287,7 @@ def test_q07_a_closed_loop_first_in_line_holds_nobody_up() -> None:
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
 
-    assert tokens.wait_blocking(call_of())
+    assert wait_blocking(tokens, call_of())
 
     task.get_coro().close()  # type: ignore[union-attr]
     assert 0 == tokens.queued

@@ -15,6 +15,7 @@ from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.verdict import Kind, verdict_of
 
 from .breakers import FAILED, NEUTRAL, call, changes_of, circuit, fail, opened, rejected, reload, resolve
+from .waiting import wait_blocking
 
 # --- what it says ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ def admit(machine: Circuit, call: Call, way: str) -> object:
     if way == "enter":
         return machine.enter(call, call.now)
     if way == "thread":
-        return machine.wait_blocking(call)
+        return wait_blocking(machine, call)
     with pytest.raises(StopIteration) as ended:
         machine.wait(call).send(None)  # type: ignore[attr-defined]
     return ended.value.value

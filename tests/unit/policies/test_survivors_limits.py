@@ -21,6 +21,7 @@ from .test_adaptive import window
 from .test_budget import spent
 from .test_bulkhead import Stub, call_of, slots_of
 from .test_rate_limit import give_back, tokens_of
+from .waiting import wait_blocking
 
 # --- adaptive --------------------------------------------------------------------------------------------------------
 
@@ -218,24 +219,11 @@ def test_a_queue_grows_with_the_limit_unless_told_otherwise() -> None:
         slots.enter(call, 0.0)
 
 
-def test_a_slot_given_back_the_short_way_goes_to_who_waits() -> None:
-    slots = slots_of(1)
-    slots.enter(call_of(), 0.0)
-    waiter = Stub(call_of())
-    slots._join(waiter, call_of(), 0.0)
-
-    slots.give_back()
-    assert (Standing.GRANTED, 1, 0) == (waiter.standing, slots.running, slots.queued)
-
-    assert slots._look(waiter, 0.0)
-    assert (Standing.OVER, 1) == (waiter.standing, slots.running)
-
-
 def test_who_comes_to_wait_and_finds_a_slot_needs_no_place_in_the_queue() -> None:
     """It became free in between, and the queue may be full, or have none."""
     slots = slots_of(1, queue_max=0)
 
-    assert slots.wait_blocking(call_of())
+    assert wait_blocking(slots, call_of())
     assert 1 == slots.running
 
 
@@ -285,17 +273,6 @@ def test_a_cost_above_the_burst_is_refused_with_both_numbers() -> None:
     assert "policy 'psp': cost=5.5 is above burst=5 and could never be granted; raise burst or split the call" == str(
         raised.value
     )
-
-
-def test_the_short_way_takes_one_token_and_none_before_those_who_wait() -> None:
-    tokens = tokens_of(1, burst=3, wait_seconds_max=60)
-
-    assert tokens.take(0.0)
-    assert 2 == tokens.available(0.0)
-    assert not tokens._join(Stub(call_of(cost=3), 60.0), call_of(cost=3), 0.0)
-
-    assert tokens.take(0.0) is None
-    assert 2 == tokens.available(0.0)
 
 
 def test_tokens_that_come_back_are_granted_with_those_that_have_come_since() -> None:
@@ -427,16 +404,6 @@ def test_one_whose_turn_is_late_looks_again_after_as_long_as_its_tokens_take() -
     assert not tokens._look(waiters[1], 3.5)
 
     assert 5.0 == waiters[1].wakes_at
-
-
-def test_the_short_way_takes_one_token_from_a_bucket_that_is_not_full_too() -> None:
-    tokens = tokens_of(1, burst=3)
-
-    taken = [tokens.take(0.0) for _ in range(3)]
-
-    assert all(taken)
-    assert tokens.take(0.0) is None
-    assert 0 == tokens.available(0.0)
 
 
 def test_a_slot_that_came_free_on_the_way_to_the_queue_is_one_of_several() -> None:

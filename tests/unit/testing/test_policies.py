@@ -26,6 +26,7 @@ from spoolproof.policies import (
     Timeout,
     events,
 )
+from spoolproof.policies.call import Call
 from spoolproof.testing.clock import ManualClock
 from spoolproof.testing.policies import assert_inflight_max, attempts_capped, captured, force_open, isolated
 
@@ -422,10 +423,10 @@ async def test_a_token_that_comes_back_late_does_not_count_twice() -> None:
     psp = Policy("psp", RateLimit(2, per_seconds=1000, wait_seconds_max=0), registry=registry)
     tokens = psp.machines.tokens
     assert tokens is not None
-    permit = tokens.take(0.0)
+    permit = tokens.enter(Call(), 0.0)
 
     with isolated(registry):
-        tokens.take(0.0)
+        tokens.enter(Call(), 0.0)
         tokens._refund(permit, 1.0)
         assert 1.0 == pytest.approx(tokens.available(0.0))
 
