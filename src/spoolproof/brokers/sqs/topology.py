@@ -252,9 +252,11 @@ class Declarer:
                     self._tell_vanished(f"{what} had vanished; what was published meanwhile did not reach the queue")
                 if await self._allowed(what, self._subscribe(spec.name, exchange, key)):
                     found[is_fifo(spec.name)].add(self._arn(spec.name))
+                    self._declared.add(what)
                 else:
                     barred = self._refused[what]
-            self._declared.add(what)
+            else:
+                self._declared.add(what)
         topics = () if barred else tuple(self._topic(exchange, key, kind) for kind in found if found[kind])
         refusal = Barred(barred) if barred else Returned(f"no queue is subscribed to {key!r} of exchange {exchange!r}")
         return Route(topics, refusal, self._clock.monotonic())
