@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from typing import Any, NamedTuple
 
 from spoolproof import limits
 from spoolproof.failpoints import InjectedFault
 
 
-def cancellations() -> int:
-    """Return how often the running task has been asked to end; for `is_failure`, before foreign code runs in it."""
+class Before(NamedTuple):
+    """task: the running one, before foreign code was awaited in it. asked: how often it had been asked to end."""
+
+    task: asyncio.Task[Any] | None
+    asked: int
+
+
+def before() -> Before:
+    """Return what `is_failure` needs to know from before foreign code is awaited."""
     task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+    return Before(task, 0 if task is None else task.cancelling())
 
 
-def is_failure(error: BaseException, asked_before: int = 0) -> bool:
+def is_failure(error: BaseException, then: Before | None = None) -> bool:
     """Whether an exception is a failure of the code that raised it, SystemExit and a CancelledError that nobody asked
-    for included. False for what ends the task or the process, and has to be raised again."""
+    for included. False for what ends the task or the process, and has to be raised again. then: None where nothing was
+    awaited."""
     if isinstance(error, asyncio.CancelledError):
-        return cancellations() <= asked_before
-    return not isinstance(error, KeyboardInterrupt | GeneratorExit | InjectedFault)
+        return before().asked <= (0 if then is None else then.asked)
+    if isinstance(error, GeneratorExit):  # a coroutine that is closed for good is not closed from within its task
+        return then is None or (then.task is not None and before().task is then.task)
+    return not isinstance(error, KeyboardInterrupt | InjectedFault)
 
 
 def tame(error: BaseException) -> BaseException:

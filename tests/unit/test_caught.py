@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from spoolproof.caught import class_name, error_line, error_text, is_failure, stack_of, tame
+from spoolproof.caught import before, class_name, error_line, error_text, is_failure, stack_of, tame
 from spoolproof.dead_letters.fingerprint import fingerprint_of
 from spoolproof.failpoints import InjectedFault
 
@@ -90,7 +90,7 @@ def test_an_exception_that_can_be_looked_at_is_left_as_it_is() -> None:
         (SystemExit(1), True),
         (BaseExceptionGroup("g", [SystemExit(1)]), True),
         (KeyboardInterrupt(), False),
-        (GeneratorExit(), False),
+        (GeneratorExit(), True),
         (InjectedFault(), False),
     ],
     ids=lambda value: type(value).__name__,
@@ -98,6 +98,32 @@ def test_an_exception_that_can_be_looked_at_is_left_as_it_is() -> None:
 def test_what_is_a_failure_of_the_code_that_raised_it(error: BaseException, expected: bool) -> None:
     """Only what ends the process or the task on purpose passes through."""
     assert expected is is_failure(error)
+
+
+async def test_a_generator_exit_is_a_failure_unless_the_coroutine_is_closed() -> None:
+    """A coroutine that is thrown away must end at once; a handler that raises the same must not end its lane."""
+    caught: list[bool] = []
+
+    async def guards(foreign: Awaitable[object]) -> None:
+        then = before()
+        try:
+            await foreign
+        except GeneratorExit as error:
+            caught.append(is_failure(error, then))
+
+    async def raises() -> None:
+        raise GeneratorExit
+
+    await guards(raises())
+    thrown_away = guards(asyncio.Event().wait())
+    thrown_away.send(None)
+
+    async def throws_it_away() -> None:
+        thrown_away.close()
+
+    await asyncio.create_task(throws_it_away())
+
+    assert [True, False] == caught
 
 
 async def test_a_cancellation_is_a_failure_unless_somebody_asked_for_it() -> None:

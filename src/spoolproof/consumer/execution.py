@@ -17,7 +17,7 @@ from uuid import UUID
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, full_jitter_seconds
-from spoolproof.caught import cancellations, is_failure
+from spoolproof.caught import before, is_failure
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.around import HandleAround
@@ -112,7 +112,7 @@ class Execution:
                     return
                 held_until = leave_at = math.inf
                 continue
-            asked = cancellations()
+            then = before()
             try:
                 async with self._suspects.running(work):
                     work.admitted = work.admitted or self._admit(work)
@@ -120,7 +120,7 @@ class Execution:
             except GateClosing:
                 raise
             except BaseException as error:
-                is_own = is_failure(error, asked)
+                is_own = is_failure(error, then)
                 await self._attempts.keep_outlived(work, is_patient=is_own)
                 if not is_own:
                     raise

@@ -14,7 +14,7 @@ from typing import Any
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, full_jitter_seconds
-from spoolproof.caught import cancellations, error_line, is_failure, tame
+from spoolproof.caught import before, error_line, is_failure, tame
 from spoolproof.clock import Clock
 from spoolproof.errors import InvariantViolated, SpoolproofError, Unavailable
 from spoolproof.lifecycle.events import (
@@ -114,14 +114,14 @@ class Supervisor:
         causes: set[str] = set()
         while loop not in self._quiet:
             self._ticks[loop] = self._clock.monotonic()
-            asked = cancellations()
+            then = before()
             try:
                 await loop.run_once()
             except Unavailable as error:
                 failures += 1
                 self._outages.met(loop.name, error)
             except BaseException as error:
-                if not is_failure(error, asked):
+                if not is_failure(error, then):
                     raise
                 failures += 1
                 causes.add(type(error).__name__)

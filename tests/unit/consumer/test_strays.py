@@ -55,6 +55,10 @@ async def exits() -> None:
     sys.exit(3)
 
 
+async def raises_generator_exit() -> None:
+    raise GeneratorExit
+
+
 async def raises_a_group() -> None:
     raise BaseExceptionGroup("both", [SystemExit(1), ValueError("x")])
 
@@ -71,6 +75,7 @@ STRAYS: tuple[Callable[[], Awaitable[None]], ...] = (
     awaits_something_cancelled,
     raises_cancelled,
     exits,
+    raises_generator_exit,
     raises_a_group,
     raises_without_text,
     raises_without_attributes,
