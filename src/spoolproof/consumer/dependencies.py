@@ -15,7 +15,7 @@ from typing import Any
 
 from spoolproof.caught import error_line
 from spoolproof.consumer.delivery import Delivery
-from spoolproof.consumer.handler import Handler
+from spoolproof.consumer.handler import Handler, is_session
 from spoolproof.errors import RegistrationError
 from spoolproof.outbox.transaction import Transaction
 
@@ -61,6 +61,12 @@ class Dependencies:
         shown = getattr(kind, "__qualname__", str(kind))
         if kind is Delivery:
             return
+        if is_session(kind):
+            if handler.is_sync:
+                faults.append(f"{who}: an AsyncSession cannot be used by a plain function; make it `async def`")
+            elif not handler.wants_transaction:
+                faults.append(f"{who} asks for the session of a transaction, and the handler takes none")
+            return
         if kind is Transaction:
             if not handler.wants_transaction:
                 faults.append(f"{who} asks for a Transaction, and the handler takes none")
@@ -81,7 +87,10 @@ class Dependencies:
         return {name: await self._make(kind, made, closing) for name, kind in handler.dependencies.items()}
 
     async def _make(self, kind: Any, made: dict[Any, object], closing: AsyncExitStack) -> object:
-        if kind not in made:
+        if kind not in made and is_session(kind):
+            transaction: Any = made[Transaction]
+            made[kind] = await closing.enter_async_context(transaction.inner.session(kind))
+        elif kind not in made:
             provider = self._providers[kind]
             wanted = {name: await self._make(kind, made, closing) for name, kind in provider.wants.items()}
             value = provider.function(**wanted)

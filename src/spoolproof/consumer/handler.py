@@ -71,7 +71,9 @@ class Handler:
     @property
     def wants_transaction(self) -> bool:
         """Whether the handler takes the transaction its inbox row is in."""
-        return any(argument is Argument.TRANSACTION for _, argument in self.arguments)
+        return any(argument is Argument.TRANSACTION for _, argument in self.arguments) or any(
+            is_session(kind) for kind in self.dependencies.values()
+        )
 
     @property
     def wants_delivery(self) -> bool:
@@ -96,6 +98,14 @@ class Handler:
             **{name: given[argument] for name, argument in self.arguments}, **others
         )
         return made
+
+
+def is_session(kind: object) -> bool:
+    """Tell whether a type is SQLAlchemy's AsyncSession, or made from it."""
+    return any(
+        (base.__module__.partition(".")[0], base.__name__) == ("sqlalchemy", "AsyncSession")
+        for base in getattr(kind, "__mro__", ())
+    )
 
 
 def make_handler(
@@ -131,7 +141,8 @@ def make_handler(
     types_handled = _wire_names(models, faults)
     dependencies: dict[str, Any] = {}
     arguments = _arguments(function, models, faults, dependencies)
-    if dedupe == Dedupe.NONE and any(argument is Argument.TRANSACTION for _, argument in arguments):
+    is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments)
+    if dedupe == Dedupe.NONE and (is_in_transaction or any(map(is_session, dependencies.values()))):
         faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
     if faults:
         raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+T = TypeVar("T")
 Row = Mapping[str, Any]
 
 
@@ -36,6 +37,10 @@ class OwnTransaction(StoreTransaction, Protocol):
 
     def before_savepoint(self, write: Callable[[], Awaitable[None]]) -> None:
         """Have `write` awaited before any statement that sets a savepoint, whichever way it is sent."""
+
+    def session(self, kind: type[T]) -> AbstractAsyncContextManager[T]:
+        """Give a SQLAlchemy AsyncSession of this class on this transaction, flushed when the block ends. Raises
+        MissingExtra, and NotImplementedError where there is no SQL."""
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Open a savepoint: kept when the block ends, rolled back when it raises. They may be nested."""

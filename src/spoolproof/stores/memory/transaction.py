@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spoolproof.errors import NotInTransaction, UnsupportedTransaction, WrongDatabase
 from spoolproof.ports.transaction import Row
@@ -13,6 +13,9 @@ from spoolproof.stores.memory.tables import Tables
 
 if TYPE_CHECKING:
     from spoolproof.stores.memory.store import MemoryStore
+
+
+T = TypeVar("T")
 
 
 class MemoryTransaction:
@@ -49,6 +52,9 @@ class MemoryTransaction:
 
     def before_savepoint(self, write: Callable[[], Awaitable[None]]) -> None:
         self._before_savepoint = write
+
+    def session(self, kind: type[T]) -> AbstractAsyncContextManager[T]:
+        raise _no_sql(f"what a {kind.__name__} sends")
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

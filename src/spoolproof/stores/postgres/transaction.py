@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from spoolproof import limits
 from spoolproof.ports.transaction import Row
+from spoolproof.stores.orm import Kept, session_on
 from spoolproof.stores.postgres.connections import BeforeSavepoint, Connection, changed_rows
 from spoolproof.stores.postgres.faults import is_away, is_own_trouble, is_table_missing, outbox_missing, unavailable
 from spoolproof.stores.savepoints import savepoint
 from spoolproof.stores.values import NotJson, checked
+
+T = TypeVar("T")
 
 
 class PostgresTransaction:
@@ -65,6 +69,10 @@ class PostgresTransaction:
 
     def before_savepoint(self, write: BeforeSavepoint) -> None:
         self._connection.before_savepoint = write
+
+    def session(self, kind: type[T]) -> AbstractAsyncContextManager[T]:
+        self.is_exposed = self.has_failed = True
+        return session_on(self._name, "postgresql+asyncpg://", kind, Kept(self._connection))
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return savepoint(self)

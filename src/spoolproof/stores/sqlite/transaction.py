@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from spoolproof.ports.transaction import Row
 from spoolproof.sqlite import Transaction
+from spoolproof.stores.orm import AioConnection, session_on
 from spoolproof.stores.savepoints import savepoint, sets_savepoint
 from spoolproof.stores.sqlite.values import stored
 from spoolproof.stores.values import checked
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Run(Protocol):
@@ -71,6 +73,15 @@ class OwnSqliteTransaction(SqliteTransaction):
 
     def before_savepoint(self, write: Callable[[], Awaitable[None]]) -> None:
         self._write = write
+
+    def session(self, kind: type[S]) -> AbstractAsyncContextManager[S]:
+        return self._session(kind)
+
+    @asynccontextmanager
+    async def _session(self, kind: type[S]) -> AsyncIterator[S]:
+        await self.write_before()  # what it begins are savepoints
+        async with session_on("sqlite", "sqlite+aiosqlite://", kind, AioConnection(self.run)) as session:
+            yield session
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return savepoint(self)
