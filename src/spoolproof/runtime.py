@@ -61,8 +61,7 @@ from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER, Measure
-from spoolproof.urls import redact_url
-from spoolproof.wiring import build_broker, build_store
+from spoolproof.wiring import build_broker, build_store, shown, store_adapter
 
 P = TypeVar("P", bound=Part)
 
@@ -216,7 +215,7 @@ class Runtime:
             service=self.service,
             release=spoolproof.__version__,
             store=self.store.name,
-            broker=",".join(redact_url(url) for url in self.settings.broker_urls),
+            broker=",".join(shown(url) for url in self.settings.broker_urls),
             roles=",".join(self.roles),
             handlers=" ".join(handlers) or "none",
         )
@@ -347,8 +346,7 @@ async def ensure_schema(store: Store, settings: Settings) -> None:
     needed = store.migrations.needed
     if found == needed:
         return
-    is_shared = settings.store_url.startswith("postgres")
-    is_allowed = settings.migrate == "auto" or (settings.migrate is None and not is_shared)
+    is_allowed = settings.migrate == "auto" or (settings.migrate is None and not store_adapter(settings).is_shared)
     if found > needed or not is_allowed:
         raise SchemaOutdated(found, needed, store.name)
     for step in await store.migrations.apply():

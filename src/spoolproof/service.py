@@ -47,7 +47,7 @@ from spoolproof.policies import Registry, default_registry
 from spoolproof.ports.broker import BrokerStatus
 from spoolproof.runtime import Runtime
 from spoolproof.settings import Settings, load_settings
-from spoolproof.wiring import build_blocking_outbox, file_faults
+from spoolproof.wiring import build_blocking_outbox, setting_faults
 
 if TYPE_CHECKING:
     from spoolproof.testing.app import App
@@ -411,7 +411,7 @@ class Service:
     def _checked_settings(self) -> Settings:
         """Return the settings for a start. Raises SettingsError with every fault of settings and policies together."""
         settings = self.settings
-        if faults := [*file_faults(settings), *self._policies.check()]:
+        if faults := [*setting_faults(settings), *self._policies.check()]:
             raise SettingsError(faults)
         return settings
 

@@ -21,7 +21,8 @@ from spoolproof import limits
 from spoolproof.errors import InvariantViolated, SettingsError
 from spoolproof.parts import GROUPS
 from spoolproof.settings_group import PREFIX, G, SettingsGroup, also
-from spoolproof.urls import BROKER_SCHEMES, STORE_SCHEMES, several_fault, url_fault
+from spoolproof.urls import several_fault, url_fault
+from spoolproof.wiring import BROKERS, STORES
 
 _POLICY = f"{PREFIX}POLICY_"  #: `policies.config` knows what follows, and which policies there are
 _READ_ELSEWHERE = frozenset(
@@ -141,13 +142,13 @@ class Settings(SettingsGroup):
     @classmethod
     def _right_store(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        return _checked(value, text and url_fault(text, STORE_SCHEMES))
+        return _checked(value, text and url_fault(text, STORES))
 
     @field_validator("broker")
     @classmethod
     def _right_broker(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        return _checked(value, text and several_fault(_split_urls(text), BROKER_SCHEMES))
+        return _checked(value, text and several_fault(_split_urls(text), BROKERS))
 
     @property
     def store_url(self) -> str:

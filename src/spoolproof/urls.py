@@ -8,23 +8,13 @@ unescaped `/` or `@` moves parts of a password to where a host or a path should 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-STORE_SCHEMES = ("sqlite", "postgresql", "postgres", "memory")
-BROKER_SCHEMES = ("embedded", "amqp", "amqps", "sqs", "memory")
-
-_FORMS = {
-    "sqlite": "sqlite:///store.db (relative), sqlite:////var/lib/shop/store.db (from the root)",
-    "embedded": "embedded:///broker.db (relative), embedded:////var/lib/shop/broker.db (from the root)",
-    "postgresql": "postgresql://USER:PASSWORD@HOST:5432/DATABASE",
-    "amqp": "amqp://USER:PASSWORD@HOST:5672/VHOST",
-    "sqs": "sqs://REGION, sqs://KEY_ID:SECRET@REGION?endpoint=http://127.0.0.1:5000",
-    "memory": "memory://",
-}
-_SAME_FORM = {"postgres": "postgresql", "amqps": "amqp"}
 _ESCAPES = "in a user or password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25"
 
 _HOST = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]*)(?::([0-9]+))?")
@@ -44,41 +34,58 @@ _NOT_OF_THIS_DRIVER = (
 """Known to libpq or to an ORM: the server would refuse the log-in for them."""
 
 
-def url_fault(url: str, schemes: Sequence[str]) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlForm:
+    """What the URLs of one adapter look like. example: shown to who wrote a wrong one. fault: says what is wrong with
+    what follows a scheme's slashes. is_file: it names a file, and holds no password. takes_several: one per node."""
+
+    schemes: tuple[str, ...]
+    example: str
+    fault: Callable[[str, str], str | None]
+    is_file: bool = False
+    takes_several: bool = False
+
+
+F = TypeVar("F", bound=UrlForm)
+
+
+def form_of(url: str, forms: Iterable[F]) -> F | None:
+    """Return which of the forms a URL has, right or wrong; None if none."""
+    scheme, separator, _ = url.partition("://")
+    return next((form for form in forms if separator and scheme in form.schemes), None)
+
+
+def url_fault(url: str, forms: Sequence[UrlForm]) -> str | None:
     """Return what is wrong with a URL and what to write instead, without its password; None if nothing is."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in schemes:
-        return _scheme_fault(url, schemes)
-    form = _SAME_FORM.get(scheme, scheme)
+    form = form_of(url, forms)
+    if form is None:
+        return _scheme_fault(url, forms)
     if any(not character.isprintable() for character in url) or url != url.strip():
         fault: str | None = "has a control character or white space around it"
-    elif form in ("sqlite", "embedded"):
-        fault = _file_fault(scheme, rest)
-    elif form == "memory":
-        fault = "takes nothing after the two slashes" if rest else None
     else:
-        fault = _network_fault(form, rest)
-    return fault and f"{redact_url(url)!r} {fault}; the form is {_FORMS[form]}"
+        scheme, _, rest = url.partition("://")
+        fault = form.fault(scheme, rest)
+    return fault and f"{url if form.is_file else redact_url(url)!r} {fault}; the form is {form.example}"
 
 
-def several_fault(urls: Sequence[str], schemes: Sequence[str]) -> str | None:
+def several_fault(urls: Sequence[str], forms: Sequence[UrlForm]) -> str | None:
     """Return the first fault of a list of URLs for one broker, or None."""
     for url in urls:
-        if fault := url_fault(url, schemes):
+        if fault := url_fault(url, forms):
             return f"{fault} (a comma in a password is %2C)" if len(urls) > 1 else fault
-    schemes_used = {url.partition("://")[0] for url in urls}
-    kinds = {_SAME_FORM.get(scheme, scheme) for scheme in schemes_used}
+    kinds = {form.schemes[0]: form for url in urls if (form := form_of(url, forms))}
     if len(kinds) > 1:
         return f"several URLs must be of one kind, not {', '.join(sorted(kinds))}"
-    if len(urls) > 1 and kinds != {"amqp"}:
-        return f"only amqp:// takes several URLs, not {', '.join(sorted(kinds))}://"
+    if len(urls) > 1 and not all(form.takes_several for form in kinds.values()):
+        able = " and ".join(f"{form.schemes[0]}://" for form in forms if form.takes_several)
+        return f"only {able} takes several URLs, not {', '.join(sorted(kinds))}://"
     return None
 
 
 def redact_url(url: str) -> str:
     """Return a URL with `***` for its password and without its query; `***` if it does not parse."""
     scheme, separator, rest = url.partition("://")
-    if not separator or not scheme or (scheme not in ("sqlite", "embedded") and _breaks_off(rest)):
+    if not separator or not scheme or _breaks_off(rest):
         return "***"
     try:
         parts = urlsplit(url)
@@ -99,19 +106,20 @@ def path_of(url: str) -> Path:
     return Path(url.partition("://")[2].removeprefix("/"))
 
 
-def _scheme_fault(url: str, schemes: Sequence[str]) -> str:
+def _scheme_fault(url: str, forms: Sequence[UrlForm]) -> str:
     scheme, _, rest = url.partition(":")
     plain = scheme.strip().lower().partition("+")[0]
-    if plain in schemes and plain != scheme and rest:
+    form = form_of(f"{plain}://", forms)
+    if form is not None and plain != scheme and rest:
         return f"write {plain}: where {scheme!r} stands"
-    if plain in schemes:
-        form = _FORMS[_SAME_FORM.get(plain, plain)]
-        return f"{plain}: must be followed by slashes; the form is {form}"
-    known = ", ".join(f"{one}://" for one in schemes)
+    if form is not None:
+        return f"{plain}: must be followed by slashes; the form is {form.example}"
+    known = ", ".join(f"{one}://" for form in forms for one in form.schemes)
     return f"{redact_url(url)!r} is not a URL of one of {known}"
 
 
-def _file_fault(scheme: str, rest: str) -> str | None:
+def file_fault(scheme: str, rest: str) -> str | None:
+    """Return what is wrong with the file a URL names, as `UrlForm.fault`."""
     if rest and not rest.startswith("/"):
         return f"names its file after two slashes; write {scheme}:///{rest}"
     path = rest[1:]
@@ -128,32 +136,53 @@ def _file_fault(scheme: str, rest: str) -> str | None:
     return None
 
 
-def _network_fault(form: str, rest: str) -> str | None:
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    path, _, query = rest[len(authority) :].partition("?")
+def nothing_fault(_scheme: str, rest: str) -> str | None:
+    """Return what is wrong with a URL that is all scheme, as `UrlForm.fault`."""
+    return "takes nothing after the two slashes" if rest else None
+
+
+def postgres_fault(_scheme: str, rest: str) -> str | None:
+    """Return what asyncpg and the server would stumble over, as `UrlForm.fault`."""
+    authority, path, query = _split(rest)
+    if authority.count("@") > 1 and not _breaks_off(rest):
+        return f"has more than one @: {_ESCAPES}"
+    # without a host it is a socket of this machine, or what PGHOST says
+    needs_host = not (path or query)
+    hosts = authority.rpartition("@")[2].split(",")
+    return _network_fault(rest, hosts, needs_host=needs_host) or (_query_fault(query) if query else None)
+
+
+def host_fault(_scheme: str, rest: str) -> str | None:
+    """Return what keeps a URL from naming one host, perhaps with user, password and port, as `UrlForm.fault`."""
+    return _network_fault(rest, [_split(rest)[0].rpartition("@")[2]], needs_host=True)
+
+
+def _network_fault(rest: str, hosts: Sequence[str], *, needs_host: bool) -> str | None:
+    authority, path, _ = _split(rest)
     if "#" in rest or _breaks_off(rest):
         return f"breaks off in its password: {_ESCAPES}"
     if re.search("%(?![0-9A-Fa-f]{2})", authority + path):
         return f"has a % that is no escape: {_ESCAPES}"
-    if form == "postgresql" and authority.count("@") > 1:
-        return f"has more than one @: {_ESCAPES}"
     if any(character.isspace() for character in rest):
         return "has white space in it"
-    hosts = authority.rpartition("@")[2]
-    for one in hosts.split(",") if form == "postgresql" else [hosts]:
+    for one in hosts:
         match = _HOST.fullmatch(one)
         if match is None or (match[2] and not 1 <= int(match[2]) <= 65535):
             return f"has a port that is no number from 1 to 65535, or a password that is not escaped: {_ESCAPES}"
-        # PostgreSQL without a host is a socket of this machine, or what PGHOST says
-        if not match[1] and (form in ("amqp", "sqs") or match[2] or not (path or query)):
+        if not match[1] and (needs_host or match[2]):
             return "names no host"
-    return _query_fault(query) if form == "postgresql" and query else None
+    return None
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    path, _, query = rest[len(authority) :].partition("?")
+    return authority, path, query
 
 
 def _breaks_off(rest: str) -> bool:
     """Tell whether an unescaped character has moved a part of the password behind the host."""
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    path, _, query = rest[len(authority) :].partition("?")
+    authority, path, query = _split(rest)
     # a query may name a user when there is no authority
     return "@" not in authority and ("@" in path or (authority != "" and "@" in query))
 

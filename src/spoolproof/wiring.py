@@ -1,35 +1,316 @@
-"""The only module that names concrete adapters: from URLs in the settings to a store and a broker."""
+"""The only module that names concrete adapters, with the one table of what is known of each.
+
+A new adapter is a row here: how its URLs look, what it is called, how far it reaches, how it is made and how `doctor`
+looks at it. Nobody else asks what a URL begins with. Drivers are imported when a row is used.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
+from spoolproof.health.settings import HealthSettings
+from spoolproof.health.snapshot import DB
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
+from spoolproof.ports.finding import Finding
 from spoolproof.ports.store import Store
-from spoolproof.settings import Settings
 from spoolproof.stores.blocking.outbox import BlockingOutbox
-from spoolproof.urls import path_of, redact_url
+from spoolproof.urls import (
+    UrlForm,
+    file_fault,
+    form_of,
+    host_fault,
+    nothing_fault,
+    path_of,
+    postgres_fault,
+    redact_url,
+)
+
+if TYPE_CHECKING:
+    from spoolproof.settings import Settings
 
 PORTS: tuple[str, ...] = (
     # "file.Port",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 
+STORE, BROKER = "SPOOLPROOF_STORE", "SPOOLPROOF_BROKER"
 
-def file_faults(settings: Settings) -> list[str]:
-    """Return what keeps the files that the settings name from being opened. Makes and opens nothing."""
-    named = [("SPOOLPROOF_STORE", settings.store_url), ("SPOOLPROOF_BROKER", settings.broker_urls[0])]
-    files = [(variable, path_of(url)) for variable, url in named if url.startswith(("sqlite://", "embedded://"))]
-    faults = [f"{variable}: {fault}" for variable, path in files if (fault := _file_fault(path))]
-    if not faults and len({path.resolve() for _, path in files}) < len(files):
-        faults.append(f"SPOOLPROOF_STORE and SPOOLPROOF_BROKER are both {files[0][1]}: give each a file of its own")
-    return faults
+
+M = TypeVar("M")
+L = TypeVar("L")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter(UrlForm, Generic[M, L]):
+    """What is known before anything is opened. name: its word in health bodies and SPOOLPROOF_READY_NEEDS. make:
+    returns it, not started; may raise MissingExtra. look: what `doctor` asks it. is_shared: by several machines, and so
+    by several releases. is_forgetful: it ends with its process, and nobody else sees it."""
+
+    name: str
+    make: M
+    look: L | None = None
+    is_shared: bool = False
+    is_forgetful: bool = False
+
+
+StoreAdapter = Adapter[
+    Callable[["Settings", Clock, Ids, Spawn], Store],
+    Callable[[Store | None], Awaitable[list[Finding]]],
+]
+"""look: at a started store, or at one that is still to be made (None)."""
+
+BrokerAdapter = Adapter[
+    Callable[["Settings", str, Clock, Ids, RandomSource, Spawn], Broker],
+    Callable[[str, Clock, RandomSource, Spawn], Awaitable[str]],
+]
+"""look: at one URL; says what is there and changes nothing, or raises BrokerUnavailable or MissingExtra."""
+
+
+def _look(module: str) -> Callable[..., Any]:
+    """Return the `look` of a module, which is imported when it is called."""
+    return lambda *given: import_module(f"spoolproof.{module}").look(*given)
+
+
+# --- stores ----------------------------------------------------------------------------------------------------------
+
+
+def _sqlite(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    from spoolproof.stores.sqlite import SqliteStore
+
+    path = path_of(settings.store_url)
+    return SqliteStore(path, clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
+
+
+def _postgres(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    from spoolproof.stores.postgres import PostgresStore
+
+    return PostgresStore(
+        settings.store_url,
+        clock=clock,
+        ids=ids,
+        outbox_rows_max=settings.outbox_rows_max,
+        listen=settings.listen == "auto",
+        spawn=spawn,
+        ports=PORTS,
+    )
+
+
+def _memory_store(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    from spoolproof.stores.memory import MemoryStore
+
+    return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
+
+
+STORES: tuple[StoreAdapter, ...] = (
+    Adapter(
+        name="sqlite",
+        schemes=("sqlite",),
+        example="sqlite:///store.db (relative), sqlite:////var/lib/shop/store.db (from the root)",
+        fault=file_fault,
+        is_file=True,
+        make=_sqlite,
+        look=_look("stores.sqlite.doctor"),
+    ),
+    Adapter(
+        name="postgresql",
+        schemes=("postgresql", "postgres"),
+        example="postgresql://USER:PASSWORD@HOST:5432/DATABASE",
+        fault=postgres_fault,
+        is_shared=True,
+        make=_postgres,
+        look=_look("stores.postgres.doctor"),
+    ),
+    Adapter(
+        name="memory",
+        schemes=("memory",),
+        example="memory://",
+        fault=nothing_fault,
+        is_forgetful=True,
+        make=_memory_store,
+    ),
+)
+
+# --- brokers ---------------------------------------------------------------------------------------------------------
+
+
+def _embedded(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+    from spoolproof.brokers.embedded import EmbeddedBroker
+
+    return EmbeddedBroker(path_of(settings.broker_urls[0]), service=service, clock=clock, ids=ids, spawn=spawn)
+
+
+def _rabbitmq(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+    from spoolproof.brokers.rabbitmq import RabbitMQBroker
+
+    return RabbitMQBroker(
+        settings.broker_urls,
+        service=service,
+        clock=clock,
+        random=random,
+        spawn=spawn,
+        retry_first_seconds=settings.broker_retry_seconds,
+        is_required=settings.broker_required,
+        rounds_max=settings.broker_rounds_max,
+    )
+
+
+def _sqs(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+    from spoolproof.brokers.sqs import SqsBroker
+
+    return SqsBroker(
+        settings.broker_urls[0],
+        clock=clock,
+        random=random,
+        spawn=spawn,
+        retry_first_seconds=settings.broker_retry_seconds,
+        is_required=settings.broker_required,
+        rounds_max=settings.broker_rounds_max,
+    )
+
+
+def _memory_broker(
+    settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
+) -> Broker:
+    from spoolproof.brokers.memory import MemoryBroker
+
+    return MemoryBroker(service=service, clock=clock, spawn=spawn)
+
+
+BROKERS: tuple[BrokerAdapter, ...] = (
+    Adapter(
+        name="embedded",
+        schemes=("embedded",),
+        example="embedded:///broker.db (relative), embedded:////var/lib/shop/broker.db (from the root)",
+        fault=file_fault,
+        is_file=True,
+        make=_embedded,
+        look=_look("brokers.embedded.doctor"),
+    ),
+    Adapter(
+        name="rabbitmq",
+        schemes=("amqp", "amqps"),
+        example="amqp://USER:PASSWORD@HOST:5672/VHOST",
+        fault=host_fault,
+        takes_several=True,
+        is_shared=True,
+        make=_rabbitmq,
+        look=_look("brokers.rabbitmq.doctor"),
+    ),
+    Adapter(
+        name="sqs",
+        schemes=("sqs",),
+        example="sqs://REGION, sqs://KEY_ID:SECRET@REGION?endpoint=http://127.0.0.1:5000",
+        fault=host_fault,
+        is_shared=True,
+        make=_sqs,
+        look=_look("brokers.sqs.doctor"),
+    ),
+    Adapter(
+        name="memory",
+        schemes=("memory",),
+        example="memory://",
+        fault=nothing_fault,
+        is_forgetful=True,
+        make=_memory_broker,
+    ),
+)
+
+# --- by the settings -------------------------------------------------------------------------------------------------
+
+
+def store_adapter(settings: Settings) -> StoreAdapter:
+    """Return the row of the store the settings name."""
+    return _row(settings.store_url, STORES)
+
+
+def broker_adapter(settings: Settings) -> BrokerAdapter:
+    """Return the row of the broker the settings name."""
+    return _row(settings.broker_urls[0], BROKERS)
+
+
+def _row(url: str, rows: Sequence[Adapter[M, L]]) -> Adapter[M, L]:
+    row = form_of(url, rows)
+    if row is None:
+        raise SettingsError([f"{redact_url(url)!r} names nothing this release knows"])
+    return row
+
+
+def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    """Return the store the settings name, not started. Raises MissingExtra."""
+    return store_adapter(settings).make(settings, clock, ids, spawn)
+
+
+def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> BlockingOutbox:
+    """Return the outbox for callers without an event loop; nothing is opened, and no driver needed."""
+    return BlockingOutbox(
+        settings.store_url,
+        service,
+        is_pooled=settings.listen == "off",
+        rows_max=settings.outbox_rows_max,
+        clock=clock,
+    )
+
+
+def build_broker(
+    settings: Settings, service: str, *, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
+) -> Broker:
+    """Return the broker the settings name, not started. Raises MissingExtra."""
+    return broker_adapter(settings).make(settings, service, clock, ids, random, spawn)
+
+
+def shown(url: str) -> str:
+    """Return a URL of a store or broker without its password."""
+    forms: list[UrlForm] = [*STORES, *BROKERS]
+    form = form_of(url, forms)
+    return url if form is not None and form.is_file else redact_url(url)
+
+
+def forgetful(settings: Settings) -> list[str]:
+    """Return which of store and broker end with this process, as they are set."""
+    return [f"{variable}={url}" for variable, url, row in _named(settings) if row.is_forgetful]
+
+
+def files(settings: Settings) -> dict[str, Path]:
+    """Return the files that store and broker are, by variable."""
+    return {variable: path_of(url) for variable, url, row in _named(settings) if row.is_file}
+
+
+def _named(settings: Settings) -> list[tuple[str, str, Adapter[Any, Any]]]:
+    return [
+        (STORE, settings.store_url, store_adapter(settings)),
+        (BROKER, settings.broker_urls[0], broker_adapter(settings)),
+    ]
+
+
+def missing_store(settings: Settings) -> Path | None:
+    """Return the store's file if it is one that nobody has made yet."""
+    path = files(settings).get(STORE)
+    return path if path is not None and not path.exists() else None
+
+
+def setting_faults(settings: Settings) -> list[str]:
+    """Return what is wrong with settings taken together, and with the files they name. Makes and opens nothing."""
+    known = [DB, *(row.name for row in BROKERS if not row.is_forgetful)]
+    faults = [
+        f"SPOOLPROOF_READY_NEEDS={name}: the dependencies are {', '.join(known)}"
+        for name in settings.of(HealthSettings).ready_needs
+        if name not in (*known, broker_adapter(settings).name)
+    ]
+    named = files(settings)
+    wrong = [f"{variable}: {fault}" for variable, path in named.items() if (fault := _file_fault(path))]
+    if not wrong and len({path.resolve() for path in named.values()}) < len(named):
+        wrong.append(f"{STORE} and {BROKER} are both {named[STORE]}: give each a file of its own")
+    return faults + wrong
 
 
 def _file_fault(path: Path) -> str | None:
@@ -51,97 +332,6 @@ def _file_fault(path: Path) -> str | None:
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         return f"{path} cannot be read and written by this user; chown it"
     return None
-
-
-def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
-    """Return the store the settings name, not started. Raises MissingExtra."""
-    url = settings.store_url
-    scheme = url.partition("://")[0]
-    if scheme == "sqlite":
-        from spoolproof.stores.sqlite import SqliteStore
-
-        return SqliteStore(path_of(url), clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
-    if scheme in ("postgresql", "postgres"):
-        from spoolproof.stores.postgres import PostgresStore
-
-        return PostgresStore(
-            url,
-            clock=clock,
-            ids=ids,
-            outbox_rows_max=settings.outbox_rows_max,
-            listen=settings.listen == "auto",
-            spawn=spawn,
-            ports=PORTS,
-        )
-    if scheme == "memory":
-        from spoolproof.stores.memory import MemoryStore
-
-        return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
-    raise SettingsError([f"SPOOLPROOF_STORE: {redact_url(url)!r} names no store this release knows"])
-
-
-def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> BlockingOutbox:
-    """Return the outbox for callers without an event loop; nothing is opened, and no driver needed."""
-    return BlockingOutbox(
-        settings.store_url,
-        service,
-        is_pooled=settings.listen == "off",
-        rows_max=settings.outbox_rows_max,
-        clock=clock,
-    )
-
-
-def build_broker(
-    settings: Settings, service: str, *, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
-) -> Broker:
-    """Return the broker the settings name, not started. Raises MissingExtra."""
-    urls = settings.broker_urls
-    scheme = urls[0].partition("://")[0]
-    if scheme == "embedded":
-        from spoolproof.brokers.embedded import EmbeddedBroker
-
-        return EmbeddedBroker(path_of(urls[0]), service=service, clock=clock, ids=ids, spawn=spawn)
-    if scheme in ("amqp", "amqps"):
-        from spoolproof.brokers.rabbitmq import RabbitMQBroker
-
-        return RabbitMQBroker(
-            urls,
-            service=service,
-            clock=clock,
-            random=random,
-            spawn=spawn,
-            retry_first_seconds=settings.broker_retry_seconds,
-            is_required=settings.broker_required,
-            rounds_max=settings.broker_rounds_max,
-        )
-    if scheme == "sqs":
-        from spoolproof.brokers.sqs import SqsBroker
-
-        return SqsBroker(
-            urls[0],
-            clock=clock,
-            random=random,
-            spawn=spawn,
-            retry_first_seconds=settings.broker_retry_seconds,
-            is_required=settings.broker_required,
-            rounds_max=settings.broker_rounds_max,
-        )
-    if scheme == "memory":
-        from spoolproof.brokers.memory import MemoryBroker
-
-        return MemoryBroker(service=service, clock=clock, spawn=spawn)
-    raise SettingsError([f"SPOOLPROOF_BROKER: {redact_url(urls[0])!r} names no broker this release knows"])
-
-
-async def visit_broker(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
-    """Return what answers at a broker's URL, declaring nothing. Raises BrokerUnavailable, MissingExtra."""
-    if url.startswith("sqs://"):
-        from spoolproof.brokers.sqs.broker import visit as visit_sqs
-
-        return await visit_sqs(url)
-    from spoolproof.brokers.rabbitmq.visit import visit
-
-    return f"RabbitMQ {await visit(url, clock=clock, random=random, spawn=spawn)}"
 
 
 def sqlite_release() -> tuple[int, int, int]:

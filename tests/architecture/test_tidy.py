@@ -216,6 +216,21 @@ def adapters_are_named_by_wiring(module: Module) -> Iterator[str]:
             yield f"{line}: imports {full}; go through wiring"
 
 
+def schemes_are_asked_in_wiring(module: Module) -> Iterator[str]:
+    """What a URL begins with decides in one table; elsewhere, a new adapter would be forgotten."""
+    if module.is_in(MAY_NAME_ADAPTERS):
+        return
+    for node in module.nodes():
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and called_name(node).endswith(("startswith", "removeprefix")):
+            asked = node.args
+        for one in (inner for expression in asked for inner in ast.walk(expression)):
+            if isinstance(one, ast.Constant) and re.match(r"(sqlite|postgres|embedded|amqp|memory)", str(one.value)):
+                yield f"{node.lineno}: asks for {one.value!r}; give the adapter's row in wiring a word for it"
+
+
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     no_hidden_time,
     no_stray_task,
@@ -229,6 +244,7 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     words_are_ours,
     drivers_stay_inside,
     adapters_are_named_by_wiring,
+    schemes_are_asked_in_wiring,
 )
 
 
@@ -301,6 +317,8 @@ def test_every_failpoint_is_named_part_and_moment() -> None:
         (words_are_ours, "def send(self, msg): ..."),
         (drivers_stay_inside, "import pika.channel"),
         (adapters_are_named_by_wiring, "from spoolproof import stores"),
+        (schemes_are_asked_in_wiring, "url.startswith(('sqlite://', 'x'))"),
+        (schemes_are_asked_in_wiring, "if scheme in ('amqp', 'amqps'): pass"),
     ],
 )
 def test_each_rule_finds_what_it_forbids(rule: Callable[[Module], Iterator[str]], source: str) -> None:

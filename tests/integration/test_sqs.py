@@ -16,7 +16,7 @@ from aiobotocore.session import get_session
 from spoolproof import limits
 from spoolproof.backoff import system_random
 from spoolproof.brokers.sqs import SqsBroker
-from spoolproof.brokers.sqs.broker import visit
+from spoolproof.brokers.sqs.doctor import look
 from spoolproof.brokers.sqs.names import Names
 from spoolproof.brokers.sqs.wire import encode
 from spoolproof.clock import SystemClock
@@ -374,7 +374,7 @@ async def test_a_key_that_nobody_knows_is_failed_with_words_and_tried_again() ->
         )
         found = broker.status()
         with pytest.raises(BrokerUnavailable, match="UnrecognizedClientException"):
-            await visit(url)
+            await look(url, CLOCK, system_random(), _spawn)
         await broker.stop()
 
     assert "SQS does not accept our credentials: UnrecognizedClientException: The token is invalid." in found.issues[0]
@@ -412,7 +412,7 @@ async def test_a_doctor_sees_who_answers(moto: MotoServer) -> None:
     """Without declaring anything."""
     moto.start()
 
-    assert f"SQS in {REGION}" == await visit(moto.url)
+    assert f"SQS in {REGION}" == await look(moto.url, CLOCK, system_random(), _spawn)
 
 
 # --- FIFO ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from spoolproof.errors import SettingsError
 from spoolproof.settings import load_settings
-from spoolproof.urls import BROKER_SCHEMES, STORE_SCHEMES, path_of, redact_url, several_fault, url_fault
+from spoolproof.urls import path_of, redact_url, several_fault, url_fault
+from spoolproof.wiring import BROKERS, STORES, shown
 
 WRONG_STORES = [
     ("sqlite://store.db", "write sqlite:///store.db"),
@@ -138,7 +139,7 @@ def test_a_wrong_broker_url_is_a_settings_fault_that_says_what_to_write(url: str
 )
 def test_a_right_store_url_passes(url: str) -> None:
     """All that asyncpg and SQLite understand."""
-    assert None is url_fault(url, STORE_SCHEMES)
+    assert None is url_fault(url, STORES)
 
 
 @pytest.mark.parametrize(
@@ -154,16 +155,17 @@ def test_a_right_store_url_passes(url: str) -> None:
 )
 def test_a_right_broker_url_passes(url: str) -> None:
     """All that the adapters understand."""
-    assert None is several_fault([url], BROKER_SCHEMES)
+    assert None is several_fault([url], BROKERS)
 
 
-@given(
-    st.text(max_size=40), st.sampled_from([*STORE_SCHEMES, *BROKER_SCHEMES, "x"]), st.sampled_from([":", "://", "//"])
-)
+SCHEMES = [scheme for row in (*STORES, *BROKERS) for scheme in row.schemes]
+
+
+@given(st.text(max_size=40), st.sampled_from([*SCHEMES, "x"]), st.sampled_from([":", "://", "//"]))
 def test_any_text_is_judged_without_an_exception(rest: str, scheme: str, between: str) -> None:
     """A fault in judging would hide all other faults."""
-    url_fault(f"{scheme}{between}{rest}", STORE_SCHEMES)
-    several_fault(f"{scheme}{between}{rest}".split(","), BROKER_SCHEMES)
+    url_fault(f"{scheme}{between}{rest}", STORES)
+    several_fault(f"{scheme}{between}{rest}".split(","), BROKERS)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,12 @@ def test_urls_are_shown_without_password_and_query(url: str, shown: str) -> None
 def test_whatever_the_url_its_password_is_not_shown(rubbish: str) -> None:
     """S17: also for what does not parse."""
     assert "hunter2" not in redact_url(f"amqp://user:hunter2@host/{rubbish}".replace("hunter2@host/@", ""))
+
+
+def test_a_file_is_shown_by_its_whole_path() -> None:
+    """It holds no password, and whoever looks for the file needs its name."""
+    assert "sqlite:////var/a@b/store.db" == shown("sqlite:////var/a@b/store.db")
+    assert "amqp://u:***@h/v" == shown("amqp://u:secret@h/v")
 
 
 def test_paths_of_file_urls_may_be_relative_or_absolute() -> None:

@@ -9,24 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 
 from spoolproof.backoff import system_random
-from spoolproof.cli.store import is_missing, opened
+from spoolproof.cli.store import opened
 from spoolproof.clock import SystemClock
 from spoolproof.consumer.queues import REMEDY, stranded_queues
 from spoolproof.errors import SettingsError, SpoolproofError
 from spoolproof.health.settings import HealthSettings
 from spoolproof.lifecycle.supervisor import Supervisor
-from spoolproof.ports.broker import Spawn
+from spoolproof.ports.finding import Finding, Verdict
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings, load_settings
-from spoolproof.urls import path_of, redact_url
-from spoolproof.wiring import sqlite_release, visit_broker
+from spoolproof.wiring import BROKER, STORE, broker_adapter, files, missing_store, shown, store_adapter
 
 NETWORK_FILE_SYSTEMS = frozenset(
     [
@@ -47,25 +43,6 @@ NETWORK_FILE_SYSTEMS = frozenset(
     ]
 )
 VOLATILE_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "overlay"})
-
-
-class Verdict(StrEnum):
-    """pass; warn: works, with a risk; fail: a promise does not hold."""
-
-    PASS = "pass"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. found: the fact. meaning, remedy: empty for a pass."""
-
-    check: str
-    verdict: Verdict
-    found: str
-    meaning: str = ""
-    remedy: str = ""
 
 
 async def examine() -> list[Finding]:
@@ -90,10 +67,7 @@ async def examine() -> list[Finding]:
 
 def disk(settings: Settings) -> list[Finding]:
     """Check every directory the settings put SQLite files in."""
-    urls = [
-        url for url in (settings.store_url, settings.broker_urls[0]) if url.startswith(("sqlite://", "embedded://"))
-    ]
-    folders = dict.fromkeys(path_of(url).resolve().parent for url in urls)
+    folders = dict.fromkeys(path.resolve().parent for path in files(settings).values())
     mounts = read_mounts()
     return [finding for folder in folders for finding in (_writable(folder), _local(folder, mounts))]
 
@@ -162,30 +136,20 @@ def _user() -> str:
 
 async def store(settings: Settings) -> list[Finding]:
     """Check that the store is reached, migrated, and set to keep what it acknowledges."""
-    url = settings.store_url
-    if url.startswith("memory://"):
-        return [_forgetful("store", "SPOOLPROOF_STORE")]
-    if is_missing(settings):
-        return [Finding("store", Verdict.PASS, f"{path_of(url)} is made at the first start"), _sqlite_version(0)]
+    look = store_adapter(settings).look
+    if look is None:
+        return [_forgetful("store", STORE, settings.store_url)]
+    if path := missing_store(settings):
+        return [Finding("store", Verdict.PASS, f"{path} is made at the first start"), *await look(None)]
     try:
         async with opened(settings) as one:
             findings = [Finding("store", Verdict.PASS, f"{one.name} answers"), await _schema(one)]
-            is_migrated = findings[-1].verdict is Verdict.PASS
-            if is_migrated:
+            if findings[-1].verdict is Verdict.PASS:
                 findings += await _queues(one)
-            if url.startswith("sqlite://"):
-                return findings + await _sqlite(one, is_migrated)
-            return findings + await _postgres(one)
+            return findings + await look(one)
     except (SpoolproofError, OSError) as error:
-        return [
-            Finding(
-                "store",
-                Verdict.FAIL,
-                f"{redact_url(url)}: {error}",
-                "nothing can be accepted",
-                "start the database, or correct SPOOLPROOF_STORE",
-            )
-        ]
+        meaning, remedy = "nothing can be accepted", f"start the database, or correct {STORE}"
+        return [Finding("store", Verdict.FAIL, f"{shown(settings.store_url)}: {error}", meaning, remedy)]
 
 
 async def _schema(one: Store) -> Finding:
@@ -212,157 +176,32 @@ async def _queues(one: Store) -> list[Finding]:
     return findings or [Finding("queues", Verdict.PASS, "every known one is read by a handler")]
 
 
-async def _sqlite(one: Store, is_migrated: bool) -> list[Finding]:
-    async with one.transaction() as tx:
-        rows = await tx.fetch("pragma synchronous")
-    level = int(next(iter(rows[0].values())))
-    if level >= 2:
-        synchronous = Finding("synchronous", Verdict.PASS, "FULL: a commit is on the disk")
-    else:
-        synchronous = Finding(
-            "synchronous",
-            Verdict.FAIL,
-            f"synchronous={level}",
-            "acknowledged rows are lost with the power",
-            "leave it to Spoolproof: pragma synchronous=FULL",
-        )
-    processes = len(await one.leases.processes()) if is_migrated else 0
-    return [synchronous, _sqlite_version(processes)]
-
-
-def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Tell whether a SQLite release may lose committed rows when several processes share a file.
-
-    Source: sqlite.org/wal.html, "The WAL-reset bug": 3.7.0 to 3.51.2, mended in 3.51.3, 3.50.7 and 3.44.6.
-    """
-    if not (3, 7, 0) <= version <= (3, 51, 2):
-        return False
-    return not ((3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0))
-
-
-def _sqlite_version(processes: int) -> Finding:
-    return judge_sqlite(sqlite_release(), processes)
-
-
-def judge_sqlite(version: tuple[int, int, int], processes: int) -> Finding:
-    """Return what a SQLite release means with so many processes of ours on one file."""
-    text = ".".join(map(str, version))
-    if not has_wal_reset_bug(version):
-        return Finding("sqlite", Verdict.PASS, text)
-    if processes <= 1:
-        return Finding(
-            "sqlite", Verdict.PASS, f"{text}: has the WAL-reset bug, which needs several processes on a file"
-        )
-    return Finding(
-        "sqlite",
-        Verdict.WARN,
-        f"{text}: has the WAL-reset bug, and {processes} processes share the file",
-        "Spoolproof's own connections are kept from it; another program that writes the file may corrupt it",
-        "use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6, or PostgreSQL",
-    )
-
-
-async def _postgres(one: Store) -> list[Finding]:
-    async with one.transaction() as tx:
-        rows = await tx.fetch(
-            "select name, setting from pg_settings "
-            "where name in ("
-            "'fsync', 'synchronous_commit', 'full_page_writes', 'server_version', 'transaction_read_only')"
-        )
-    values = {str(row["name"]): str(row["setting"]) for row in rows}
-    findings = [Finding("postgresql", Verdict.PASS, values.pop("server_version", "of unknown version"))]
-    findings.append(judge_writable(values.pop("transaction_read_only", "off")))
-    return findings + [judge_durability(name, value) for name, value in sorted(values.items())]
-
-
-def judge_writable(read_only: str) -> Finding:
-    """Return what it means that a transaction of ours is read-only, or not: `transaction_read_only` of PostgreSQL."""
-    if read_only != "on":
-        return Finding("writable", Verdict.PASS, "it takes writes")
-    return Finding(
-        "writable",
-        Verdict.FAIL,
-        "it takes no writes: a standby, or default_transaction_read_only=on",
-        "nothing can be accepted, and handlers wait",
-        "name the primary in SPOOLPROOF_STORE, or set default_transaction_read_only = off",
-    )
-
-
-def judge_durability(name: str, value: str) -> Finding:
-    """Return what a durability setting of PostgreSQL means."""
-    if value != "off":
-        return Finding(name, Verdict.PASS, value)
-    return Finding(
-        name,
-        Verdict.FAIL,
-        f"{name}=off",
-        "a commit is acknowledged before it is safe; a crash of the server loses it",
-        f"alter system set {name} = on; select pg_reload_conf();",
-    )
-
-
 # --- broker ----------------------------------------------------------------------------------------------------------
 
 
 async def broker(settings: Settings) -> list[Finding]:
     """Check that every broker node is reached and takes our credentials."""
-    scheme = settings.broker_urls[0].partition("://")[0]
-    if scheme == "memory":
-        return [_forgetful("broker", "SPOOLPROOF_BROKER")]
-    if scheme == "embedded":
-        return [_embedded(path_of(settings.broker_urls[0]))]
-    async with _spawning() as spawn:
-        return list(await asyncio.gather(*(_remote(url, settings, spawn) for url in settings.broker_urls)))
+    name, look = broker_adapter(settings).name, broker_adapter(settings).look
+    if look is None:
+        return [_forgetful("broker", BROKER, settings.broker_urls[0])]
+    is_needed = settings.broker_required or name in settings.of(HealthSettings).ready_needs
+    meaning = "the service does not start without it" if is_needed else "events wait in the outbox until it is back"
 
+    async def visit(url: str) -> Finding:
+        try:
+            found = await look(url, SystemClock(), system_random(), supervisor.spawn)
+        except SpoolproofError as error:
+            remedy = f"start the broker, or correct {BROKER}"
+            return Finding("broker", Verdict.FAIL, f"{shown(url)}: {error}", meaning, remedy)
+        return Finding("broker", Verdict.PASS, f"{shown(url)}: {found}")
 
-async def _remote(url: str, settings: Settings, spawn: Spawn) -> Finding:
-    try:
-        found = await visit_broker(url, clock=SystemClock(), random=system_random(), spawn=spawn)
-    except SpoolproofError as error:
-        kind = "sqs" if url.startswith("sqs:") else "rabbitmq"
-        is_needed = settings.broker_required or kind in settings.of(HealthSettings).ready_needs
-        meaning = "the service does not start without it" if is_needed else "events wait in the outbox until it is back"
-        remedy = "start it, or correct SPOOLPROOF_BROKER"
-        return Finding("broker", Verdict.FAIL, f"{redact_url(url)}: {error}", meaning, remedy)
-    return Finding("broker", Verdict.PASS, f"{redact_url(url)}: {found}")
-
-
-def _embedded(path: Path) -> Finding:
-    if not path.exists():
-        return Finding("broker", Verdict.PASS, f"{path} is made at the first start")
-    try:
-        # no SQLite connection of this process has the file open: closing it here would drop that one's locks
-        with path.open("r+b") as file:
-            head = file.read(16)
-    except OSError as error:
-        return Finding(
-            "broker", Verdict.FAIL, f"{path}: {error.strerror}", "nothing is delivered", f"chown {_user()} {path}"
-        )
-    if head and head != b"SQLite format 3\0":
-        return Finding(
-            "broker",
-            Verdict.FAIL,
-            f"{path} is not a SQLite file",
-            "nothing is delivered",
-            "name another file in SPOOLPROOF_BROKER=embedded:///PATH",
-        )
-    return Finding("broker", Verdict.PASS, f"{path} is readable and writable")
-
-
-@asynccontextmanager
-async def _spawning() -> AsyncIterator[Spawn]:
     supervisor = Supervisor(SystemClock(), system_random())
     try:
-        yield supervisor.spawn
+        return list(await asyncio.gather(*map(visit, settings.broker_urls)))
     finally:
         await supervisor.stop()
 
 
-def _forgetful(check: str, variable: str) -> Finding:
-    return Finding(
-        check,
-        Verdict.WARN,
-        f"{variable}=memory://",
-        "it forgets everything when the process ends",
-        f"unset {variable} for the default on disk",
-    )
+def _forgetful(check: str, variable: str, url: str) -> Finding:
+    meaning, remedy = "it forgets everything when the process ends", f"unset {variable} for the default on disk"
+    return Finding(check, Verdict.WARN, f"{variable}={url}", meaning, remedy)

@@ -19,8 +19,7 @@ from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.store import Store
 from spoolproof.settings import Settings, load_settings
-from spoolproof.urls import path_of
-from spoolproof.wiring import build_store
+from spoolproof.wiring import build_store, missing_store, store_adapter
 
 T = TypeVar("T")
 
@@ -41,19 +40,13 @@ def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def is_missing(settings: Settings) -> bool:
-    """Tell whether the store is a SQLite file that nobody has made yet."""
-    url = settings.store_url
-    return url.startswith("sqlite://") and not path_of(url).exists()
-
-
 @asynccontextmanager
 async def opened(settings: Settings, *, may_create: bool = False) -> AsyncIterator[Store]:
     """Open the store of some settings, whatever its schema. may_create: a missing SQLite file is made."""
-    if not may_create and is_missing(settings):
-        path = path_of(settings.store_url).resolve()
+    if not may_create and (path := missing_store(settings)):
         raise StoreUnavailable(
-            f"there is no store at {path}; start the service in its own directory, or name the file in SPOOLPROOF_STORE"
+            f"there is no store at {path.resolve()}; start the service in its own directory, "
+            "or name the file in SPOOLPROOF_STORE"
         )
     async with unopened(settings) as store:
         await store.start()
@@ -63,9 +56,9 @@ async def opened(settings: Settings, *, may_create: bool = False) -> AsyncIterat
 @asynccontextmanager
 async def unopened(settings: Settings) -> AsyncIterator[Store]:
     """Make the store of some settings without connecting to it, for what can be known of it so."""
-    if settings.store_url.startswith("memory://"):
+    if store_adapter(settings).is_forgetful:
         raise Refused(
-            "SPOOLPROOF_STORE=memory:// lives inside its service's process; no command can reach it",
+            f"SPOOLPROOF_STORE={settings.store_url} lives inside its service's process; no command can reach it",
             "set SPOOLPROOF_STORE to sqlite:///PATH or postgresql://…",
         )
     clock = SystemClock()

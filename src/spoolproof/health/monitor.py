@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
-from spoolproof.errors import SettingsError, StoreUnavailable
+from spoolproof.errors import StoreUnavailable
 from spoolproof.health.check import Check, Condition
 from spoolproof.health.connections import Connections
 from spoolproof.health.events import EVENT_LOOP_LAG, HealthReady, HealthUnready
@@ -28,8 +28,6 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker, BrokerStatus, ConnectionState
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER, Measure
-
-BROKER_NAMES = ("rabbitmq", "sqs", "embedded", "memory")
 
 
 class Monitor(Loop):
@@ -54,11 +52,7 @@ class Monitor(Loop):
         random: RandomSource,
     ) -> None:
         """store, ping: its name, and what returns while it answers. local: what the process knows of itself, asked for
-        every snapshot. Raises SettingsError for a name in `ready_needs` that is no dependency."""
-        unknown = [name for name in ready_needs if name not in (DB, *BROKER_NAMES)]
-        if unknown:
-            known = ", ".join((DB, *BROKER_NAMES[:3]))
-            raise SettingsError([f"SPOOLPROOF_READY_NEEDS={name}: the dependencies are {known}" for name in unknown])
+        every snapshot."""
         self._store = store
         self._ping = ping
         self._broker = broker

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from spoolproof.cli.checks import (
-    Verdict,
-    file_system_of,
-    has_wal_reset_bug,
-    judge_durability,
-    judge_file_system,
-    judge_sqlite,
-    judge_writable,
-)
+from spoolproof.cli.checks import file_system_of, judge_file_system
+from spoolproof.ports.finding import Verdict
+from spoolproof.stores.postgres.doctor import judge_durability, judge_writable
+from spoolproof.stores.sqlite.doctor import has_wal_reset_bug, judge_release
 
 MOUNTS = [("/", "overlay"), ("/data", "ext4"), ("/data/share", "nfs4"), ("/tmp", "tmpfs")]
 
@@ -54,7 +49,7 @@ def test_it_matters_when_several_processes_share_a_file(
     version: tuple[int, int, int], processes: int, verdict: Verdict
 ) -> None:
     """A warning that is always there is read by nobody."""
-    assert verdict is judge_sqlite(version, processes).verdict
+    assert verdict is judge_release(version, processes).verdict
 
 
 @pytest.mark.parametrize(

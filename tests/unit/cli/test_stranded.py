@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from spoolproof import Service
-from spoolproof.cli.checks import Verdict, store
+from spoolproof.cli.checks import store
 from spoolproof.cli.groups.dlq import replay
 from spoolproof.consumer.queues import kind_of
+from spoolproof.ports.finding import Verdict
 from spoolproof.settings import Settings
 from spoolproof.testing.conformance._messages import make_dead_letter
 

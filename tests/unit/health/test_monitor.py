@@ -13,7 +13,7 @@ import pytest
 
 from spoolproof import limits
 from spoolproof.brokers.memory import MemoryBroker
-from spoolproof.errors import SettingsError, StoreUnavailable
+from spoolproof.errors import StoreUnavailable
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.sampler import Sampler
 from spoolproof.health.snapshot import Dependency, Local, Need, OpenDeadLetters, Status
@@ -342,9 +342,3 @@ async def test_a_required_broker_is_critical_and_readiness_waits_for_it(
 
     assert snapshot.broker is not None
     assert (need, needs) == (snapshot.broker.need, set(snapshot.needs))
-
-
-def test_an_unknown_need_is_a_fault_at_start() -> None:
-    """A typing error here would never fail a probe, which nobody would notice before the outage."""
-    with pytest.raises(SettingsError, match="SPOOLPROOF_READY_NEEDS=rabitmq: the dependencies are db, rabbitmq"):
-        Bench(ready_needs=("rabitmq",))

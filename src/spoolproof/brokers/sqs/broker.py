@@ -298,18 +298,3 @@ class SqsBroker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def visit(url: str) -> str:
-    """Return which SQS answers at a URL and takes our key, for `spoolproof doctor`. Raises BrokerUnavailable."""
-    address = parse_url(url)
-    clients = Clients(address)
-    try:
-        await clients.open()
-        await clients.sqs("get_queue_url", QueueName=f"{address.prefix}spoolproof-doctor")
-    except SqsError as error:
-        if error.trouble is not Trouble.MISSING:  # which is an answer
-            raise BrokerUnavailable(str(error)) from error
-    finally:
-        await clients.close()
-    return f"SQS in {address.region}"

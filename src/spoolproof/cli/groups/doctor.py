@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import typer
 
-from spoolproof.cli.checks import Finding, Verdict, examine
+from spoolproof.cli.checks import examine
 from spoolproof.cli.exits import FAILED
 from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, plain, say
+from spoolproof.ports.finding import Finding, Verdict
 
 
 def doctor(as_json: AsJson = False) -> None:

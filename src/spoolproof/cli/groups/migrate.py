@@ -11,9 +11,10 @@ from spoolproof.cli.exits import FAILED, Usage
 from spoolproof.cli.group import Group
 from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, say
-from spoolproof.cli.store import is_missing, opened, unopened
+from spoolproof.cli.store import opened, unopened
 from spoolproof.errors import SchemaOutdated
 from spoolproof.settings import load_settings
+from spoolproof.wiring import missing_store
 
 COMMAND = "migrate"
 
@@ -48,7 +49,7 @@ async def _statements() -> str:
 
 async def _bring_up_to_date(*, is_check: bool) -> dict[str, Any]:
     settings = load_settings()
-    if is_check and is_missing(settings):
+    if is_check and missing_store(settings):
         async with unopened(settings) as store:
             return {"store": store.name, "found": 0, "needed": store.migrations.needed, "applied": []}
     async with opened(settings, may_create=not is_check) as store:

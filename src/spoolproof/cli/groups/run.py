@@ -25,6 +25,7 @@ from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit as tell
 from spoolproof.telemetry.logging import log_to_stderr
 from spoolproof.telemetry.settings import LogSettings, early_log_settings
+from spoolproof.wiring import forgetful
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -82,11 +83,9 @@ def roles_in(text: str) -> tuple[str, ...]:
 
 def refuse_memory(settings: Settings, *, is_allowed: bool) -> None:
     """Raises Refused for a store or broker that forgets what it accepted, unless that is allowed."""
-    urls = {"SPOOLPROOF_STORE": settings.store_url, "SPOOLPROOF_BROKER": settings.broker_urls[0]}
-    forgetful = [f"{name}=memory://" for name, url in urls.items() if url.startswith("memory://")]
-    if forgetful and not is_allowed:
+    if (named := forgetful(settings)) and not is_allowed:
         raise Refused(
-            f"{' and '.join(forgetful)} forgets everything when this process ends",
+            f"{' and '.join(named)} forgets everything when this process ends",
             "unset it for the default on disk, or add --allow-memory",
         )
 

@@ -32,8 +32,8 @@ class _Visitor:
         pass
 
 
-async def visit(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
-    """Return the version of the broker at one URL. Raises BrokerUnavailable saying why not, and SettingsError."""
+async def look(url: str, clock: Clock, random: RandomSource, spawn: Spawn) -> str:
+    """Return what answers at one URL. Raises BrokerUnavailable saying why nothing does, and SettingsError."""
     silence("pika")
     visitor = _Visitor()
     connection = BrokerConnection(
@@ -60,4 +60,4 @@ async def visit(url: str, *, clock: Clock, random: RandomSource, spawn: Spawn) -
     if connection.start_error is not None:
         # its advice is for a service that waits; here the failure itself is the news
         raise BrokerUnavailable(connection.status().last_error or str(connection.start_error))
-    return visitor.version
+    return f"RabbitMQ {visitor.version}"
