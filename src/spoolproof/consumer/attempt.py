@@ -31,7 +31,7 @@ from spoolproof.policies.retry import within_delivery
 from spoolproof.policies.timeout import within
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
-from spoolproof.telemetry.metrics import METER, Spread
+from spoolproof.telemetry.metrics import Spreads
 
 
 class Attempts:
@@ -54,7 +54,7 @@ class Attempts:
         self._threads = threads
         self._dependencies = dependencies
         self._around = around
-        self._seconds: dict[str, Spread] = {}
+        self._seconds = Spreads(HANDLER_SECONDS)
         self._clock = clock
 
     async def make(self, work: Work, admitted: Admitted) -> None:
@@ -153,7 +153,7 @@ class Attempts:
             if untouchable is error:
                 raise
         finally:
-            self._seconds_of(work.queue).observe(self._clock.monotonic() - began)
+            self._seconds[work.queue].observe(self._clock.monotonic() - began)
             handling.reset(before)
             work.running.end()
         if untouchable is not None:
@@ -175,12 +175,6 @@ class Attempts:
                 return await place.run(running, handler, admitted.payload, delivery, tx, others)
 
         return await self._around.through(delivery, call)
-
-    def _seconds_of(self, queue: str) -> Spread:
-        found = self._seconds.get(queue)
-        if found is None:
-            found = self._seconds[queue] = METER.spread(HANDLER_SECONDS, queue)
-        return found
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:

@@ -19,7 +19,7 @@ LAST_ACK = gauge("last_ack_timestamp_seconds", "When a delivery of the queue was
 END_TO_END = declare(
     "end_to_end_seconds",
     Kind.HISTOGRAM,
-    "From a message's own time, which its publisher set, to the end of its handling.",
+    "From a message's own time, which its publisher set, to when the handler that brought it to its end began.",
     labels=("queue",),
     buckets=(0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0),
 )

@@ -78,9 +78,9 @@ class Execution:
         self._clock = clock
         self._random = random
 
-    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> str:
-        """Bring one delivery to its end and settle it; returns its outcome. Raises GateClosing when it should go back
-        unstarted.
+    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> Work:
+        """Bring one delivery to its end and settle it; returns what became of it. Raises GateClosing when it should go
+        back unstarted.
 
         arrived_at: monotonic seconds; it may have waited for its lane.
         """
@@ -93,7 +93,7 @@ class Execution:
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
-        return work.outcome
+        return work
 
     async def renew(self, delivery: BrokerDelivery) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""

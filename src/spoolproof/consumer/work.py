@@ -39,6 +39,7 @@ class Work:
 
     delivery: BrokerDelivery
     message: Message
+    received_at: datetime
     queue: str
     key: str | None
     failed: int
@@ -135,6 +136,7 @@ def work_of(delivery: BrokerDelivery, now: datetime) -> Work:
     return Work(
         delivery=delivery,
         message=message,
+        received_at=now,
         queue=delivery.queue,
         key=message_key(message),
         failed=attempt if isinstance(attempt, int) and attempt > 0 else 0,

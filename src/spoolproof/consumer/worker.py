@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -23,6 +22,7 @@ from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import Waiting, make_room
+from spoolproof.consumer.work import Work
 from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.ports.broker import Broker, Spawn, Subscription
 from spoolproof.ports.broker import Delivery as BrokerDelivery
@@ -67,7 +67,7 @@ class Worker:
         self.taking = 0  #: lanes that run a delivery or wait for one
         self.in_flight = 0
         self.outcomes: Counter[str] = Counter({"handled": 0})  # read at a scrape
-        self._ended_at: datetime | None = None
+        self._ended_at: float | None = None
         self._end_to_end = METER.spread(END_TO_END, queue)
 
     @property
@@ -152,7 +152,7 @@ class Worker:
         delivery = waiting.delivery
         self.in_flight += 1
         try:
-            self._note(delivery, await self._execution.handle(delivery, waiting.arrived_at))
+            self._note(await self._execution.handle(delivery, waiting.arrived_at))
         except GateClosing:
             self.outcomes["returned"] += 1
             delivery.nack()
@@ -170,11 +170,12 @@ class Worker:
             self.in_flight -= 1
         return True
 
-    def _note(self, delivery: BrokerDelivery, outcome: str) -> None:
-        self.outcomes[outcome] += 1
-        self._ended_at = self._clock.now()
-        if outcome == "handled":
-            self._end_to_end.observe(max(0.0, (self._ended_at - delivery.message.time).total_seconds()))
+    def _note(self, work: Work) -> None:
+        self.outcomes[work.outcome] += 1
+        self._ended_at = self._clock.monotonic()
+        if work.outcome == "handled":
+            seconds = (work.received_at - work.message.time).total_seconds()
+            self._end_to_end.observe(seconds if seconds > 0 else 0.0)  # the publisher's clock may be ahead
 
     def measures(self, *, is_gate_shut: bool) -> Iterator[Measure]:
         """Yield what became of its deliveries, and what it is doing. is_gate_shut: the store keeps it waiting."""
@@ -183,7 +184,8 @@ class Worker:
         yield CONSUMER_IN_FLIGHT, (self.queue,), self.in_flight
         yield GATE_OPEN, (self.queue,), float(self._intake.prefetch > 0 and not is_gate_shut)
         if self._ended_at is not None:
-            yield LAST_ACK, (self.queue,), self._ended_at.timestamp()
+            ago = self._clock.monotonic() - self._ended_at
+            yield LAST_ACK, (self.queue,), self._clock.now().timestamp() - ago
 
     async def _wait_for_intake(self) -> None:
         self._intake_grew.clear()

@@ -188,3 +188,15 @@ class Spread:
 
 METER = Meter()
 """This process's. One process has one port for metrics, whatever runs in it."""
+
+
+class Spreads(dict[str, Spread]):
+    """The spreads of a histogram with one label, by its value."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, label: str) -> Spread:
+        found = self[label] = METER.spread(self._metric, label)
+        return found
