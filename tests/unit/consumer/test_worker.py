@@ -75,6 +75,11 @@ async def test_what_went_stale_before_it_began_is_left_to_its_next_delivery() ->
         for n in range(4):
             await service.publish(Order(n))
         await until(lambda: is_empty(service.runtime.store))
+
+        async def has_begun() -> bool:
+            return bool(seen)
+
+        await until(has_begun)
         broker.lose_connection()
         broker.restore_connection()
         may_go_on.set()
