@@ -29,7 +29,7 @@ def main(names: list[str]) -> int:
                 shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, copy / name)
-        _mutmut(copy, "run", *(f"spoolproof.policies.{name}.*" for name in names))
+        _mutmut(copy, "run", *(f"spoolproof.policies.machines.{name}.*" for name in names))
         return _report(copy)
 
 

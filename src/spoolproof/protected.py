@@ -24,9 +24,9 @@ from spoolproof.errors import BreakerOpen, BrokerUnavailable
 from spoolproof.message import Outgoing
 from spoolproof.policies import Breaker, Policy, Registry
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.events import BreakerChanged
-from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.ports.broker import (
     Broker,
     BrokerStatus,

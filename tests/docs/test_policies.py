@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spoolproof.policies import events
-from spoolproof.policies.ranges import SETTINGS, Setting
+from spoolproof.policies.parts.ranges import SETTINGS, Setting
 
 PAGES = Path(__file__).parents[2] / "docs" / "policies"
 NAMES = sorted(path.name for path in PAGES.glob("*.md"))

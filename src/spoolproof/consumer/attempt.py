@@ -27,8 +27,8 @@ from spoolproof.message import earlier_key
 from spoolproof.outbox.publish import Publisher, Running, handling
 from spoolproof.outbox.transaction import PendingPublishes, Transaction, unit_of_work
 from spoolproof.outcome import Ack, Outcome
-from spoolproof.policies.retry import within_delivery
-from spoolproof.policies.timeout import within
+from spoolproof.policies.call import within_delivery
+from spoolproof.policies.running.timeout import within
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import Spreads

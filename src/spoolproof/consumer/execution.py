@@ -37,7 +37,7 @@ from spoolproof.errors import OutboxFull, StoreBusy, TransactionTooLong, Unavail
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.outbox.publish import Publisher
-from spoolproof.policies.report import kept_report
+from spoolproof.policies.judging.report import kept_report
 from spoolproof.ports.broker import Delivery as BrokerDelivery
 from spoolproof.ports.store import Store
 

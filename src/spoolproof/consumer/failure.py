@@ -23,7 +23,7 @@ from spoolproof import limits
 from spoolproof.backoff import delay_seconds, tier_for
 from spoolproof.errors import Action, BreakerOpen, Disposition
 from spoolproof.outcome import DeadLetter, Defer, Outcome, RetryLater
-from spoolproof.policies.report import Report, kept_report
+from spoolproof.policies.judging.report import Report, kept_report
 
 PARK = "park"
 """The reason of a dead letter that asks a person: the effect may have happened, or nobody knows what holds it up."""

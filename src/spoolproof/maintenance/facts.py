@@ -18,8 +18,8 @@ from spoolproof.clock import Clock
 from spoolproof.ids import derived_id
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.maintenance.events import FactNotTold, FactUnreadable
+from spoolproof.maintenance.fact import ISOLATION, Fact, apply_facts, facts_of, read_fact
 from spoolproof.policies import Registry
-from spoolproof.policies.facts import ISOLATION, Fact, facts_of, read_fact
 from spoolproof.ports.state import State, StateRecord
 from spoolproof.telemetry.events import emit
 
@@ -57,7 +57,7 @@ class FactExchange(Loop):
                 stored[row] = fact
             elif fact is not None or now - record.updated_at > timedelta(seconds=_UNREADABLE_SECONDS):
                 await self._state.remove(self._kind, row)
-        self._policies.apply_facts([fact.to_dict() for fact in stored.values()])
+        apply_facts(self._policies, [fact.to_dict() for fact in stored.values()])
         for fact in (fact for policy in self._policies.all() for fact in facts_of(policy)):
             try:
                 if fact.is_news_to(stored.get(row := _row_of(fact))):

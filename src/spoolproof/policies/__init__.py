@@ -19,23 +19,17 @@ from spoolproof.errors import (
     ThreadsExhausted,
 )
 from spoolproof.policies import deadline, events
-from spoolproof.policies.adaptive import Adaptive
-from spoolproof.policies.breaker import Breaker, Consecutive, Rate, Slow
-from spoolproof.policies.bulkhead import Bulkhead
-from spoolproof.policies.call import idempotency_key
-from spoolproof.policies.caller import Result
-from spoolproof.policies.chaos import Chaos
-from spoolproof.policies.classifier import Classifier
-from spoolproof.policies.deadline import Deadline
-from spoolproof.policies.fallback import Fallback
-from spoolproof.policies.hedge import Hedge
+from spoolproof.policies.call import idempotency_key, within_delivery
+from spoolproof.policies.judging.classifier import Classifier
+from spoolproof.policies.judging.report import Report, report
+from spoolproof.policies.judging.verdict import Kind, Status, Verdict
+from spoolproof.policies.parts.breaker import Breaker, Consecutive, Rate, Slow
+from spoolproof.policies.parts.chaos import Chaos
+from spoolproof.policies.parts.fallback import Fallback
+from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Hedge, RateLimit, Retry, Timeout
 from spoolproof.policies.policy import Policy
-from spoolproof.policies.rate_limit import RateLimit
 from spoolproof.policies.registry import Registry, default_registry
-from spoolproof.policies.report import Report, report
-from spoolproof.policies.retry import Retry, within_delivery
-from spoolproof.policies.timeout import Timeout
-from spoolproof.policies.verdict import Kind, Status, Verdict
+from spoolproof.policies.running.caller import Result
 
 __all__ = [
     "Action",

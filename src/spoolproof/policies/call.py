@@ -5,22 +5,21 @@ made for every protected call."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from spoolproof.clock import Clock
 from spoolproof.errors import InvariantViolated, PolicyUsageError
-from spoolproof.policies.verdict import Verdict
+from spoolproof.policies.judging.verdict import Verdict
 
 T = TypeVar("T")
-
 _COST_MAX = sys.float_info.max  #: a whole number beyond it is no finite float
-
 LANES = ("critical", "normal", "background")
-
 _idempotency_key: ContextVar[str | Held[str] | None] = ContextVar("spoolproof.idempotency_key", default=None)
 
 
@@ -169,3 +168,58 @@ class Call:
         self.verdict = twin.verdict
         self.is_unknown = self.is_unknown or twin.is_unknown
         self.now = max(self.now, twin.now)
+
+
+class Node(Protocol):
+    """A part of the pipeline that runs everything inside it."""
+
+    async def run(self, call: Call) -> Any:
+        """Return the value of the call, or raise its error; `call.verdict` says what an end that is no success
+        means."""
+
+
+class Guard(Protocol):
+    """What an attempt needs before it may run, and what learns how it ended.
+
+    needs_time: whether `leave` has to be told when the attempt ended, and not only that it did."""
+
+    @property
+    def needs_time(self) -> bool:
+        """See above."""
+
+    def enter(self, call: Call, now: float) -> object | None:
+        """Admit the attempt and return a permit, or None if it has to wait. Raises CallRejected."""
+
+    async def wait(self, call: Call) -> object:
+        """Return a permit once admitted. Raises CallRejected or DeadlineExceeded."""
+
+    def leave(self, permit: object, call: Call, verdict: Verdict, now: float) -> None:
+        """Give the permit back; called exactly once for each."""
+
+
+is_repeating: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_repeating", default=None)
+is_delivery: ContextVar[bool | Held[bool] | None] = ContextVar("spoolproof.is_delivery", default=None)
+
+
+@contextmanager
+def within_delivery(*, is_again: bool) -> Iterator[None]:
+    """Say that the block handles a message; is_again: it was tried before, so that retries inside do not multiply."""
+    delivery = Held(is_delivery, True)
+    repeating = Held(is_repeating, True) if is_again else None
+    try:
+        yield
+    finally:
+        if repeating is not None:
+            repeating.end()
+        delivery.end()
+
+
+def refuse_event_loop(what: str) -> None:
+    """Raise PolicyUsageError on a thread that runs an event loop: blocking it would stop everything on it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise PolicyUsageError(
+        f"{what} would block the event loop that runs on this thread; use the async form, or asyncio.to_thread"
+    )

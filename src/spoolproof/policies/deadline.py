@@ -9,31 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar
 
 from spoolproof.clock import AMBIENT, Clock
-from spoolproof.policies.call import Call, Held, current
-from spoolproof.policies.node import Node
-from spoolproof.policies.part import Part
+from spoolproof.policies.call import Held, current
 
 HEADER = "spoolproof-deadline-ms"
 _MILLISECONDS_MAX = 86_400_000  #: a day: a larger one is a mistake of the sender, not a deadline
-
 ends_at: ContextVar[float | Held[float] | None] = ContextVar("spoolproof.deadline", default=None)
-
-
-class Deadline(Part):
-    """Bounds the whole call, waits and back-off included, to `deadline_seconds` (default 30, 0.001 to 3,600).
-
-    A deadline that already applies and ends earlier stays. Expiry raises DeadlineExceeded. A sync function is not cut
-    off by it: nothing starts after it, and `deadline.remaining()` tells what is left; a Timeout cuts it off.
-    """
-
-    kind: ClassVar[str] = "deadline"
-    settings: ClassVar[tuple[str, ...]] = ("deadline_seconds",)
-
-    def __init__(self, deadline_seconds: float | None = None) -> None:
-        super().__init__({"deadline_seconds": deadline_seconds})
 
 
 def remaining(clock: Clock = AMBIENT) -> float | None:
@@ -62,28 +44,3 @@ def received(http_headers: Mapping[str, str], clock: Clock = AMBIENT) -> Iterato
         yield
     finally:
         held.end()
-
-
-class DeadlineNode:
-    """Sets the moment before which everything inside has to end. Every wait inside keeps to it."""
-
-    __slots__ = ("_seconds", "inner")
-
-    def __init__(self, inner: Node, seconds: float) -> None:
-        self.inner = inner
-        self._seconds = seconds
-
-    def shorten(self, call: Call) -> None:
-        """Give the call this deadline unless it has a nearer one."""
-        at = call.now + self._seconds
-        if call.deadline_at is None or at < call.deadline_at:
-            call.deadline_at = at
-
-    async def run(self, call: Call) -> Any:
-        """Run the rest under the deadline."""
-        self.shorten(call)
-        held = Held(ends_at, call.deadline_at)
-        try:
-            return await self.inner.run(call)
-        finally:
-            held.end()

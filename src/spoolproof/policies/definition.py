@@ -9,31 +9,54 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import PolicyConfigError
-from spoolproof.policies import config, events, lint
-from spoolproof.policies.budget import Budget
-from spoolproof.policies.classifier import Classifier
-from spoolproof.policies.compiled import Shared
-from spoolproof.policies.cooldown import Cooldown
-from spoolproof.policies.machines import Machines
-from spoolproof.policies.part import Part, alike
-from spoolproof.policies.pipeline import Judge
-from spoolproof.policies.ranges import name_faults
-from spoolproof.policies.retry import Retry, RetrySettings
-from spoolproof.policies.threads import Abandoned
-
-if TYPE_CHECKING:
-    from spoolproof.policies.policy import Policy
-    from spoolproof.policies.registry import Registry
+from spoolproof.policies import events
+from spoolproof.policies.judging.classifier import Classifier
+from spoolproof.policies.machines.budget import Budget, Cooldown
+from spoolproof.policies.machines.memory import Abandoned
+from spoolproof.policies.parts.limits import Retry
+from spoolproof.policies.parts.part import Part, alike
+from spoolproof.policies.parts.ranges import name_faults
+from spoolproof.policies.running.pipeline import Judge
+from spoolproof.policies.running.retry import Drain, RetrySettings
+from spoolproof.policies.settings import config, lint
+from spoolproof.policies.state import Machines, Shared
 
 logger = logging.getLogger("spoolproof.policies")
-
 OVERFLOW_KEY = "(overflow)"
+
+
+class Home(Protocol):
+    """Where definitions are registered: `registry.Registry`."""
+
+    drain_switch: Drain
+
+    def register(self, definition: Definition) -> Definition:
+        """Take a declaration in; returns the one that is in force."""
+
+    def get(self, name: str) -> Any:
+        """Return the policy of that name. Raises KeyError."""
+
+    def another(self) -> Home:
+        """Return an empty one."""
+
+
+class _Default:
+    registry: Home
+
+
+default = _Default()  #: of this process; `registry` puts it here
+
+
+class Member(Protocol):
+    """The policy of a definition, or of one key of it."""
+
+    machines: Machines
 
 
 class Definition:
@@ -51,7 +74,7 @@ class Definition:
         lint_ignore: frozenset[str],
         clock: Clock,
         random: RandomSource,
-        registry: Registry,
+        registry: Home,
     ) -> None:
         faults = name_faults(name)
         if not parts or not all(isinstance(part, Part) for part in parts):
@@ -83,10 +106,10 @@ class Definition:
         self._budget = Budget()
         self._abandoned = Abandoned()
         self._own: Machines | None = None
-        self._children: OrderedDict[str, Policy] = OrderedDict()
+        self._children: OrderedDict[str, Member] = OrderedDict()
         self._used_at: dict[str, float] = {}
-        self._alive: WeakValueDictionary[str, Policy] = WeakValueDictionary()
-        self._overflow: Policy | None = None
+        self._alive: WeakValueDictionary[str, Member] = WeakValueDictionary()
+        self._overflow: Member | None = None
 
     # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -202,7 +225,7 @@ class Definition:
                 self._own = machines
             return machines
 
-    def child(self, key: str, make: Callable[[str], Policy]) -> Policy:
+    def child(self, key: str, make: Callable[[str], Member]) -> Any:
         """Return the child for a key, made if need be; the one that all share when every child is pinned."""
         now = self.clock.monotonic()
         while True:
@@ -258,7 +281,7 @@ class Definition:
         self._children.pop(key, None)
         self._used_at.pop(key, None)
 
-    def children(self) -> dict[str, Policy]:
+    def children(self) -> dict[str, Any]:
         """Return children by key: those that are kept, and of those that others still hold the ones that know of an
         outage, an isolation or a cooldown."""
         now = self.clock.monotonic()

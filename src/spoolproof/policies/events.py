@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from spoolproof.clock import SYSTEM
-from spoolproof.policies.verdict import Verdict
+from spoolproof.policies.judging.verdict import Verdict
 
 logger = logging.getLogger("spoolproof.policies")
-
 _LOG_SECONDS = 60.0
 
 
@@ -173,7 +172,6 @@ class ChaosInjected(Event):
 
 
 Listener = Callable[[Event], None]
-
 listeners: tuple[Listener, ...] = ()
 """Who listens. Replaced as a whole, never changed in place: read it without a lock, to ask whether it is empty."""
 

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
-from spoolproof.policies import counts, events
-from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.rate_limit import Tokens
+from spoolproof.policies import events
+from spoolproof.policies.definition import Definition
+from spoolproof.policies.machines import counts
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.machines.line import Line
+from spoolproof.policies.machines.slots import Slots
+from spoolproof.policies.machines.tokens import Tokens
+from spoolproof.policies.running.retry import Drain
+from spoolproof.policies.state import Machines
 
-if TYPE_CHECKING:
-    from spoolproof.policies.circuit import Circuit
-    from spoolproof.policies.definition import Definition
-    from spoolproof.policies.line import Line
-    from spoolproof.policies.machines import Machines
-    from spoolproof.policies.registry import Registry
-    from spoolproof.policies.retry import Drain
-
-registries: WeakSet[Registry] = WeakSet()  #: every one of this process
+registries: WeakSet[Any] = WeakSet()  #: every registry of this process
 
 
 def in_child() -> None:

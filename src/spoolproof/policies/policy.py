@@ -1,39 +1,61 @@
-"""A policy: parts around calls to one dependency, and the machines that keep count.
+"""Every setting of every part: its default, its legal range, and which part it belongs to.
 
-The name is the dependency's: key of the registry, label of metrics, and what environment variables are named after.
-Keyed children (`for_key`) have breaker, bulkhead, rate limit and cooldown of their own; settings and the retry budget
-are shared."""
+The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name in this
+table. A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is given.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack, cast
 
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import AMBIENT, Clock
 from spoolproof.errors import PolicyConfigError, PolicyUsageError
 from spoolproof.policies import events
-from spoolproof.policies.adaptive import Adaptive
-from spoolproof.policies.block import Attempts, Block
-from spoolproof.policies.breaker import Breaker
-from spoolproof.policies.bulkhead import Bulkhead
 from spoolproof.policies.call import Call, Held, Options, _idempotency_key, current
-from spoolproof.policies.caller import Caller, Using
-from spoolproof.policies.classifier import DEFAULT, Classifier
-from spoolproof.policies.deadline import Deadline, ends_at
-from spoolproof.policies.definition import Definition
-from spoolproof.policies.disposition import disposition_of
-from spoolproof.policies.part import Part
-from spoolproof.policies.ranges import StandardSettings
-from spoolproof.policies.registry import Registry, default_registry
-from spoolproof.policies.report import Report, attach, met_closed_breakers
-from spoolproof.policies.retry import PUT_OFF, Retry
-from spoolproof.policies.timeout import Timeout
-from spoolproof.policies.verdict import Kind, Verdict, verdict_of
+from spoolproof.policies.deadline import ends_at
+from spoolproof.policies.definition import Definition, Home, default
+from spoolproof.policies.judging.classifier import DEFAULT, Classifier
+from spoolproof.policies.judging.report import Report, attach, disposition_of, met_closed_breakers
+from spoolproof.policies.judging.verdict import Kind, Verdict, verdict_of
+from spoolproof.policies.parts.breaker import Breaker
+from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Retry, Timeout
+from spoolproof.policies.parts.part import Part
+from spoolproof.policies.parts.ranges import BreakerSettings
+from spoolproof.policies.running.block import Attempts, Block
+from spoolproof.policies.running.caller import Caller, Using
+from spoolproof.policies.running.retry import PUT_OFF
+
+
+class StandardSettings(BreakerSettings, total=False):
+    """What `Policy.standard(…)` takes besides parts: the settings of those it makes, and the arguments of Policy."""
+
+    deadline_seconds: float
+    attempts: int
+    delay_seconds: float
+    delay_factor: float
+    delay_seconds_max: float
+    retry_after_seconds_max: float
+    inline_seconds_max: float
+    budget_ratio: float
+    budget_per_second_min: float
+    running_max: int | Adaptive
+    queue_max: int
+    wait_seconds_max: float
+    timeout_seconds: float
+    classify: Classifier
+    idempotent: bool | None
+    preset: str | None
+    sync: Literal["thread", "cooperative"]
+    lint_ignore: Iterable[str]
+    registry: Home | None
+    clock: Clock
+    random: RandomSource | None
+
 
 F = TypeVar("F", bound=Callable[..., Any])
-
 STANDARD_ORDER = ("fallback", "deadline", "retry", "hedge", "breaker", "rate_limit", "bulkhead", "timeout")
 """Each attempt is judged by the breaker; a rejected attempt spends no token and no slot; no slot is held in back-off;
 the innermost timeout turns a hang into a verdict."""
@@ -57,7 +79,7 @@ class Policy(Caller):
         preset: str | None = None,
         sync: Literal["thread", "cooperative"] = "thread",
         lint_ignore: Iterable[str] = (),
-        registry: Registry | None = None,
+        registry: Home | None = None,
         clock: Clock = AMBIENT,
         random: RandomSource | None = None,
     ) -> None:
@@ -71,7 +93,7 @@ class Policy(Caller):
             lint_ignore=frozenset(lint_ignore),
             clock=clock,
             random=random or system_random(),
-            registry=registry or default_registry(),
+            registry=registry or default.registry,
         )
         self._set_up(definition.registry.register(definition), None)
 
@@ -131,7 +153,7 @@ class Policy(Caller):
     def of_part(cls, part: Part, function: Callable[..., Any]) -> Policy:
         """Return an unregistered policy of one part, named after a function."""
         name = re.sub(r"[^a-z0-9._-]+", "-", getattr(function, "__qualname__", "function").lower()).strip("-._")[:63]
-        return cls(name or "function", part, lint_ignore={"W1", "W2", "W3", "W4"}, registry=Registry())
+        return cls(name or "function", part, lint_ignore={"W1", "W2", "W3", "W4"}, registry=default.registry.another())
 
     # --- the forms of a call -----------------------------------------------------------------------------------------
 
@@ -147,7 +169,7 @@ class Policy(Caller):
 
         At most `keys_max` children are kept; those that are open, isolated, cooling down or in use always are.
         """
-        return self._definition.child(str(key), self._child)
+        return cast("Policy", self._definition.child(str(key), self._child))
 
     def _child(self, key: str) -> Policy:
         child = Policy.__new__(Policy)
@@ -373,7 +395,7 @@ class Policy(Caller):
         return self  # a copy that counts apart would see half of an outage
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._definition.registry is not default_registry():
+        if self._definition.registry is not default.registry:
             raise PolicyUsageError(
                 f"policy {self.name!r} is of a registry of its own, which another process cannot find; "
                 "make it there, or leave out registry="
@@ -387,9 +409,16 @@ class Policy(Caller):
 def _found(name: str, key: str | None) -> Policy:
     """Return the policy that was pickled, by its name: what it counts is this process's."""
     try:
-        policy = default_registry().get(name)
+        policy: Policy = default.registry.get(name)
     except KeyError:
         raise PolicyUsageError(
             f"policy {name!r} is not made in this process; import the module that makes it before it is unpickled"
         ) from None
     return policy if key is None else policy.for_key(key)
+
+
+def _protect(part: Part, function: Callable[..., Any]) -> Callable[..., Any]:
+    return Policy.of_part(part, function)(function)
+
+
+Part.protect = staticmethod(_protect)

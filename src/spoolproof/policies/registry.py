@@ -12,23 +12,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from spoolproof.errors import PolicyConfigError
-from spoolproof.policies import config, events
-from spoolproof.policies.definition import Definition
-from spoolproof.policies.facts import facts_of, read_fact, take_over
+from spoolproof.policies import events
+from spoolproof.policies.definition import Definition, default
 from spoolproof.policies.forked import registries
-from spoolproof.policies.retry import Drain
-from spoolproof.policies.snapshots import tell_ignored
-
-if TYPE_CHECKING:
-    from spoolproof.policies.policy import Policy
+from spoolproof.policies.policy import Policy
+from spoolproof.policies.running.retry import Drain
+from spoolproof.policies.settings import config
 
 logger = logging.getLogger("spoolproof.policies")
-
 POLICIES_FILE = "SPOOLPROOF_POLICIES_FILE"
 
 
@@ -89,6 +84,10 @@ class Registry:
 
     # --- look --------------------------------------------------------------------------------------------------------
 
+    def another(self) -> Registry:
+        """Return an empty registry of the same settings, for a policy that nobody finds by name."""
+        return Registry(self._environ)
+
     def names(self) -> list[str]:
         """Return the names of all policies, sorted."""
         with self._lock:
@@ -96,8 +95,6 @@ class Registry:
 
     def get(self, name: str) -> Policy:
         """Return a policy by name. Raises KeyError."""
-        from spoolproof.policies.policy import Policy  # a policy registers itself here when it is made
-
         with self._lock:
             definition = self._definitions[name]
         policy = Policy.__new__(Policy)
@@ -162,33 +159,6 @@ class Registry:
             found += [policy, *policy._definition.children().values()]
         return found
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Return what the other processes of a service should know: isolations, resets of the last ten minutes and
-        cooldowns, JSON-ready, in wall time. Tell it again and again, it does no harm."""
-        return [fact.to_dict() for policy in self.all() for fact in facts_of(policy)]
-
-    def apply_facts(self, facts: Iterable[object]) -> None:
-        """Take over what another process told, in any order, any number of times.
-
-        Never raises: a policy that is not here is passed over, and what cannot be read is, with RestoreIgnored.
-        """
-        for data in facts:
-            try:
-                fact = read_fact(data)
-            except (TypeError, ValueError) as error:
-                tell_ignored(_policy_of(data), None, error)
-                continue
-            with self._lock:
-                is_known = fact.policy in self._definitions
-            if is_known:
-                policy = self.get(fact.policy)
-                take_over(policy if fact.key is None else policy.for_key(fact.key), fact)
-
-
-def _policy_of(data: object) -> str:
-    name = data.get("policy") if isinstance(data, Mapping) else None
-    return name if isinstance(name, str) else "?"
-
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:
     path = environ.get(POLICIES_FILE)
@@ -196,6 +166,7 @@ def _file_of(environ: Mapping[str, str]) -> Path | None:
 
 
 _default = Registry()
+default.registry = _default
 
 
 def default_registry() -> Registry:

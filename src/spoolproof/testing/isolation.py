@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from spoolproof.policies import Registry
-from spoolproof.policies.adaptive import AdaptiveLimit
-from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.circuit import Circuit
 from spoolproof.policies.definition import Definition
-from spoolproof.policies.machines import Machines
-from spoolproof.policies.rate_limit import Tokens
+from spoolproof.policies.machines.adaptive import AdaptiveLimit
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.machines.slots import Slots
+from spoolproof.policies.machines.tokens import Tokens
 from spoolproof.policies.registry import default_registry
+from spoolproof.policies.state import Machines
 
 
 @contextmanager

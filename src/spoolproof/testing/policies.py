@@ -12,12 +12,11 @@ from typing import Any
 
 from spoolproof.errors import PolicyUsageError
 from spoolproof.policies import Policy, events
-from spoolproof.policies.call import Call
+from spoolproof.policies.call import Call, Node
 from spoolproof.policies.definition import Definition
-from spoolproof.policies.node import Node
-from spoolproof.policies.snapshots import OPEN
-from spoolproof.policies.timeout import await_it, is_awaitable
-from spoolproof.policies.verdict import Verdict
+from spoolproof.policies.functions import await_it, is_awaitable
+from spoolproof.policies.judging.verdict import Verdict
+from spoolproof.policies.machines.isolation import OPEN
 from spoolproof.testing.isolation import CircuitState, isolated, machines_of
 
 __all__ = ["Inflight", "assert_inflight_max", "attempts_capped", "captured", "force_open", "isolated"]

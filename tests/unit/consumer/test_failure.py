@@ -9,8 +9,8 @@ import pytest
 from spoolproof import DeadLetter, Defer, RetryLater
 from spoolproof.consumer.failure import Decision, GiveUp, RunAgain, SendCopy, decide, deferred_since
 from spoolproof.errors import Action, BreakerOpen, BulkheadFull, Disposition, RateLimited
-from spoolproof.policies.report import Report, attach
-from spoolproof.policies.verdict import Kind, verdict_of
+from spoolproof.policies.judging.report import Report, attach
+from spoolproof.policies.judging.verdict import Kind, verdict_of
 
 DELAYS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 BUG = ValueError("bug")

@@ -10,7 +10,7 @@ from spoolproof import RegistrationError
 from spoolproof.consumer.policy_gate import Intake, PolicyGate, intake_of, rest_of
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.policies import Breaker, Classifier, Consecutive, Policy, Registry, Retry
-from spoolproof.policies.classifier import DEFAULT
+from spoolproof.policies.judging.classifier import DEFAULT
 
 from .gated import CONCURRENCY, PREFETCH, QUEUE, FakePolicy, Order, Shop, turns, until
 

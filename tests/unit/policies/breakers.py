@@ -8,10 +8,11 @@ import pytest
 
 from spoolproof.backoff import RandomSource, seeded_random
 from spoolproof.errors import BreakerOpen
-from spoolproof.policies import Breaker, Consecutive, config, events
+from spoolproof.policies import Breaker, Consecutive, events
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.verdict import SUCCESS, Kind, Verdict, verdict_of
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, Verdict, verdict_of
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.settings import config
 
 FAILED = verdict_of(Kind.TRANSIENT, reason="Away: refused")
 NEUTRAL = verdict_of(Kind.CANCELLED)

@@ -11,7 +11,7 @@ import pytest
 
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Adaptive, events
-from spoolproof.policies.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_MIN, AdaptiveLimit
+from spoolproof.policies.machines.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_MIN, AdaptiveLimit
 
 
 def window(limit: AdaptiveLimit, start: float, seconds: float = 0.1, *, in_flight: int = 200) -> float:

@@ -30,11 +30,10 @@ from spoolproof.policies import (
     events,
     idempotency_key,
     report,
-    timeout,
 )
-from spoolproof.policies.call import current
-from spoolproof.policies.retry import is_repeating
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.call import current, is_repeating
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.running import timeout
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle

@@ -6,7 +6,7 @@ import pytest
 
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Rate, Slow
-from spoolproof.policies.breaker import Rule, leaves
+from spoolproof.policies.parts.breaker import Rule, leaves
 
 
 @pytest.mark.parametrize(

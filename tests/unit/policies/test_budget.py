@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from spoolproof.policies.budget import BUCKETS, Budget
+from spoolproof.policies.machines.budget import BUCKETS, Budget
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS, examples
 

@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from spoolproof.clock import SYSTEM, Clock
 from spoolproof.errors import AttemptTimeout, BulkheadFull, DeadlineExceeded, PolicyConfigError, PolicyUsageError
 from spoolproof.policies import Adaptive, Bulkhead, Policy, RateLimit, Registry, Retry, Timeout
-from spoolproof.policies.adaptive import AdaptiveLimit
-from spoolproof.policies.bulkhead import Slots
 from spoolproof.policies.call import LANES, Call, run_now
-from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
-from spoolproof.policies.waiter import LATE_SECONDS_MAX, Standing, ThreadWaiter, Waiter
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.machines.adaptive import AdaptiveLimit
+from spoolproof.policies.machines.line import LATE_SECONDS_MAX, Standing, ThreadWaiter, Waiter
+from spoolproof.policies.machines.slots import Slots
 from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS

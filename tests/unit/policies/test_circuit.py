@@ -7,7 +7,7 @@ import pytest
 from spoolproof.errors import BreakerOpen
 from spoolproof.policies import Breaker, Consecutive, Rate, Slow
 from spoolproof.policies.call import Call
-from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, verdict_of
 
 from .breakers import FAILED, NEUTRAL, Fixed, call, changes_of, circuit, fail, opened, rejected, reload
 

@@ -9,8 +9,8 @@ import pytest
 from spoolproof.errors import BreakerOpen
 from spoolproof.policies import Breaker, Slow
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.machines.circuit import Circuit
 
 from .breakers import NEUTRAL, circuit, opened
 

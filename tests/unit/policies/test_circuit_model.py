@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from spoolproof.errors import BreakerOpen
 from spoolproof.policies import Breaker, Consecutive, Rate
 from spoolproof.policies.call import Call
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.judging.verdict import SUCCESS
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 from .breakers import FAILED, NEUTRAL, changes_of, circuit

@@ -10,8 +10,8 @@ import pytest
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Rate, Slow, events
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.machines.circuit import Circuit
 
 from .breakers import FAILED, NEUTRAL, Fixed, call, changes_of, circuit, fail, opened, rejected, reload, resolve
 from .waiting import wait_blocking

@@ -39,9 +39,9 @@ from spoolproof.policies import (
     Verdict,
     report,
 )
-from spoolproof.policies.classifier import DEFAULT, redact
-from spoolproof.policies.foreign import retry_after_seconds
-from spoolproof.policies.verdict import Status, verdict_of
+from spoolproof.policies.judging.classifier import DEFAULT, redact
+from spoolproof.policies.judging.foreign import retry_after_seconds
+from spoolproof.policies.judging.verdict import Status, verdict_of
 from spoolproof.testing.clock import ManualClock
 
 OPTIONAL = ["httpx", "aiohttp", "requests", "urllib3", "redis", "asyncpg", "pika", "botocore", "grpc", "sqlalchemy"]
@@ -51,7 +51,7 @@ def test_nothing_optional_is_imported() -> None:
     """The table works by names: an error cannot come from a library that is not installed."""
     program = (
         f"import sys\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
-        "from spoolproof.policies.classifier import DEFAULT\n"
+        "from spoolproof.policies.judging.classifier import DEFAULT\n"
         "print(DEFAULT.of_error(ConnectionRefusedError()).kind)"
     )
 

@@ -24,10 +24,10 @@ from spoolproof.policies import (
     Retry,
     Slow,
     Timeout,
-    config,
 )
-from spoolproof.policies.config import Resolved, Shadowed, Sources
-from spoolproof.policies.ranges import SETTINGS
+from spoolproof.policies.parts.ranges import SETTINGS
+from spoolproof.policies.settings import config
+from spoolproof.policies.settings.config import Resolved, Shadowed, Sources
 
 PRESETS = {
     "delivery-service": ("rate", {"failure_rate": 0.4, "calls_min": 5, "open_seconds": 60}),
@@ -89,7 +89,7 @@ def test_no_source_file_names_a_preset() -> None:
 
 
 def test_the_presets_are_read_from_inside_the_package() -> None:
-    shipped = tomllib.loads(files("spoolproof.policies").joinpath("presets.toml").read_text(encoding="utf-8"))
+    shipped = tomllib.loads(files("spoolproof.policies.settings").joinpath("presets.toml").read_text(encoding="utf-8"))
 
     assert shipped["presets"] == config.NOTHING.presets
 

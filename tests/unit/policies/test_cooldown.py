@@ -6,7 +6,7 @@ import pytest
 
 from spoolproof.errors import RateLimited
 from spoolproof.policies import events
-from spoolproof.policies.cooldown import Cooldown
+from spoolproof.policies.machines.budget import Cooldown
 
 
 @pytest.mark.parametrize(

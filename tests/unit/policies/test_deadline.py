@@ -23,9 +23,8 @@ from spoolproof.policies import (
     report,
     within_delivery,
 )
-from spoolproof.policies.call import current
-from spoolproof.policies.retry import is_delivery, is_repeating
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.call import current, is_delivery, is_repeating
+from spoolproof.policies.judging.verdict import SUCCESS
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle

@@ -24,9 +24,9 @@ from spoolproof.policies import (
     Registry,
     Retry,
     Timeout,
-    config,
     events,
 )
+from spoolproof.policies.settings import config
 
 
 def _handle(error: Exception) -> str:

@@ -11,8 +11,8 @@ from itertools import product
 import pytest
 
 from spoolproof.errors import Action
-from spoolproof.policies.disposition import disposition_of
-from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.judging.report import disposition_of
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, verdict_of
 
 OUTAGES = [Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, Kind.DEADLINE]
 NOT_SUCCESSFUL = [kind for kind in Kind if kind is not Kind.CANCELLED]

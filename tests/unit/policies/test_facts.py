@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoolproof.errors import PolicyError
+from spoolproof.maintenance.fact import apply_facts, facts_in, read_fact
 from spoolproof.policies import Breaker, Consecutive, Policy, Registry, Retry, events
-from spoolproof.policies.facts import read_fact
 from spoolproof.testing.clock import ManualClock
 
 REGISTRIES = 3
@@ -34,13 +34,13 @@ def test_an_isolation_made_here_is_there_too_until_it_is_released_here(clock: Ma
     there, twin = make_process()
     release = policy.isolate("maintenance", ttl_seconds=900)
 
-    there.apply_facts(here.facts())
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
+    apply_facts(there, facts_in(here))
     assert twin.state == "isolated"
     assert [899.0, 900.0] == pytest.approx([899.0, twin.open_until_seconds])
 
     release()
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
     assert twin.state == "half_open"
 
 
@@ -49,13 +49,13 @@ def test_an_isolation_released_there_is_not_taken_over_again(clock: ManualClock)
     here, policy = make_process()
     there, twin = make_process()
     policy.isolate("maintenance", ttl_seconds=900)
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
     twin.reset("they are done")
 
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
     assert twin.state == "closed"
 
-    here.apply_facts(there.facts())
+    apply_facts(here, facts_in(there))
     assert policy.state == "closed"
 
 
@@ -65,7 +65,7 @@ def test_an_isolation_of_somebody_else_outlives_a_reset_that_does_not_know_it(cl
     policy.reset("done")
     twin.isolate("they deploy")
 
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
 
     assert twin.state == "isolated"
 
@@ -79,7 +79,7 @@ def test_an_isolation_kept_in_a_snapshot_is_known_again_by_its_release(clock: Ma
     assert twin.state == "isolated"
 
     release()
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
 
     assert twin.state == "half_open"
 
@@ -90,11 +90,11 @@ def test_a_reset_closes_the_others_once(clock: ManualClock) -> None:
     fail(twin)
     policy.reset("the dependency is back")
 
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
     assert twin.state == "closed"
 
     fail(twin)
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
     assert twin.state == "open"
 
 
@@ -103,9 +103,9 @@ def test_a_reset_is_told_for_ten_minutes(clock: ManualClock) -> None:
     policy.reset("the dependency is back")
 
     clock.sleep_blocking(599)
-    assert ["reset"] == [fact["kind"] for fact in here.facts()]
+    assert ["reset"] == [fact["kind"] for fact in facts_in(here)]
     clock.sleep_blocking(1)
-    assert [] == here.facts()
+    assert [] == facts_in(here)
 
 
 def test_a_cooldown_is_kept_by_all_and_never_grows_by_being_told(clock: ManualClock) -> None:
@@ -114,8 +114,8 @@ def test_a_cooldown_is_kept_by_all_and_never_grows_by_being_told(clock: ManualCl
     limit(policy, 60)
 
     for _ in range(10):
-        there.apply_facts(here.facts())
-        here.apply_facts(there.facts())
+        apply_facts(there, facts_in(here))
+        apply_facts(here, facts_in(there))
 
     for one in (policy, twin):
         assert one.machines.cooldown.until - clock.monotonic() == pytest.approx(60, abs=0.001)
@@ -125,9 +125,9 @@ def test_a_cooldown_is_heard_up_to_the_own_maximum(clock: ManualClock) -> None:
     here, policy = make_process()
     there, twin = make_process()
     limit(policy, 60)
-    [fact] = here.facts()
+    [fact] = facts_in(here)
 
-    there.apply_facts([fact | {"at": fact["at"] + 10_000}])
+    apply_facts(there, [fact | {"at": fact["at"] + 10_000}])
 
     assert twin.machines.cooldown.until - clock.monotonic() == 300
 
@@ -137,7 +137,7 @@ def test_a_cooldown_is_told_by_a_policy_without_a_breaker(clock: ManualClock) ->
     policy = Policy("plain", Retry(1), registry=registry)
     limit(policy, 60)
 
-    [fact] = registry.facts()
+    [fact] = facts_in(registry)
 
     assert ("cooldown", "plain", clock.now().timestamp() + 60) == (fact["kind"], fact["policy"], fact["at"])
 
@@ -150,7 +150,7 @@ def test_a_fact_that_is_over_changes_nothing(clock: ManualClock, kind: str, age:
     there, twin = make_process()
     fail(twin)
 
-    there.apply_facts([GOOD | {"kind": kind, "at": clock.now().timestamp() - age}])
+    apply_facts(there, [GOOD | {"kind": kind, "at": clock.now().timestamp() - age}])
 
     assert ("open", 0.0, None) == (twin.state, twin.machines.cooldown.until, twin.machines.last_reset)
 
@@ -185,7 +185,7 @@ def test_a_key_is_told_of_by_itself(clock: ManualClock) -> None:
     there, twin = make_process()
     policy.for_key("berlin").isolate("maintenance")
 
-    there.apply_facts(here.facts())
+    apply_facts(there, facts_in(here))
 
     assert (twin.state, twin.for_key("berlin").state, twin.for_key("paris").state) == ("closed", "isolated", "closed")
 
@@ -196,7 +196,7 @@ def test_verdicts_are_not_told(clock: ManualClock) -> None:
     fail(policy)
 
     assert policy.state == "open"
-    assert [] == here.facts()
+    assert [] == facts_in(here)
 
 
 GOOD = {"kind": "isolation", "policy": "psp", "key": None, "id": "1", "reason": "no", "at": 0.0, "is_released": False}
@@ -223,7 +223,7 @@ def test_what_cannot_be_read_is_ignored_with_an_event(
 ) -> None:
     there, twin = make_process()
 
-    there.apply_facts([fact, GOOD | {"at": clock.now().timestamp() + 60}])
+    apply_facts(there, [fact, GOOD | {"at": clock.now().timestamp() + 60}])
 
     assert [reason] == [one.reason for one in told if isinstance(one, events.RestoreIgnored)]
     assert twin.state == "isolated"
@@ -236,11 +236,11 @@ def test_what_nobody_can_have_said_yet_is_passed_over(clock: ManualClock, kind: 
     fail(twin)
     fact = GOOD | {"kind": kind, "at": clock.now().timestamp() + seconds}
 
-    there.apply_facts([fact])
+    apply_facts(there, [fact])
 
     assert twin.state == "open"
     assert twin.machines.cooldown.until == 0
-    assert [] == there.facts()
+    assert [] == facts_in(there)
 
 
 @pytest.mark.parametrize("kind", ["isolation", "reset", "cooldown"])
@@ -249,7 +249,7 @@ def test_a_fact_of_a_policy_that_is_not_here_or_has_no_breaker_changes_nothing(c
     policy = Policy("plain", Retry(1), registry=there)
     fact = GOOD | {"kind": kind, "at": clock.now().timestamp() + 60}
 
-    there.apply_facts([fact, fact | {"policy": "plain"}])
+    apply_facts(there, [fact, fact | {"policy": "plain"}])
 
     assert policy.state == "closed"
     assert (policy.machines.cooldown.until > 0) == (kind == "cooldown")
@@ -281,12 +281,12 @@ def test_processes_that_have_heard_each_other_agree_on_who_is_isolated(steps: li
             elif what == "wait":
                 clock.sleep_blocking(17)
             else:
-                processes[other][0].apply_facts(registry.facts())
+                apply_facts(processes[other][0], facts_in(registry))
 
         for _ in range(REGISTRIES):
-            told = [fact for registry, _ in processes for fact in registry.facts()]
+            told = [fact for registry, _ in processes for fact in facts_in(registry)]
             for registry, _ in processes:
-                registry.apply_facts(told)
+                apply_facts(registry, told)
 
         assert len({policy.state == "isolated" for _, policy in processes}) == 1
         active = [{one.id for one in policy.machines.circuit.isolations.active} for _, policy in processes]

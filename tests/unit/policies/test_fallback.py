@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from spoolproof.policies import Classifier, Fallback, Kind, Policy, PolicyUsageError, events
-from spoolproof.policies.fallback import ENTRIES_MAX, Answers, UnwantedResult
+from spoolproof.policies.machines.memory import ENTRIES_MAX, Answers
+from spoolproof.policies.running.fallback import UnwantedResult
 from spoolproof.testing.clock import ManualClock
 
 Make = Callable[..., Policy]

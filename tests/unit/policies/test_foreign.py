@@ -61,9 +61,9 @@ from spoolproof.errors import (
     StoreUnavailable,
 )
 from spoolproof.policies import Breaker, Classifier, Consecutive, Kind, Policy, Registry, Retry, Verdict
-from spoolproof.policies.classifier import DEFAULT, text_of
-from spoolproof.policies.foreign import seconds_of
-from spoolproof.policies.verdict import SUCCESS, Status
+from spoolproof.policies.judging.classifier import DEFAULT, text_of
+from spoolproof.policies.judging.foreign import seconds_of
+from spoolproof.policies.judging.verdict import SUCCESS, Status
 
 REQUEST = httpx.Request("GET", "http://127.0.0.1/")
 

@@ -16,7 +16,7 @@ import json, os, sys, threading
 from spoolproof.clock import SYSTEM
 from spoolproof.ids import Ids
 from spoolproof.policies import *
-from spoolproof.policies.retry import delay_seconds
+from spoolproof.policies.running.retry import delay_seconds
 
 policy = Policy(
     "psp", Retry(3, delay_seconds=5), Breaker(Consecutive(1), open_seconds=0.1, open_jitter=0),

@@ -39,8 +39,9 @@ from spoolproof.policies import (
     idempotency_key,
     report,
 )
-from spoolproof.policies.pipeline import Attempt
-from spoolproof.policies.ranges import BreakerSettings, StandardSettings
+from spoolproof.policies.parts.ranges import BreakerSettings
+from spoolproof.policies.policy import StandardSettings
+from spoolproof.policies.running.pipeline import Attempt
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from spoolproof.policies import Bulkhead, Hedge, Policy, PolicyUsageError, Retry, Timeout, events
-from spoolproof.policies.hedge import HedgeNode, Latencies
+from spoolproof.policies.machines.memory import Latencies
+from spoolproof.policies.running.hedge import HedgeNode
 from spoolproof.testing.clock import ManualClock
 
 Make = Callable[..., Policy]

@@ -20,9 +20,8 @@ from spoolproof.policies import (
     Retry,
     Slow,
     Timeout,
-    config,
-    lint,
 )
+from spoolproof.policies.settings import config, lint
 
 
 def resolved(*parts: Any, environ: dict[str, str] | None = None, preset: str | None = None) -> config.Resolved:

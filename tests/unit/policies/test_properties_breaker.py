@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Policy, Rate, Slow, events
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.verdict import SUCCESS, Kind, verdict_of
-from spoolproof.policies.window import TimeWindow
+from spoolproof.policies.judging.verdict import SUCCESS, Kind, verdict_of
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.machines.window import TimeWindow
 from spoolproof.testing.clock import ManualClock
 
 from .breakers import FAILED, NEUTRAL, call, circuit, fail, opened, reload

@@ -44,9 +44,10 @@ from spoolproof.policies import (
     events,
     idempotency_key,
     report,
-    threads,
     within_delivery,
 )
+from spoolproof.policies.machines.memory import Abandoned
+from spoolproof.policies.running import timeout
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -330,7 +331,7 @@ async def test_q12_a_senseless_retry_after_is_ignored(
 
 def test_q12_the_delay_stays_finite_however_often_somebody_tries() -> None:
     from spoolproof.backoff import seeded_random
-    from spoolproof.policies.retry import RetrySettings, delay_seconds
+    from spoolproof.policies.running.retry import RetrySettings, delay_seconds
 
     settings = RetrySettings(
         attempts=10,
@@ -483,8 +484,8 @@ def _falls_to_zero(policy: Policy) -> bool:
 
 def test_q29_an_attempt_that_ends_just_at_its_limit_is_not_given_up(make: Make) -> None:
     """Its value is kept, and its thread is not counted: nobody would ever count it off."""
-    abandoned = threads.Abandoned()
-    attempt = threads._Attempt(make(Timeout(5)).new_call(str, (5,), {}), abandoned)
+    abandoned = Abandoned()
+    attempt = timeout._Attempt(make(Timeout(5)).new_call(str, (5,), {}), abandoned)
 
     attempt.run()
 

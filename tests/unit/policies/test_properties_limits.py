@@ -27,11 +27,11 @@ from spoolproof.policies import (
     Retry,
     events,
 )
-from spoolproof.policies.adaptive import AdaptiveLimit
-from spoolproof.policies.budget import Budget
 from spoolproof.policies.call import Call
-from spoolproof.policies.rate_limit import Tokens
-from spoolproof.policies.verdict import SUCCESS
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.machines.adaptive import AdaptiveLimit
+from spoolproof.policies.machines.budget import Budget
+from spoolproof.policies.machines.tokens import Tokens
 from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS, examples

@@ -9,7 +9,7 @@ import pytest
 
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Breaker, Retry, Timeout
-from spoolproof.policies.ranges import SETTINGS, Setting, faults_of, name_faults, number_of
+from spoolproof.policies.parts.ranges import SETTINGS, Setting, faults_of, name_faults, number_of
 
 NUMBERS = [setting for setting in SETTINGS.values() if setting.kind is not str]
 

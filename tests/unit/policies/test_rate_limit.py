@@ -15,9 +15,9 @@ from spoolproof.clock import SYSTEM, Clock
 from spoolproof.errors import DeadlineExceeded, PolicyConfigError, RateLimited
 from spoolproof.policies import RateLimit
 from spoolproof.policies.call import Call
-from spoolproof.policies.rate_limit import Tokens
-from spoolproof.policies.verdict import Kind, verdict_of
-from spoolproof.policies.waiter import Standing, Waiter
+from spoolproof.policies.judging.verdict import Kind, verdict_of
+from spoolproof.policies.machines.line import Standing, Waiter
+from spoolproof.policies.machines.tokens import Tokens
 from spoolproof.testing.clock import ManualClock
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS

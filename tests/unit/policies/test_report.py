@@ -8,7 +8,7 @@ import pytest
 
 from spoolproof.errors import Action, BreakerOpen
 from spoolproof.policies import Breaker, Consecutive, Policy, Registry, Retry, Timeout, report
-from spoolproof.policies.report import kept_report
+from spoolproof.policies.judging.report import kept_report
 from spoolproof.testing.clock import ManualClock
 
 

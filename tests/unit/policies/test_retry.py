@@ -26,8 +26,8 @@ from spoolproof.policies import (
     within_delivery,
 )
 from spoolproof.policies.call import Call
-from spoolproof.policies.retry import Drain, RetrySettings, Stop, Wait, next_step
-from spoolproof.policies.verdict import verdict_of
+from spoolproof.policies.judging.verdict import verdict_of
+from spoolproof.policies.running.retry import Drain, RetrySettings, Stop, Wait, next_step
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle

@@ -17,8 +17,8 @@ from spoolproof.policies import (
     Registry,
     Timeout,
     events,
-    timeout,
 )
+from spoolproof.policies.running import timeout
 
 _SECONDS = 0.03
 

@@ -8,8 +8,8 @@ import pytest
 from spoolproof.errors import BreakerOpen, PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Slow
 from spoolproof.policies.call import Call
-from spoolproof.policies.verdict import SUCCESS
-from spoolproof.policies.window import TimeWindow
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.machines.window import TimeWindow
 
 from .breakers import circuit, fail, opened, reload
 

@@ -9,10 +9,10 @@ import pytest
 from spoolproof.backoff import seeded_random
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import Breaker, Consecutive, Slow, events
-from spoolproof.policies.admission import Permit
 from spoolproof.policies.call import Call
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.verdict import Kind, verdict_of
+from spoolproof.policies.judging.verdict import Kind, verdict_of
+from spoolproof.policies.machines.admission import Permit
+from spoolproof.policies.machines.circuit import Circuit
 
 from .breakers import FAILED, NEUTRAL, call, changes_of, circuit, fail, opened, rejected, reload, resolve
 from .waiting import wait_blocking

@@ -9,12 +9,11 @@ import pytest
 
 from spoolproof.errors import BulkheadFull, DeadlineExceeded, PolicyConfigError, RateLimited
 from spoolproof.policies import Adaptive, RateLimit
-from spoolproof.policies.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_MIN, AdaptiveLimit
-from spoolproof.policies.budget import Budget
-from spoolproof.policies.bulkhead import Slots
-from spoolproof.policies.line import Step
-from spoolproof.policies.verdict import SUCCESS
-from spoolproof.policies.waiter import Standing
+from spoolproof.policies.judging.verdict import SUCCESS
+from spoolproof.policies.machines.adaptive import DISCARD_SECONDS, PROBE_EVERY, SAMPLES_MIN, AdaptiveLimit
+from spoolproof.policies.machines.budget import Budget
+from spoolproof.policies.machines.line import Standing, Step
+from spoolproof.policies.machines.slots import Slots
 from spoolproof.testing.clock import ManualClock
 
 from .test_adaptive import window

@@ -8,8 +8,8 @@ import pytest
 
 from spoolproof.backoff import seeded_random
 from spoolproof.policies import Breaker, events
-from spoolproof.policies.circuit import Circuit
-from spoolproof.policies.snapshots import ID_MAX, cooldown_left, read_snapshot
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.machines.isolation import ID_MAX, cooldown_left, read_snapshot
 
 from .breakers import circuit, resolve
 

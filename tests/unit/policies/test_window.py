@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from spoolproof.policies.window import CountWindow, TimeWindow, is_reached, window_of
+from spoolproof.policies.machines.window import CountWindow, TimeWindow, is_reached, window_of
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from spoolproof.clock import SYSTEM
-from spoolproof.policies.timeout import rest_of, within
+from spoolproof.policies.running.timeout import rest_of, within
 
 
 async def test_a_coroutine_that_never_waits_returns_its_value() -> None:

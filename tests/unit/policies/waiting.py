@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from spoolproof.policies.call import Call, run_now
-from spoolproof.policies.node import Guard
+from spoolproof.policies.call import Call, Guard, run_now
 
 
 def wait_blocking(guard: Guard, call: Call) -> object:

@@ -1,0 +1,1 @@
+"""What an end means: one verdict for each attempt, and what to do at the end of a call."""

@@ -1,0 +1,1 @@
+"""What a user declares: the parts of a policy, checked when they are made."""

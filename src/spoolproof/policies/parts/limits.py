@@ -1,0 +1,194 @@
+"""How many calls at once and a second, how often, and for how long: bulkhead, rate limit, retry, hedge, timeout and
+deadline as they are declared."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from spoolproof.policies.functions import OnDiscard
+from spoolproof.policies.parts.part import Part
+
+
+class Adaptive(Part):
+    """A limit that moves: `Bulkhead(Adaptive())`.
+
+    limit_initial: calls at once to begin with (default 20). It stays within limit_min (default 1) and limit_max
+    (default 200). Each 1 to 10,000, in this order.
+    """
+
+    kind: ClassVar[str] = "adaptive"
+    settings: ClassVar[tuple[str, ...]] = ("limit_initial", "limit_min", "limit_max")
+
+    def __init__(
+        self, *, limit_initial: int | None = None, limit_min: int | None = None, limit_max: int | None = None
+    ) -> None:
+        faults = []
+        numbers = [one for one in (limit_min, limit_initial, limit_max) if isinstance(one, int)]
+        if numbers != sorted(numbers):
+            given = f"limit_min={limit_min!r}, limit_initial={limit_initial!r}, limit_max={limit_max!r}"
+            faults.append(f"{given}: in this order, none above the next")
+        super().__init__({"limit_initial": limit_initial, "limit_min": limit_min, "limit_max": limit_max}, faults)
+
+
+class Bulkhead(Part):
+    """Lets at most `running_max` calls run at once (default 32, 1 to 10,000); further ones queue.
+
+    running_max: `Adaptive()` instead of a number finds the limit by itself. queue_max: how many may wait (default
+    2 × running_max, 0 to 100,000). wait_seconds_max: how long (default 1, 0 to 60). Those of lane critical come before
+    normal before background; a full queue refuses the newest of the lowest lane. Whoever is refused gets BulkheadFull.
+    """
+
+    kind: ClassVar[str] = "bulkhead"
+    settings: ClassVar[tuple[str, ...]] = (
+        "running_max",
+        "queue_max",
+        "wait_seconds_max",
+        "limit_initial",
+        "limit_min",
+        "limit_max",
+    )
+
+    def __init__(
+        self,
+        running_max: int | Adaptive | None = None,
+        *,
+        queue_max: int | None = None,
+        wait_seconds_max: float | None = None,
+    ) -> None:
+        self.adaptive = running_max if isinstance(running_max, Adaptive) else None
+        given: dict[str, Any] = {"queue_max": queue_max, "wait_seconds_max": wait_seconds_max}
+        if isinstance(running_max, Adaptive):
+            given |= running_max.given
+        else:
+            given["running_max"] = running_max
+        super().__init__(given)
+
+
+class RateLimit(Part):
+    """Lets `rate` calls through each `per_seconds` (default 1), after a pause `burst` (default: rate, or 1) at once.
+
+    Further ones wait up to `wait_seconds_max` (default 1, 0 to 60), at most `queue_max` (default 64) of them, first
+    come, first served; then RateLimited, which says when to come back. A call counts as `using(cost=…)` tokens, 1 by
+    default; ValueError for a cost above the burst.
+    """
+
+    kind: ClassVar[str] = "rate_limit"
+    settings: ClassVar[tuple[str, ...]] = ("rate", "per_seconds", "burst", "wait_seconds_max", "queue_max")
+
+    def __init__(
+        self,
+        rate: float | None = None,
+        *,
+        per_seconds: float | None = None,
+        burst: float | None = None,
+        wait_seconds_max: float | None = None,
+        queue_max: int | None = None,
+    ) -> None:
+        super().__init__(
+            {
+                "rate": rate,
+                "per_seconds": per_seconds,
+                "burst": burst,
+                "wait_seconds_max": wait_seconds_max,
+                "queue_max": queue_max,
+            }
+        )
+
+
+class Retry(Part):
+    """Makes up to `attempts` attempts (default 3, the first included, 1 to 10).
+
+    delay_seconds: bound of the first delay (0.1); each further one times delay_factor (2), up to delay_seconds_max
+    (20). retry_after_seconds_max: the longest Retry-After that is waited out (60). inline_seconds_max: the longest
+    delay that is slept inside a message's handler (2); a longer one defers the message. budget_ratio,
+    budget_per_second_min: retries may be at most this share of calls (0.2) plus this many a second (1), over 10 s.
+    nested: "one" or "allow". on_discard: called with a judged result that is tried again, before the back-off; unless
+    given, what has `aclose` or `close` is closed. Source of the delay: full jitter, "Exponential Backoff And Jitter"
+    (AWS Architecture Blog, 2015)."""
+
+    kind: ClassVar[str] = "retry"
+    settings: ClassVar[tuple[str, ...]] = (
+        "attempts",
+        "delay_seconds",
+        "delay_factor",
+        "delay_seconds_max",
+        "retry_after_seconds_max",
+        "inline_seconds_max",
+        "budget_ratio",
+        "budget_per_second_min",
+    )
+
+    def __init__(
+        self,
+        attempts: int | None = None,
+        *,
+        delay_seconds: float | None = None,
+        delay_factor: float | None = None,
+        delay_seconds_max: float | None = None,
+        retry_after_seconds_max: float | None = None,
+        inline_seconds_max: float | None = None,
+        budget_ratio: float | None = None,
+        budget_per_second_min: float | None = None,
+        nested: str = "one",
+        on_discard: OnDiscard | None = None,
+    ) -> None:
+        self.nested = nested
+        self.on_discard = on_discard
+        super().__init__(
+            {
+                "attempts": attempts,
+                "delay_seconds": delay_seconds,
+                "delay_factor": delay_factor,
+                "delay_seconds_max": delay_seconds_max,
+                "retry_after_seconds_max": retry_after_seconds_max,
+                "inline_seconds_max": inline_seconds_max,
+                "budget_ratio": budget_ratio,
+                "budget_per_second_min": budget_per_second_min,
+            },
+            [] if nested in ("one", "allow") else [f"nested={nested!r}: 'one' or 'allow'"],
+        )
+
+
+class Hedge(Part):
+    """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
+    calls of async functions; PolicyUsageError otherwise.
+
+    on_discard: called with the result of an attempt that finished although another had won; unless given, what has
+    `aclose` or `close` is closed. What it raises is logged. The wait before each is the 95th percentile seen, at least
+    10 ms; until 50 calls were seen, a quarter of the timeout."""
+
+    kind: ClassVar[str] = "hedge"
+    settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
+
+    def __init__(self, hedge_extra_max: int | None = None, *, on_discard: OnDiscard | None = None) -> None:
+        self.on_discard = on_discard
+        super().__init__({"hedge_extra_max": hedge_extra_max})
+
+
+class Timeout(Part):
+    """Bounds each attempt to `timeout_seconds` (default 10, 0.001 to 3,600), or to the caller's deadline if that is
+    nearer.
+
+    Its expiry raises AttemptTimeout, the caller's deadline DeadlineExceeded; both are TimeoutErrors, and whether the
+    effect happened is unknown. A body that ignores its cancellation is waited for.
+    """
+
+    kind: ClassVar[str] = "timeout"
+    settings: ClassVar[tuple[str, ...]] = ("timeout_seconds",)
+
+    def __init__(self, timeout_seconds: float | None = None) -> None:
+        super().__init__({"timeout_seconds": timeout_seconds})
+
+
+class Deadline(Part):
+    """Bounds the whole call, waits and back-off included, to `deadline_seconds` (default 30, 0.001 to 3,600).
+
+    A deadline that already applies and ends earlier stays. Expiry raises DeadlineExceeded. A sync function is not cut
+    off by it: nothing starts after it, and `deadline.remaining()` tells what is left; a Timeout cuts it off.
+    """
+
+    kind: ClassVar[str] = "deadline"
+    settings: ClassVar[tuple[str, ...]] = ("deadline_seconds",)
+
+    def __init__(self, deadline_seconds: float | None = None) -> None:
+        super().__init__({"deadline_seconds": deadline_seconds})

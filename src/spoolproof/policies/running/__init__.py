@@ -1,0 +1,1 @@
+"""What runs a call: the pipeline a policy is compiled into."""
