@@ -21,9 +21,11 @@ SHARDS_SQLITE = 1
 LEASE_SECONDS = 15.0
 LEASE_SECONDS_MAX = 300.0
 """Of what a user may set; a lease that lasts longer yet was written by another clock."""
-RENEW_SECONDS = 5.0
-SELF_FENCE_SECONDS = 10.0
-"""A lease minus one beat: no new publish later than this after the last answered renewal was sent."""
+RENEW_SHARE = 1 / 3
+"""Of a lease, after which it is renewed: every 5 s, so that one renewal may be lost."""
+FENCE_SHARE = 2 / 3
+"""Of a lease, for which its holder trusts it: a lease minus one beat. No new publish later than this, 10 s, after the
+last answered renewal was sent."""
 SEEK_SECONDS = 1.5
 """How often free shards are sought: lease + sweep = take-over in at most 17 s."""
 RELAY_BATCH_ROWS_MAX = 500
@@ -55,8 +57,6 @@ ROWS_COUNTED_MAX = 100_000
 STATEMENT_SECONDS = 5.0
 """A statement without a limit hangs for ever on a dead peer."""
 MAINTENANCE_STATEMENT_SECONDS = 30.0
-PROCESS_EXPIRES_SECONDS = LEASE_SECONDS
-"""A process that beats no more owns nothing, like its leases."""
 
 # --- SQLite ------------------------------------------------------------------------------------------------------
 WRITER_REQUESTS_MAX = 10_000

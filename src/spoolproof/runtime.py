@@ -110,7 +110,7 @@ class Runtime:
             broker=self.broker,
             registrations=registrations,
             singles={Registry: policies, Publisher: self.publisher},
-            fence_seconds=settings.lease_seconds * 2 / 3,
+            fence_seconds=settings.lease_seconds * limits.FENCE_SHARE,
             clock=clock,
             ids=ids,
             random=random,

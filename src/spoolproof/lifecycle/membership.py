@@ -168,7 +168,7 @@ class Membership(Loop):
             if len(kept) < len(asked):
                 emit(LeaseLost(kind=holding.kind, lost=len(asked) - len(kept), kept=len(kept)))
             holding.confirm(kept, sent_at)
-        self._renew_at = sent_at + self._lease_seconds / 3
+        self._renew_at = sent_at + self._lease_seconds * limits.RENEW_SHARE
 
     async def _balance(self, holding: Holding, fair: int) -> None:
         held = holding.known()

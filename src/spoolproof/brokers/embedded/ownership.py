@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spoolproof import limits
 from spoolproof.brokers.embedded.queues import Claim, Settlement, Verb, add_owner, renew_owner, rescue, settle
 from spoolproof.clock import Clock
 from spoolproof.errors import LimitReached, Unavailable
@@ -68,7 +69,7 @@ class Ownership:
 
     def _trust_since(self, sent_at: float) -> None:
         self._trusted_until = sent_at + self._lease_seconds
-        self.renew_at = sent_at + self._lease_seconds / 3
+        self.renew_at = sent_at + self._lease_seconds * limits.RENEW_SHARE
 
     def settle(self, claim: Claim, verb: Verb) -> bool:
         """Note the end of a claim, written with others soon. False, and the claim goes back, past the lease."""
