@@ -32,7 +32,7 @@ from spoolproof.ports.broker import (
     BrokerStatus,
     ConnectionState,
     Nacked,
-    OnDelivery,
+    OnIncoming,
     PublishOutcome,
     Sink,
     Source,
@@ -124,7 +124,7 @@ class ProtectedBroker:
                 return False
         return True
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         """See the port; consuming is never held back."""
         return await self.inner.subscribe(source, prefetch, on_delivery)
 

@@ -16,7 +16,7 @@ from spoolproof.brokers.embedded import EmbeddedBroker
 from spoolproof.clock import SystemClock
 from spoolproof.failpoints import arm, parse_plan
 from spoolproof.ids import Ids
-from spoolproof.ports.broker import Delivery, QueueSpec, Topology
+from spoolproof.ports.broker import Incoming, QueueSpec, Topology
 from spoolproof.testing.conformance._messages import make_outgoing
 
 TOPOLOGY = Topology(
@@ -43,9 +43,9 @@ async def main(path: str, claim_seconds: str, prefetch: str, failpoints: str) ->
         spawn=lambda work, name: asyncio.get_running_loop().create_task(work, name=name),
         claim_seconds=float(claim_seconds),
     )
-    held: list[Delivery] = []
+    held: list[Incoming] = []
 
-    def on_delivery(delivery: Delivery) -> None:
+    def on_delivery(delivery: Incoming) -> None:
         held.append(delivery)
         say(got=[delivery.message.id, delivery.delivery_count])
 

@@ -13,7 +13,7 @@ from spoolproof.brokers.rabbitmq import RabbitMQBroker
 from spoolproof.clock import SystemClock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, WindowFull
 from spoolproof.message import Outgoing
-from spoolproof.ports.broker import Confirmed, ConnectionState, Delivery, PublishOutcome, Returned, Unknown
+from spoolproof.ports.broker import Confirmed, ConnectionState, Incoming, PublishOutcome, Returned, Unknown
 from spoolproof.testing.conformance import eventually, holds_for
 from spoolproof.testing.conformance._broker import Outcomes, consume, make_topology, publish
 from spoolproof.testing.conformance._messages import make_outgoing
@@ -257,7 +257,7 @@ async def test_of_two_nodes_one_may_freeze_and_all_flows_again_within_fifteen_se
         await broker.start(topology)
         arrived: set[str] = set()
 
-        def take(delivery: Delivery) -> None:
+        def take(delivery: Incoming) -> None:
             arrived.add(delivery.message.id)
             delivery.ack()
 

@@ -23,7 +23,7 @@ from spoolproof.ports.broker import (
     Capabilities,
     ConnectionState,
     ConnectionStatus,
-    OnDelivery,
+    OnIncoming,
     PublishOutcome,
     Refused,
     Returned,
@@ -71,7 +71,7 @@ class FakeBroker:
         await self.has_room.wait()
         return self.room() > 0
 
-    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, queue: str, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         raise NotImplementedError
 
     def status(self) -> BrokerStatus:

@@ -35,7 +35,7 @@ from spoolproof.ports.broker import (
     Capabilities,
     ConnectionState,
     ConnectionStatus,
-    OnDelivery,
+    OnIncoming,
     PublishOutcome,
     Returned,
     Sink,
@@ -187,7 +187,7 @@ class MemoryBrokerServer:
             taker.deliver(queue, heapq.heappop(queue.ready))
 
 
-class MemoryDelivery:
+class MemoryIncoming:
     """One message with one consumer."""
 
     fault: str | None = None
@@ -226,13 +226,13 @@ class MemoryDelivery:
 class MemorySubscription:
     """One consumer of one queue, across reconnects."""
 
-    def __init__(self, server: MemoryBrokerServer, place: Place, prefetch: int, on_delivery: OnDelivery) -> None:
+    def __init__(self, server: MemoryBrokerServer, place: Place, prefetch: int, on_delivery: OnIncoming) -> None:
         self.server = server
         self.place = place
         self._queue = place.name
         self._prefetch = prefetch
         self._on_delivery = on_delivery
-        self._unsettled: dict[MemoryDelivery, None] = {}  # in order of delivery
+        self._unsettled: dict[MemoryIncoming, None] = {}  # in order of delivery
         self._is_cancelled = False
 
     @property
@@ -267,18 +267,18 @@ class MemorySubscription:
             self.server.queues[self._queue].consumers.remove(self)
 
     def deliver(self, queue: _Queue, entry: _Entry) -> None:
-        delivery = MemoryDelivery(self, queue, entry)
+        delivery = MemoryIncoming(self, queue, entry)
         self._unsettled[delivery] = None
         try:
             self._on_delivery(delivery)
         except Exception as error:  # as with a real broker: the receiver's mistake must not stop the other consumers
             emit(ReceiverFailed(queue=self._queue), error=error)
 
-    def holds(self, delivery: MemoryDelivery) -> bool:
+    def holds(self, delivery: MemoryIncoming) -> bool:
         """Whether it is unsettled."""
         return delivery in self._unsettled
 
-    def settle(self, delivery: MemoryDelivery) -> bool:
+    def settle(self, delivery: MemoryIncoming) -> bool:
         """Forget an unsettled delivery; False if it is no longer one."""
         if delivery not in self._unsettled:
             return False
@@ -389,7 +389,7 @@ class MemoryBroker:
             return False
         return True
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> MemorySubscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> MemorySubscription:
         place = place_of(source, self._service)
         subscription = MemorySubscription(self.server, place, prefetch, on_delivery)
         self._subscriptions.append(subscription)

@@ -21,8 +21,7 @@ from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.loop import Loop, Phase
-from spoolproof.ports.broker import Broker, GivenUp, Subscription
-from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.broker import Broker, GivenUp, Incoming, Subscription
 from spoolproof.ports.dead_letters import DeadLetters
 from spoolproof.ports.transaction import OpenTransaction
 from spoolproof.telemetry.events import emit
@@ -56,8 +55,8 @@ class Bridge(Loop):
         self._clock = clock
         self._ids = ids
         self._subscriptions: list[Subscription] = []
-        self._held: BrokerDelivery | None = None
-        self._waiting: asyncio.Queue[BrokerDelivery] = asyncio.Queue(maxsize=_PREFETCH * len(self._sources))
+        self._held: Incoming | None = None
+        self._waiting: asyncio.Queue[Incoming] = asyncio.Queue(maxsize=_PREFETCH * len(self._sources))
 
     async def start(self) -> None:
         """Consume every source, as soon as the broker is there."""
@@ -99,13 +98,13 @@ class Bridge(Loop):
         while not self._waiting.empty():
             self._waiting.get_nowait().nack()
 
-    def _on_delivery(self, delivery: BrokerDelivery) -> None:
+    def _on_delivery(self, delivery: Incoming) -> None:
         if make_room(self._waiting):
             self._waiting.put_nowait(delivery)
         else:
             delivery.nack()
 
-    async def _record(self, delivery: BrokerDelivery) -> None:
+    async def _record(self, delivery: Incoming) -> None:
         message = delivery.message
         record = consumer_dead_letter(
             id=self._ids.message_id(),

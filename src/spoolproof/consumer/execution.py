@@ -38,7 +38,7 @@ from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.outbox.publish import Publisher
 from spoolproof.policies.judging.report import kept_report
-from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.broker import Incoming
 from spoolproof.ports.store import Store
 
 
@@ -78,7 +78,7 @@ class Execution:
         self._clock = clock
         self._random = random
 
-    async def handle(self, delivery: BrokerDelivery, arrived_at: float) -> Work:
+    async def handle(self, delivery: Incoming, arrived_at: float) -> Work:
         """Bring one delivery to its end and settle it; returns what became of it. Raises GateClosing when it should go
         back unstarted.
 
@@ -95,7 +95,7 @@ class Execution:
         failpoint("consumer.after_ack")
         return work
 
-    async def renew(self, delivery: BrokerDelivery) -> None:
+    async def renew(self, delivery: Incoming) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
         if await self._endings.send_away(work_of(delivery, self._clock.now())):
             delivery.ack()

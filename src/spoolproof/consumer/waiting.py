@@ -12,19 +12,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from spoolproof.ports.broker import Delivery
+from spoolproof.ports.broker import Incoming
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A delivery and when it arrived, in monotonic seconds."""
 
-    delivery: Delivery
+    delivery: Incoming
     arrived_at: float
 
     @property
     def is_stale(self) -> bool:
-        """See ports.broker.Delivery."""
+        """See ports.broker.Incoming."""
         return self.delivery.is_stale
 
 
@@ -33,7 +33,7 @@ class Perishable(Protocol):
 
     @property
     def is_stale(self) -> bool:
-        """See ports.broker.Delivery."""
+        """See ports.broker.Incoming."""
 
 
 D = TypeVar("D", bound=Perishable | None)

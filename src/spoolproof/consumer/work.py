@@ -21,7 +21,7 @@ from spoolproof.message import (
 )
 from spoolproof.outbox.publish import Running
 from spoolproof.outbox.transaction import PendingPublishes
-from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.broker import Incoming
 from spoolproof.ports.dead_letters import Attempt
 
 _SHOWN_CHARACTERS = 100
@@ -37,7 +37,7 @@ class Work:
     admitted: None until a handler was found that takes it. outcome: what became of the delivery, as far as is known.
     """
 
-    delivery: BrokerDelivery
+    delivery: Incoming
     message: Message
     received_at: datetime
     queue: str
@@ -129,7 +129,7 @@ class Refusal(Exception):
         super().__init__(detail)
 
 
-def work_of(delivery: BrokerDelivery, now: datetime) -> Work:
+def work_of(delivery: Incoming, now: datetime) -> Work:
     """Return what a delivery says about itself. No header of it can be wrong enough to keep it from its end."""
     message = delivery.message
     attempt = message.headers.get(ATTEMPT, 0)

@@ -24,8 +24,7 @@ from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import Waiting, make_room
 from spoolproof.consumer.work import Work
 from spoolproof.lifecycle.loop import Loop, Phase
-from spoolproof.ports.broker import Broker, Spawn, Subscription
-from spoolproof.ports.broker import Delivery as BrokerDelivery
+from spoolproof.ports.broker import Broker, Incoming, Spawn, Subscription
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER, Measure
 
@@ -212,7 +211,7 @@ class Worker:
             if waiting is not None:
                 self._give_back(waiting.delivery)
 
-    def _give_back(self, delivery: BrokerDelivery) -> None:
+    def _give_back(self, delivery: Incoming) -> None:
         """Let the broker deliver it again. A breaker that flaps must not wear it out, up to the broker's own limit."""
         is_worn = delivery.delivery_count >= limits.DELIVERIES_WORN and not delivery.is_stale
         if is_worn and delivery.fault is None and not self._is_draining:  # what cannot be read cannot be copied
@@ -220,7 +219,7 @@ class Worker:
         else:
             delivery.nack()
 
-    def _on_delivery(self, delivery: BrokerDelivery) -> None:
+    def _on_delivery(self, delivery: Incoming) -> None:
         self._keep(Waiting(delivery, self._clock.monotonic()))
 
     def _keep(self, waiting: Waiting) -> None:

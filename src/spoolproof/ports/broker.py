@@ -67,7 +67,7 @@ Sink = Callable[[Sequence[tuple[object, PublishOutcome]]], None]
 """Takes (token, outcome) pairs. Called on the event loop; must not block or raise."""
 
 
-class Delivery(Protocol):
+class Incoming(Protocol):
     """One message from a queue, unsettled until ack, nack or reject, each at most once.
 
     All three are synchronous and return False when the delivery is stale: its channel is gone, or it was settled;
@@ -108,7 +108,7 @@ class Delivery(Protocol):
         """Refused: the broker gives it up, for a subscription to GivenUp of its queue."""
 
 
-OnDelivery = Callable[[Delivery], None]
+OnIncoming = Callable[[Incoming], None]
 """Takes one delivery on the event loop; must not block or raise."""
 
 
@@ -228,7 +228,7 @@ class Broker(Protocol):
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after `timeout_seconds`."""
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         """Consume a queue of the topology, or what was given up there, at most `prefetch` unsettled at once. With the
         broker away it begins when the broker is back."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spoolproof.brokers.embedded.broker import _prepare
 from spoolproof.brokers.embedded.queues import (
     Claim,
-    Router,
+    Routes,
     Verb,
     add_owner,
     claim,
@@ -56,7 +56,7 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 def put(db: sqlite3.Connection, *sent: Outgoing, rows_max: int = 1000) -> list[PublishOutcome]:
-    return enqueue(db, Router(), [parcel_of(outgoing, "shop", "events") for outgoing in sent], rows_max)
+    return enqueue(db, Routes(), [parcel_of(outgoing, "shop", "events") for outgoing in sent], rows_max)
 
 
 def to_a() -> Outgoing:
@@ -186,14 +186,14 @@ def test_a_delay_is_known_until_it_is_over(db: sqlite3.Connection) -> None:
 
 def test_a_route_is_looked_up_again_when_bindings_change(db: sqlite3.Connection) -> None:
     """A service that starts now must get what is published from now on, by processes that run for weeks."""
-    router = Router()
+    routes = Routes()
     parcel = parcel_of(make_outgoing("later.bound"), "shop", "events")
-    before = enqueue(db, router, [parcel], 10)
+    before = enqueue(db, routes, [parcel], 10)
     spec = QueueSpec(name="c", types=("later.bound",), delivery_limit=2)
 
     _prepare(db, Topology(service="late", exchange="events", queues=(spec,), tiers_seconds=()))
 
-    assert [CONFIRMED] == enqueue(db, router, [parcel], 10)
+    assert [CONFIRMED] == enqueue(db, routes, [parcel], 10)
     assert [CONFIRMED] != before
 
 

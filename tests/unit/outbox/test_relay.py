@@ -17,7 +17,7 @@ from spoolproof.lifecycle.membership import Holding, Membership
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.relay import Relay
-from spoolproof.ports.broker import Delivery, QueueSpec, Topology
+from spoolproof.ports.broker import Incoming, QueueSpec, Topology
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.leases import Process
 from spoolproof.ports.outbox import RowRef
@@ -74,7 +74,7 @@ class Rig:
         await self.store.stop()
         await self.supervisor.stop()
 
-    def _note(self, delivery: Delivery) -> None:
+    def _note(self, delivery: Incoming) -> None:
         self.arrived.append(delivery.message)
         delivery.ack()
 

@@ -25,11 +25,11 @@ from pathlib import Path
 
 from spoolproof import limits
 from spoolproof.brokers.embedded import queues
-from spoolproof.brokers.embedded.delivery import EmbeddedSubscription
 from spoolproof.brokers.embedded.events import BrokerAway, BrokerBack, ClaimsLeft, ClaimsLost, ClaimsRescued
+from spoolproof.brokers.embedded.incoming import EmbeddedSubscription
 from spoolproof.brokers.embedded.ownership import Ownership
-from spoolproof.brokers.embedded.publishing import Window
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
+from spoolproof.brokers.embedded.sender import Sender
 from spoolproof.brokers.given_up import place_of
 from spoolproof.caught import error_line
 from spoolproof.clock import Clock
@@ -42,7 +42,7 @@ from spoolproof.ports.broker import (
     Capabilities,
     ConnectionState,
     ConnectionStatus,
-    OnDelivery,
+    OnIncoming,
     Sink,
     Source,
     Spawn,
@@ -82,7 +82,7 @@ class EmbeddedBroker:
         self._ownership: Ownership | None = None
         self._task: asyncio.Task[None] | None = None
         self._subscriptions: list[EmbeddedSubscription] = []
-        self._window = Window(queue_rows_max, on_enqueued=self._ring, on_trouble=self._note_trouble)
+        self._sender = Sender(queue_rows_max, on_enqueued=self._ring, on_trouble=self._note_trouble)
         self._state = ConnectionState.DISCONNECTED
         self._since: datetime = clock.now()
         self._attempt = 0
@@ -111,10 +111,10 @@ class EmbeddedBroker:
                 f"the embedded broker's file {self._path} is not open: {self._trouble_now() or 'yet'}"
             )
         parcel = queues.parcel_of(outgoing, self._topology.service, self._topology.exchange)
-        self._window.submit(self._database, parcel, token, sink)
+        self._sender.submit(self._database, parcel, token, sink)
 
     def room(self) -> int:
-        return self._window.room if self._is_connected() else 0
+        return self._sender.room if self._is_connected() else 0
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         try:
@@ -126,7 +126,7 @@ class EmbeddedBroker:
             return False
         return True
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> EmbeddedSubscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> EmbeddedSubscription:
         place = place_of(source, self._service)
         subscription = EmbeddedSubscription(place, prefetch, on_delivery, self._settle, self._is_connected)
         self._subscriptions.append(subscription)
@@ -168,7 +168,7 @@ class EmbeddedBroker:
         self._topology = None
         self._retry_at = None
         self._set_state(ConnectionState.DISCONNECTED)
-        self._window.give_up_waiting("the broker was stopped before it was written")
+        self._sender.give_up_waiting("the broker was stopped before it was written")
         for subscription in self._subscriptions:
             subscription.forget_all()
         self._subscriptions.clear()

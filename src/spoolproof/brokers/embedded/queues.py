@@ -132,7 +132,7 @@ def parcel_of(outgoing: Outgoing, service: str, exchange: str) -> Parcel:
             raise destination.unknown()
 
 
-class Router:
+class Routes:
     """Finds the queues of a message. Remembers routes until the topology's version changes; one per connection."""
 
     def __init__(self) -> None:
@@ -162,17 +162,17 @@ class Router:
         return tuple(sorted({queue for pattern, queue in bindings if topic_matches(pattern, routing_key)}))
 
 
-def enqueue(db: sqlite3.Connection, router: Router, batch: Sequence[Parcel], rows_max: int) -> list[PublishOutcome]:
+def enqueue(db: sqlite3.Connection, routes: Routes, batch: Sequence[Parcel], rows_max: int) -> list[PublishOutcome]:
     """Put messages into every queue they belong in; returns their outcomes, true once this transaction commits.
 
     A message that does not fit into one of its queues goes into none.
     """
-    router.refresh(db)
+    routes.refresh(db)
     free: dict[str, int] = {}
     outcomes: list[PublishOutcome] = []
     rows: list[tuple[object, ...]] = []
     for parcel in batch:
-        queues = router.queues_for(db, parcel)
+        queues = routes.queues_for(db, parcel)
         for queue in queues:
             if queue not in free:
                 (taken,) = db.execute("select rows from queue where name = ?", (queue,)).fetchone()

@@ -17,7 +17,7 @@ from spoolproof.backoff import RandomSource
 from spoolproof.brokers.given_up import place_of
 from spoolproof.brokers.rabbitmq.connection import BrokerConnection
 from spoolproof.brokers.rabbitmq.consumer import Consumers
-from spoolproof.brokers.rabbitmq.publisher import Publisher
+from spoolproof.brokers.rabbitmq.sender import Sender
 from spoolproof.brokers.rabbitmq.topology import Declarer
 from spoolproof.brokers.rabbitmq.urls import parse_urls
 from spoolproof.clock import Clock
@@ -27,7 +27,7 @@ from spoolproof.ports.broker import (
     BrokerStatus,
     Capabilities,
     ConnectionState,
-    OnDelivery,
+    OnIncoming,
     Sink,
     Source,
     Spawn,
@@ -72,7 +72,7 @@ class RabbitMQBroker:
         self._rounds_max = rounds_max if is_required else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: tuple[BrokerConnection, BrokerConnection] | None = None
-        self._publisher: Publisher | None = None
+        self._sender: Sender | None = None
         self._consumers: Consumers | None = None
         self._declarer: Declarer | None = None
         self._is_stopped = False
@@ -86,7 +86,7 @@ class RabbitMQBroker:
             consumers.check()  # a node that answers no publish may deliver nothing either: ask it something
 
         self._declarer = Declarer(topology, self._clock)
-        self._publisher = Publisher(
+        self._sender = Sender(
             topology=topology,
             clock=self._clock,
             spawn=self._spawn,
@@ -98,32 +98,32 @@ class RabbitMQBroker:
             clock=self._clock,
             spawn=self._spawn,
             abort=lambda reason: consume.abort(reason),
-            declared=self._publisher.allow,
+            declared=self._sender.allow,
         )
-        publish = self._connection("publish", 0, self._publisher)
+        publish = self._connection("publish", 0, self._sender)
         consume = self._connection("consume", 1, self._consumers)
         self._connections = (publish, consume)
         for connection in self._connections:
             self._spawn(connection.run(), f"rabbitmq.{connection.name}")
-        self._spawn(self._watch(self._publisher, consumers), "rabbitmq.watch")
+        self._spawn(self._watch(self._sender, consumers), "rabbitmq.watch")
         if self._is_required:
             await self._until_connected()
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
-        if self._publisher is None:
+        if self._sender is None:
             raise BrokerUnavailable("the broker is not started")
-        self._publisher.submit(outgoing, token, sink)
+        self._sender.submit(outgoing, token, sink)
 
     def room(self) -> int:
-        return 0 if self._publisher is None else self._publisher.room()
+        return 0 if self._sender is None else self._sender.room()
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
-        if self._publisher is None:
+        if self._sender is None:
             await self._clock.sleep(timeout_seconds)
             return False
-        return await self._publisher.wait_for_room(timeout_seconds)
+        return await self._sender.wait_for_room(timeout_seconds)
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> Subscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         if self._consumers is None:
             raise BrokerUnavailable("the broker is not started")
         return await self._consumers.subscribe(place_of(source, self._service), prefetch, on_delivery)
@@ -154,7 +154,7 @@ class RabbitMQBroker:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(connection.stop() for connection in self._connections or ()))
 
-    def _connection(self, purpose: str, offset: int, user: Publisher | Consumers) -> BrokerConnection:
+    def _connection(self, purpose: str, offset: int, user: Sender | Consumers) -> BrokerConnection:
         start = offset % len(self._addresses)
         return BrokerConnection(
             purpose,
@@ -176,17 +176,17 @@ class RabbitMQBroker:
             await self.stop()
             raise errors[0]
 
-    async def _watch(self, publisher: Publisher, consumers: Consumers) -> None:
+    async def _watch(self, sender: Sender, consumers: Consumers) -> None:
         while True:
             await self._clock.sleep(_TICK_SECONDS)
             for connection in self._connections or ():
                 connection.tick()
-            publisher.tick()
+            sender.tick()
             consumers.check(limits.TOPOLOGY_CHECK_SECONDS)
 
     def _issues(self) -> list[str]:
         issues = [] if self._declarer is None else self._declarer.issues()
-        issues += [] if self._publisher is None else self._publisher.issues()
+        issues += [] if self._sender is None else self._sender.issues()
         issues += [] if self._consumers is None else self._consumers.issues()
         for connection in self._connections or ():
             issues += connection.issues()

@@ -18,7 +18,6 @@ from typing import Any
 
 from spoolproof import limits
 from spoolproof.brokers.given_up import Place
-from spoolproof.brokers.rabbitmq.delivery import ConsumeChannel, RabbitMQDelivery
 from spoolproof.brokers.rabbitmq.events import (
     CancelUnanswered,
     DeliveryCallbackFailed,
@@ -26,6 +25,7 @@ from spoolproof.brokers.rabbitmq.events import (
     SubscriptionFound,
     SubscriptionLost,
 )
+from spoolproof.brokers.rabbitmq.incoming import ConsumeChannel, RabbitMQIncoming
 from spoolproof.brokers.rabbitmq.loose import read_loosely
 from spoolproof.brokers.rabbitmq.pika_internals import Connection, UnreadableProperties
 from spoolproof.brokers.rabbitmq.properties import Received, from_properties, unreadable
@@ -34,7 +34,7 @@ from spoolproof.brokers.rabbitmq.topology import Declarer
 from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
-from spoolproof.ports.broker import OnDelivery, Spawn
+from spoolproof.ports.broker import OnIncoming, Spawn
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 
@@ -46,7 +46,7 @@ _CONSUMER_TIMEOUT = re.compile(r"Timeout value used: (\d+) ms")
 class RabbitMQSubscription:
     """See ports.broker.Subscription."""
 
-    def __init__(self, place: Place, prefetch: int, on_delivery: OnDelivery, clock: Clock, declarer: Declarer) -> None:
+    def __init__(self, place: Place, prefetch: int, on_delivery: OnIncoming, clock: Clock, declarer: Declarer) -> None:
         self.queue = place.name
         self._place = place
         self.is_cancelled = False
@@ -112,7 +112,7 @@ class RabbitMQSubscription:
         can_reject = self.queue not in self._declarer.as_is
         # where a copy was going is what the broker routed it by
         queue, reason = self._place.origin(received.dead_reason, method.routing_key)
-        delivery = RabbitMQDelivery(received, queue, reason, channel, method.delivery_tag, can_reject=can_reject)
+        delivery = RabbitMQIncoming(received, queue, reason, channel, method.delivery_tag, can_reject=can_reject)
         try:
             self._on_delivery(delivery)
         except Exception as error:
@@ -207,7 +207,7 @@ class Consumers:
             self._is_checking = True
             self._spawn(self._check(self._connection), "rabbitmq.topology")
 
-    async def subscribe(self, place: Place, prefetch: int, on_delivery: OnDelivery) -> RabbitMQSubscription:
+    async def subscribe(self, place: Place, prefetch: int, on_delivery: OnIncoming) -> RabbitMQSubscription:
         self._subscriptions = [one for one in self._subscriptions if not one.is_cancelled]
         subscription = RabbitMQSubscription(place, prefetch, on_delivery, self._clock, self._declarer)
         subscription.on_lost = self._reopen

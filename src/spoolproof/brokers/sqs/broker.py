@@ -23,7 +23,7 @@ from spoolproof.brokers.sqs.client import Clients, SqsError, Trouble, error_of
 from spoolproof.brokers.sqs.consumer import Consumers, SqsSubscription
 from spoolproof.brokers.sqs.events import SqsAway, SqsBack
 from spoolproof.brokers.sqs.names import Names
-from spoolproof.brokers.sqs.publisher import Publisher
+from spoolproof.brokers.sqs.sender import Sender
 from spoolproof.brokers.sqs.topology import Declarer
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
@@ -33,7 +33,7 @@ from spoolproof.ports.broker import (
     Capabilities,
     ConnectionState,
     ConnectionStatus,
-    OnDelivery,
+    OnIncoming,
     Sink,
     Source,
     Spawn,
@@ -82,7 +82,7 @@ class SqsBroker:
         self._clients = Clients(self._address)
         self._tasks: set[asyncio.Task[None]] = set()
         self._declarer: Declarer | None = None
-        self._publisher: Publisher | None = None
+        self._sender: Sender | None = None
         self._consumers: Consumers | None = None
         self._state = ConnectionState.DISCONNECTED
         self._since: datetime = clock.now()
@@ -100,13 +100,13 @@ class SqsBroker:
     async def start(self, topology: Topology) -> None:
         self._service = topology.service
         self._declarer = declarer = Declarer(topology, Names(self._address.prefix), self._clients, self._clock)
-        self._publisher = publisher = Publisher(
+        self._sender = sender = Sender(
             topology, declarer, self._clients, clock=self._clock, spawn=self._spawn, on_trouble=self._note
         )
         self._consumers = Consumers(
             declarer,
             self._clients,
-            publisher,
+            sender,
             wait_seconds=self._address.wait_seconds,
             visibility_seconds=self._visibility_seconds,
             clock=self._clock,
@@ -114,7 +114,7 @@ class SqsBroker:
             ready=self._connected.wait,
             on_trouble=self._note,
         )
-        self._spawn(self._run(declarer, publisher), "sqs.run")
+        self._spawn(self._run(declarer, sender), "sqs.run")
         self._spawn(self._consumers.keep_held(), "sqs.keep")
         if declarer.has_fifo:
             self._consumers.subscribe(Place(declarer.delay, declarer.delay), _PREFETCH, None)
@@ -122,20 +122,20 @@ class SqsBroker:
             await self._until_connected()
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
-        if self._publisher is None:
+        if self._sender is None:
             raise BrokerUnavailable("the broker is not started")
-        self._publisher.submit(outgoing, token, sink)
+        self._sender.submit(outgoing, token, sink)
 
     def room(self) -> int:
-        return 0 if self._publisher is None else self._publisher.room()
+        return 0 if self._sender is None else self._sender.room()
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
-        if self._publisher is None:
+        if self._sender is None:
             await self._clock.sleep(timeout_seconds)
             return False
-        return await self._publisher.wait_for_room(timeout_seconds)
+        return await self._sender.wait_for_room(timeout_seconds)
 
-    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnDelivery) -> SqsSubscription:
+    async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> SqsSubscription:
         if self._consumers is None or self._is_stopped:
             raise BrokerUnavailable("the broker is not started")
         return self._consumers.subscribe(place_of(source, self._service), prefetch, on_delivery)
@@ -172,8 +172,8 @@ class SqsBroker:
         )
 
     async def stop(self) -> None:
-        if self._publisher is not None and not self._is_stopped:
-            await self._publisher.stop()
+        if self._sender is not None and not self._is_stopped:
+            await self._sender.stop()
         if self._consumers is not None and not self._is_stopped:
             await self._consumers.stop()
         self._is_stopped = True
@@ -181,14 +181,14 @@ class SqsBroker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._publisher is not None:
-            self._publisher.give_up()
+        if self._sender is not None:
+            self._sender.give_up()
         await self._clients.close()
         self._set(ConnectionState.DISCONNECTED)
 
     # --- the task ----------------------------------------------------------------------------------------------------
 
-    async def _run(self, declarer: Declarer, publisher: Publisher) -> None:
+    async def _run(self, declarer: Declarer, sender: Sender) -> None:
         """Connect and serve, for ever."""
         failures, away_since = 0, self._clock.monotonic()
         while True:
@@ -204,7 +204,7 @@ class SqsBroker:
                     emit(SqsBack(url=self._address.shown, seconds=connected_at - away_since))
                 self._lost, self._attempt, self._folded = None, 0, Folded(self._clock)
                 self._set(ConnectionState.CONNECTED)
-                publisher.open(True)
+                sender.open(True)
                 await self._serve(declarer)
             except Exception as error:  # whatever it is: a broker that asks no more must not look connected
                 lost = error_of(error)
@@ -244,8 +244,8 @@ class SqsBroker:
         self._lost = error
         is_failed = error.trouble is Trouble.CREDENTIALS
         self._set(ConnectionState.FAILED if is_failed else ConnectionState.DISCONNECTED)
-        if self._publisher is not None:
-            self._publisher.open(False)
+        if self._sender is not None:
+            self._sender.open(False)
         self._stirred.set()
 
     async def _until_connected(self) -> None:
@@ -275,7 +275,7 @@ class SqsBroker:
 
     def _issues(self) -> list[str]:
         issues = [] if self._declarer is None else self._declarer.issues()
-        issues += [] if self._publisher is None else self._publisher.issues()
+        issues += [] if self._sender is None else self._sender.issues()
         issues += [] if self._consumers is None else self._consumers.issues()
         if self._state is ConnectionState.FAILED:
             issues.append(f"SQS does not accept our credentials: {self._lost}")

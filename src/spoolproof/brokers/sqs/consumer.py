@@ -19,15 +19,15 @@ from spoolproof import limits
 from spoolproof.brokers.events import ReceiverFailed
 from spoolproof.brokers.given_up import Place
 from spoolproof.brokers.sqs.client import Clients, SqsError, Trouble, error_of
-from spoolproof.brokers.sqs.delivery import SqsDelivery, Verb
 from spoolproof.brokers.sqs.events import SqsTrouble
-from spoolproof.brokers.sqs.publisher import Publisher
+from spoolproof.brokers.sqs.incoming import SqsIncoming, Verb
+from spoolproof.brokers.sqs.sender import Sender
 from spoolproof.brokers.sqs.tens import ENTRIES_MAX, Tens
 from spoolproof.brokers.sqs.topology import Declarer
 from spoolproof.brokers.sqs.wire import decode
 from spoolproof.clock import Clock
 from spoolproof.errors import EncodeError
-from spoolproof.ports.broker import Confirmed, OnDelivery, PublishOutcome, Spawn
+from spoolproof.ports.broker import Confirmed, OnIncoming, PublishOutcome, Spawn
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 
@@ -37,7 +37,7 @@ _EARLY_SECONDS = 0.5  #: clocks of two machines differ; this much before its tim
 class SqsSubscription:
     """See ports.broker.Subscription."""
 
-    def __init__(self, place: Place, prefetch: int, on_delivery: OnDelivery | None) -> None:
+    def __init__(self, place: Place, prefetch: int, on_delivery: OnIncoming | None) -> None:
         """on_delivery: None for a queue whose messages are only sent on."""
         self.place = place
         self.queue = place.name
@@ -45,7 +45,7 @@ class SqsSubscription:
         self.is_cancelled = False
         self.is_receiving = False
         self.last_error: str | None = None
-        self.held: dict[str, SqsDelivery] = {}
+        self.held: dict[str, SqsIncoming] = {}
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self._prefetch = prefetch
@@ -76,7 +76,7 @@ class Consumers:
         self,
         declarer: Declarer,
         clients: Clients,
-        publisher: Publisher,
+        sender: Sender,
         *,
         wait_seconds: int,
         visibility_seconds: int,
@@ -87,7 +87,7 @@ class Consumers:
     ) -> None:
         self._declarer = declarer
         self._clients = clients
-        self._publisher = publisher
+        self._sender = sender
         self._wait_seconds = wait_seconds
         self._visibility_seconds = visibility_seconds
         self._clock = clock
@@ -96,9 +96,9 @@ class Consumers:
         self._on_trouble = on_trouble
         self._folded = Folded(clock)
         self._subscriptions: list[SqsSubscription] = []
-        self._tens: Tens[tuple[str, Verb], SqsDelivery] = Tens("sqs.settle", self._tell, spawn)
+        self._tens: Tens[tuple[str, Verb], SqsIncoming] = Tens("sqs.settle", self._tell, spawn)
 
-    def subscribe(self, place: Place, prefetch: int, on_delivery: OnDelivery | None) -> SqsSubscription:
+    def subscribe(self, place: Place, prefetch: int, on_delivery: OnIncoming | None) -> SqsSubscription:
         """Begin to receive, as soon as SQS answers."""
         subscription = SqsSubscription(place, prefetch, on_delivery)
         self._subscriptions = [one for one in self._subscriptions if not one.has_ended or one.held]
@@ -187,7 +187,7 @@ class Consumers:
     def _take(self, subscription: SqsSubscription, raw: Mapping[str, Any], asked_at: float) -> None:
         now = self._clock.now()
         received = decode(raw, now)
-        delivery = SqsDelivery(
+        delivery = SqsIncoming(
             received,
             subscription.place,
             raw["ReceiptHandle"],
@@ -203,7 +203,7 @@ class Consumers:
         if subscription.is_cancelled:
             delivery.nack()
         elif received.due is not None and (is_early or target != subscription.queue):
-            rest = partial(self._publisher.pass_on, delivery.message, target, received.due)
+            rest = partial(self._sender.pass_on, delivery.message, target, received.due)
             self._copy(subscription, delivery, rest)
         elif subscription.on_delivery is not None:
             try:
@@ -212,7 +212,7 @@ class Consumers:
                 emit(ReceiverFailed(queue=subscription.queue), error=error)
 
     def _copy(
-        self, subscription: SqsSubscription, delivery: SqsDelivery, send: Callable[[Callable[..., None]], None]
+        self, subscription: SqsSubscription, delivery: SqsIncoming, send: Callable[[Callable[..., None]], None]
     ) -> None:
         """Delete a message once its copy is confirmed. If that fails it comes again, after its visibility."""
         delivery.lapse()
@@ -229,22 +229,22 @@ class Consumers:
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
-    def _settle(self, subscription: SqsSubscription, delivery: SqsDelivery, verb: Verb) -> None:
+    def _settle(self, subscription: SqsSubscription, delivery: SqsIncoming, verb: Verb) -> None:
         if verb is Verb.REJECT:
-            bury = partial(self._publisher.bury, delivery.message, subscription.queue, "rejected")
+            bury = partial(self._sender.bury, delivery.message, subscription.queue, "rejected")
             self._copy(subscription, delivery, bury)
         else:
             self._release(subscription, delivery)
             self._tens.add((subscription.queue, verb), delivery)
 
-    def _release(self, subscription: SqsSubscription, delivery: SqsDelivery) -> None:
+    def _release(self, subscription: SqsSubscription, delivery: SqsIncoming) -> None:
         subscription.held.pop(delivery.handle, None)
         subscription.changed.set()
 
     def _tell_trouble(self, what: str, error: object) -> None:
         self._folded.emit(SqsTrouble(what=what, error=str(error)))
 
-    async def _tell(self, place: tuple[str, Verb], deliveries: Sequence[SqsDelivery]) -> None:
+    async def _tell(self, place: tuple[str, Verb], deliveries: Sequence[SqsIncoming]) -> None:
         """Tell SQS of up to ten deliveries of one queue."""
         queue, verb = place
         if verb is Verb.EXTEND:
@@ -268,7 +268,7 @@ class Consumers:
                 elif not delivery.is_stale:  # settled meanwhile it stays stale
                     delivery.valid_until = max(delivery.valid_until, asked_at + self._visibility_seconds)
 
-    async def _ask(self, queue: str, verb: Verb, deliveries: Sequence[SqsDelivery]) -> dict[int, str]:
+    async def _ask(self, queue: str, verb: Verb, deliveries: Sequence[SqsIncoming]) -> dict[int, str]:
         """Return what failed of a batch and why. Raises SqsError when all of it did."""
         if not deliveries:
             return {}

@@ -11,7 +11,7 @@ from spoolproof.message import Outgoing
 from spoolproof.ports.broker import (
     Broker,
     Capabilities,
-    Delivery,
+    Incoming,
     PublishOutcome,
     QueueSpec,
     Source,
@@ -67,9 +67,9 @@ class Arrivals:
     """A receiver that remembers every delivery, unsettled."""
 
     def __init__(self) -> None:
-        self.all: list[Delivery] = []
+        self.all: list[Incoming] = []
 
-    def __call__(self, delivery: Delivery) -> None:
+    def __call__(self, delivery: Incoming) -> None:
         self.all.append(delivery)
 
     @property
@@ -77,7 +77,7 @@ class Arrivals:
         """The message ids in order of arrival."""
         return [delivery.message.id for delivery in self.all]
 
-    async def reach(self, count: int, seconds: float = DELIVERY_SECONDS) -> list[Delivery]:
+    async def reach(self, count: int, seconds: float = DELIVERY_SECONDS) -> list[Incoming]:
         """Return the deliveries as soon as there are `count` of them."""
         await eventually(lambda: len(self.all) >= count, seconds)
         return list(self.all)

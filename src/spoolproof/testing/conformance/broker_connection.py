@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from spoolproof.errors import BrokerUnavailable
-from spoolproof.ports.broker import ConnectionState, Delivery
+from spoolproof.ports.broker import ConnectionState, Incoming
 from spoolproof.testing.conformance._broker import (
     CONNECT_SECONDS,
     Brokers,
@@ -96,7 +96,7 @@ class BrokerConnectionConformance(BrokerSuite):
         answers, _ = await consume(broker, topology.queues[1].name)
         settled: list[bool] = []
 
-        def answer(delivery: Delivery) -> None:
+        def answer(delivery: Incoming) -> None:
             broker.submit(make_outgoing("test.answered"), delivery, lambda pairs: None)
             settled.append(delivery.ack())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spoolproof.ports.broker import Broker, Delivery, GivenUp
+from spoolproof.ports.broker import Broker, GivenUp, Incoming
 from spoolproof.testing.conformance._broker import (
     CONNECT_SECONDS,
     Arrivals,
@@ -150,7 +150,7 @@ class BrokerDeliveryConformance(BrokerSuite):
         dead, _ = await consume(broker, GivenUp(queue))
         counts: list[int] = []
 
-        def nack(delivery: Delivery) -> None:
+        def nack(delivery: Incoming) -> None:
             counts.append(delivery.delivery_count)
             delivery.nack()
 

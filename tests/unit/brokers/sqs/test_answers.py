@@ -10,7 +10,7 @@ from botocore import exceptions
 from botocore.session import get_session
 
 from spoolproof.brokers.sqs.client import SqsError, Trouble, error_of, trouble_of
-from spoolproof.brokers.sqs.publisher import _post
+from spoolproof.brokers.sqs.sender import _post
 from spoolproof.ports.broker import NACKED, Barred, Confirmed, PublishOutcome, Refused, Unknown
 
 

@@ -14,14 +14,14 @@ from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
 from spoolproof.brokers.events import ReceiverFailed
 from spoolproof.brokers.given_up import Place
 from spoolproof.message import Message, unpack_message
-from spoolproof.ports.broker import OnDelivery
+from spoolproof.ports.broker import OnIncoming
 from spoolproof.telemetry.events import emit
 
 Settle = Callable[[Claim, Verb], bool]
 """Takes the end of a claim; False when the claim may be somebody else's by now."""
 
 
-class EmbeddedDelivery:
+class EmbeddedIncoming:
     """One message, unsettled until the first of ack, nack and reject."""
 
     __slots__ = ("_subscription", "claim", "dead_reason", "delivery_count", "fault", "message", "queue")
@@ -51,7 +51,7 @@ class EmbeddedSubscription:
     """One consumer of one queue, across outages of the file."""
 
     def __init__(
-        self, place: Place, prefetch: int, on_delivery: OnDelivery, settle: Settle, is_connected: Callable[[], bool]
+        self, place: Place, prefetch: int, on_delivery: OnIncoming, settle: Settle, is_connected: Callable[[], bool]
     ) -> None:
         self.place = place
         self.queue = place.name
@@ -60,7 +60,7 @@ class EmbeddedSubscription:
         self._settle = settle
         self._is_connected = is_connected
         self._is_cancelled = False
-        self._unsettled: set[EmbeddedDelivery] = set()
+        self._unsettled: set[EmbeddedIncoming] = set()
 
     @property
     def is_active(self) -> bool:
@@ -84,18 +84,18 @@ class EmbeddedSubscription:
         if self._is_cancelled:
             self._settle(claimed.claim, Verb.UNSEEN)
             return
-        delivery = EmbeddedDelivery(self, claimed)
+        delivery = EmbeddedIncoming(self, claimed)
         self._unsettled.add(delivery)
         try:
             self._on_delivery(delivery)
         except Exception as error:  # a receiver's mistake must not stop the other consumers
             emit(ReceiverFailed(queue=self.queue), error=error)
 
-    def holds(self, delivery: EmbeddedDelivery) -> bool:
+    def holds(self, delivery: EmbeddedIncoming) -> bool:
         """Whether it is unsettled, as far as this process knows."""
         return delivery in self._unsettled
 
-    def settle(self, delivery: EmbeddedDelivery, verb: Verb) -> bool:
+    def settle(self, delivery: EmbeddedIncoming, verb: Verb) -> bool:
         """End a delivery. False when it was settled before or its claim is lost."""
         if delivery not in self._unsettled:
             return False

@@ -34,7 +34,7 @@ from spoolproof.brokers.rabbitmq.properties import to_properties
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
 from spoolproof.brokers.rabbitmq.suspects import Suspects
 from spoolproof.brokers.rabbitmq.topology import is_expected, route_of
-from spoolproof.brokers.rabbitmq.window import Entry, Window, answer_of, by_sink
+from spoolproof.brokers.rabbitmq.unanswered import Entry, Unanswered, answer_of, by_sink
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerBlocked, BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.message import Outgoing
@@ -55,7 +55,7 @@ from spoolproof.telemetry.folding import Folded
 _ACCESS_REFUSED, _NOT_FOUND = 403, 404
 
 
-class Publisher:
+class Sender:
     """The user of the publish connection."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Publisher:
         self._spawn = spawn
         self._connection: Connection | None = None
         self._channel: Any = None  # usable: open and confirming
-        self._window = Window()
+        self._unanswered = Unanswered()
         self._waiting: dict[str, deque[Entry]] = {}  # behind an unanswered publish of the same id; bounded by room()
         self._waiting_count = 0
         self._aside: deque[str] = deque()  # of those that wait, the suspects: they go after others
@@ -101,10 +101,10 @@ class Publisher:
         if self._is_blocked:
             raise BrokerBlocked("the broker has stopped reading publishes (memory or disk alarm)")
         if self.room() <= 0:
-            count = len(self._window) + self._waiting_count
+            count = len(self._unanswered) + self._waiting_count
             raise WindowFull(count, self._limit(), "wait for room()")
         entry = Entry(outgoing, token, sink, self._clock.monotonic())
-        if entry.id in self._window or entry.id in self._waiting:
+        if entry.id in self._unanswered or entry.id in self._waiting:
             self._put_off(entry)
         elif self._must_go_alone(entry):
             self._put_off(entry)
@@ -116,9 +116,9 @@ class Publisher:
         """Return how many submits would be taken now."""
         if self._channel is None or self._is_blocked or not self._is_allowed:
             return 0
-        if self._window.size_bytes >= limits.PUBLISH_WINDOW_BYTES_MAX:
+        if self._unanswered.size_bytes >= limits.PUBLISH_WINDOW_BYTES_MAX:
             return 0
-        return max(0, self._limit() - len(self._window) - self._waiting_count + len(self._aside))
+        return max(0, self._limit() - len(self._unanswered) - self._waiting_count + len(self._aside))
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after the time."""
@@ -154,7 +154,7 @@ class Publisher:
         self._is_blocked = is_blocked
         if not is_blocked:
             self._answered_at = self._clock.monotonic()
-            self._window.restart_timers(self._answered_at)
+            self._unanswered.restart_timers(self._answered_at)
             self._changed.set()
 
     def tick(self) -> None:
@@ -162,7 +162,7 @@ class Publisher:
         if self._connection is None or self._channel is None or self._is_blocked:
             return
         now = self._clock.monotonic()
-        oldest = self._window.oldest_since()
+        oldest = self._unanswered.oldest_since()
         if oldest is not None and now - max(oldest, self._answered_at) >= limits.CONFIRM_SECONDS:
             reason = f"no confirm for {limits.CONFIRM_SECONDS:g} s"
             self._unanswered_issue = f"publishing: {reason}; that connection was given up and the next URL is tried"
@@ -223,7 +223,7 @@ class Publisher:
         """Whether it may end the channel, and then others that are on their way; suspects also go after others."""
         if self._barred.holds(entry.outgoing):
             self._singly = max(1, self._singly)
-            return len(self._window) > 0
+            return len(self._unanswered) > 0
         return entry.id in self._suspects and self._is_repeating()
 
     def _is_repeating(self) -> bool:
@@ -249,7 +249,7 @@ class Publisher:
         except ENCODE_ERRORS as error:
             raise EncodeError(f"message {entry.id!r} does not fit AMQP: {one_line(error)}") from error
         channel.connection.write(frames)
-        self._window.add(entry)
+        self._unanswered.add(entry)
 
     def _write_next(self, message_id: str, answers: list[tuple[Entry, PublishOutcome]]) -> None:
         """Send the publish that waited for the answer to another one of its id."""
@@ -268,7 +268,7 @@ class Publisher:
 
     def _write_aside(self, answers: list[tuple[Entry, PublishOutcome]]) -> None:
         """Send the next suspect, if it is then alone on its way."""
-        while self._aside and not len(self._window):
+        while self._aside and not len(self._unanswered):
             self._singly = max(1, self._singly)
             self._write_next(self._aside.popleft(), answers)
 
@@ -279,7 +279,7 @@ class Publisher:
             return
         method = frame.method
         is_ack = isinstance(method, spec.Basic.Ack)
-        settled = self._window.settle(method.delivery_tag, method.multiple)
+        settled = self._unanswered.settle(method.delivery_tag, method.multiple)
         if self._singly:
             self._singly = max(0, self._singly - len(settled))
         self._has_confirmed = True
@@ -312,7 +312,7 @@ class Publisher:
         if channel is not self._channel:
             return
         detail = f"{method.reply_code} {method.reply_text}: exchange={method.exchange!r} key={method.routing_key!r}"
-        if not self._window.mark_returned(properties.message_id or "", detail):
+        if not self._unanswered.mark_returned(properties.message_id or "", detail):
             self._give_up("the broker returned a message that is not on its way")
 
     def _on_channel_close(self, channel: Any, reason: BaseException) -> None:
@@ -320,7 +320,7 @@ class Publisher:
             return
         closed, code = closed_by(reason), end_code(reason)
         if closed.code:
-            unanswered = len(self._window)
+            unanswered = len(self._unanswered)
             self._folded.emit(PublishChannelClosed(unanswered=unanswered, code=closed.code, error=str(closed)))
         if closed.code == _NOT_FOUND:
             self._missing()
@@ -332,7 +332,7 @@ class Publisher:
 
         code: what the broker ended channel or connection with. closed: with a code of its own if only the channel.
         """
-        unanswered = self._window.unanswered()
+        unanswered = self._unanswered.unanswered()
         if not unanswered:
             return None
         self._ends.append(self._clock.monotonic())
@@ -349,7 +349,7 @@ class Publisher:
 
     def _expire(self, before: float) -> None:
         detail = f"no confirm within {limits.CONFIRM_SECONDS:g} s"
-        expired = self._window.expire(before)
+        expired = self._unanswered.expire(before)
         for message_id, waiting in list(self._waiting.items()):
             while waiting and waiting[0].since < before:
                 expired.append(waiting.popleft())  # never written: it is simply let go
@@ -358,17 +358,17 @@ class Publisher:
                 del self._waiting[message_id]
         self._aside = deque(message_id for message_id in self._aside if message_id in self._waiting)
         self._answer([(entry, Unknown(detail)) for entry in expired])
-        if self._window.late >= limits.LATE_CONFIRMS_MAX:
-            emit(ChannelReplaced(unanswered=self._window.late))
+        if self._unanswered.late >= limits.LATE_CONFIRMS_MAX:
+            emit(ChannelReplaced(unanswered=self._unanswered.late))
             self._replace_channel(Unknown("its confirms came too late; the channel was replaced"))
 
     def _end_channel(self, unknown: Unknown, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
         """Answer everything of this channel; from here submit() refuses until a new one is there."""
         self._channel = None
-        unanswered = self._window.unanswered()
+        unanswered = self._unanswered.unanswered()
         for waiting in self._waiting.values():
             unanswered.extend(waiting)
-        self._window = Window()
+        self._unanswered = Unanswered()
         self._waiting.clear()
         self._waiting_count = 0
         self._aside.clear()

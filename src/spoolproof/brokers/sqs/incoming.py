@@ -19,8 +19,8 @@ class Verb(StrEnum):
     EXTEND = "extend"
 
 
-class SqsDelivery:
-    """See ports.broker.Delivery. valid_until: on the monotonic clock; after that it may be with somebody else."""
+class SqsIncoming:
+    """See ports.broker.Incoming. valid_until: on the monotonic clock; after that it may be with somebody else."""
 
     __slots__ = (
         "_now",
@@ -44,7 +44,7 @@ class SqsDelivery:
         arrived_at: float,
         valid_until: float,
         now: Callable[[], float],
-        settle: Callable[[SqsDelivery, Verb], None],
+        settle: Callable[[SqsIncoming, Verb], None],
     ) -> None:
         # what SQS moves to a dead queue itself says nothing: it was received too often
         self.queue, self.dead_reason = place.origin(received.dead_reason or "delivery_limit", received.to)

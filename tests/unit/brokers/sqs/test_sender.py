@@ -12,7 +12,7 @@ import pytest
 from spoolproof import limits
 from spoolproof.brokers.sqs.client import SqsError, Trouble
 from spoolproof.brokers.sqs.names import Names
-from spoolproof.brokers.sqs.publisher import Publisher
+from spoolproof.brokers.sqs.sender import Sender
 from spoolproof.brokers.sqs.topology import Declarer
 from spoolproof.clock import SystemClock
 from spoolproof.errors import BrokerUnavailable
@@ -55,7 +55,7 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
 
 
 class World:
-    """A publisher, and what it met."""
+    """A sender, and what it met."""
 
     def __init__(self) -> None:
         clock: Any = SystemClock()
@@ -63,15 +63,13 @@ class World:
         clients: Any = self.clients
         self.troubles: list[SqsError] = []
         declarer = Declarer(TOPOLOGY, Names(""), clients, clock)
-        self.publisher = Publisher(
-            TOPOLOGY, declarer, clients, clock=clock, spawn=spawn, on_trouble=self.troubles.append
-        )
-        self.publisher.open(True)
+        self.sender = Sender(TOPOLOGY, declarer, clients, clock=clock, spawn=spawn, on_trouble=self.troubles.append)
+        self.sender.open(True)
 
     async def publish(self, *sent: Outgoing) -> list[PublishOutcome]:
         outcomes = Outcomes()
         for number, one in enumerate(sent):
-            self.publisher.submit(one, number, outcomes)
+            self.sender.submit(one, number, outcomes)
         await eventually(lambda: len(outcomes.pairs) == len(sent))
         answers = outcomes.by_token()
         return [answers[number] for number in range(len(sent))]
@@ -155,12 +153,12 @@ async def test_a_publisher_that_is_not_open_takes_nothing_and_room_counts_bytes_
     world = World()
     outcomes = Outcomes()
     taken = 0
-    while world.publisher.room():
-        world.publisher.submit(make_outgoing(destination="queue:orders", body=b"1" * 200_000), taken, outcomes)
+    while world.sender.room():
+        world.sender.submit(make_outgoing(destination="queue:orders", body=b"1" * 200_000), taken, outcomes)
         taken += 1
     await eventually(lambda: len(outcomes.pairs) == taken)
-    world.publisher.open(False)
+    world.sender.open(False)
 
     assert taken < limits.PUBLISH_WINDOW
     with pytest.raises(BrokerUnavailable):
-        world.publisher.submit(make_outgoing(), "late", outcomes)
+        world.sender.submit(make_outgoing(), "late", outcomes)

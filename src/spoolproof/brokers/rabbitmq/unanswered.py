@@ -32,7 +32,7 @@ class Entry:
         self.is_late = False
 
 
-class Window:
+class Unanswered:
     """Open entries by tag, oldest first."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spoolproof import limits
-from spoolproof.brokers.embedded.queues import Parcel, Router, enqueue
+from spoolproof.brokers.embedded.queues import Parcel, Routes, enqueue
 from spoolproof.errors import LimitReached, Unavailable, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ports.broker import NACKED, PublishOutcome, Sink, Unknown
@@ -27,7 +27,7 @@ class _Publish:
     sink: Sink
 
 
-class Window:
+class Sender:
     """The publishes without an outcome, at most PUBLISH_WINDOW of them and PUBLISH_WINDOW_BYTES_MAX of bodies."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Window:
         self._rows_max = rows_max
         self._on_enqueued = on_enqueued
         self._on_trouble = on_trouble
-        self._router = Router()
+        self._routes = Routes()
         self._waiting: list[_Publish] = []  # bounded by the window
         self._unanswered = 0
         self._unanswered_bytes = 0
@@ -70,7 +70,7 @@ class Window:
 
         def work(db: sqlite3.Connection) -> list[PublishOutcome]:
             failpoint("embedded.before_enqueue")
-            return enqueue(db, self._router, parcels, self._rows_max)
+            return enqueue(db, self._routes, parcels, self._rows_max)
 
         def done(result: Any) -> None:
             if not isinstance(result, BaseException):
@@ -87,7 +87,7 @@ class Window:
             self._answer(batch, result)
             self._on_enqueued()
             return
-        self._router = Router()  # it may have read a topology that was rolled back
+        self._routes = Routes()  # it may have read a topology that was rolled back
         outcome = NACKED if _has_declined(result) else Unknown(str(result))
         self._answer(batch, [outcome] * len(batch))
         if not isinstance(result, LimitReached):

@@ -66,7 +66,7 @@ class Entry:
     due: float | None = None
 
 
-class Publisher:
+class Sender:
     """on_trouble: told of every request that failed."""
 
     def __init__(

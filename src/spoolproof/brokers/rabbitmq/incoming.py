@@ -42,8 +42,8 @@ class ConsumeChannel:
             self.pika.close()
 
 
-class RabbitMQDelivery:
-    """See ports.broker.Delivery."""
+class RabbitMQIncoming:
+    """See ports.broker.Incoming."""
 
     __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "dead_reason", "queue")
 
