@@ -255,6 +255,7 @@ def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> 
     return BlockingOutbox(
         settings.store_url,
         service,
+        store=store_adapter(settings).name,
         is_pooled=settings.listen == "off",
         rows_max=settings.outbox_rows_max,
         clock=clock,

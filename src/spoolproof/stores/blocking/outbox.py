@@ -29,14 +29,16 @@ _NAMED_ELSEWHERE = re.compile(r"[?&](database|dbname|service)=")
 class BlockingOutbox:
     """Appends events of one service through users' transactions. Safe for any number of threads."""
 
-    def __init__(self, url: str, service: str, *, is_pooled: bool, rows_max: int, clock: Clock) -> None:
-        """is_pooled: behind a pooler, which may have other names for databases than the server."""
+    def __init__(self, url: str, service: str, *, store: str, is_pooled: bool, rows_max: int, clock: Clock) -> None:
+        """store: the adapter's word. is_pooled: behind a pooler, which may have other names for databases than the
+        server."""
         self._url = url
         self._service = service
         self._is_pooled = is_pooled
         self._rows_max = rows_max
         self._clock = clock
-        self._dialect: Dialect = "sqlite" if url.startswith("sqlite") else "postgresql"
+        self._dialect: Dialect = "sqlite" if store == "sqlite" else "postgresql"
+        self._has_transactions = store != "memory"
         self._sql = _SQL[self._dialect]
         self._known: WeakSet[object] = WeakSet()  # connections that lead to the store's database
         self._rows = 0
@@ -44,7 +46,7 @@ class BlockingOutbox:
 
     def append(self, outgoing: Outgoing, transaction: object) -> None:
         """Add a row in the user's transaction. Raises TransactionError, OutboxFull, and what the driver raises."""
-        if self._url.startswith("memory"):
+        if not self._has_transactions:
             raise UnsupportedTransaction(
                 transaction, ["nothing: SPOOLPROOF_STORE=memory:// has no transactions of yours"]
             )
