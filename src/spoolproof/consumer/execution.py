@@ -12,8 +12,6 @@ like an outage and is none, runs again a few times at once, uncounted; from then
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from uuid import UUID
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, full_jitter_seconds
@@ -63,14 +61,14 @@ class Execution:
         ids: Ids,
         random: RandomSource,
         host: str,
-        process_id: Callable[[], UUID],
+        suspects: Suspects,
     ) -> None:
         self._store = store
         self._router = router
         self._registry = registry
         self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, clock=clock)
-        self._suspects = Suspects(store, gate, process_id, clock=clock)
-        self._endings = Endings(store, copies, gate, self._suspects, clock=clock, ids=ids, random=random, host=host)
+        self._suspects = suspects
+        self._endings = Endings(store, copies, gate, suspects, clock=clock, ids=ids, random=random, host=host)
         self._gate = gate
         self._patience = patience
         self._room = room

@@ -19,6 +19,7 @@ from spoolproof.consumer.queues import QueueWatch
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
+from spoolproof.consumer.suspects import Suspects
 from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.worker import Worker
 from spoolproof.lifecycle.entry import Context, Entry
@@ -55,7 +56,7 @@ class ConsumerPart(Part):
             ids=of.ids,
             random=of.random,
             host=socket.gethostname(),
-            process_id=of.process_id,
+            suspects=Suspects(of.store, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
         )
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]

@@ -26,6 +26,7 @@ from spoolproof.consumer.floor import Floor
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.errors import LimitReached, Unavailable
+from spoolproof.ports.broker import Spawn
 from spoolproof.ports.state import SUSPECT
 from spoolproof.ports.store import Store
 
@@ -37,14 +38,16 @@ _decoder = msgspec.json.Decoder(list[str])
 class Suspects:
     """The deliveries of one process that came before."""
 
-    def __init__(self, store: Store, gate: Gate, process_id: Callable[[], UUID], *, clock: Clock) -> None:
+    def __init__(self, store: Store, gate: Gate, process_id: Callable[[], UUID], *, clock: Clock, spawn: Spawn) -> None:
         """process_id: this process's, as its peers see it now."""
         self._store = store
         self._gate = gate
         self._process_id = process_id
         self._clock = clock
+        self._spawn = spawn
         self._floor = Floor()
         self._here: set[str] = set()  #: those that run in this process
+        self._left: set[str] = set()  #: those that do not, and whose record could not be removed yet
 
     @asynccontextmanager
     async def running(self, work: Work) -> AsyncIterator[None]:
@@ -56,21 +59,37 @@ class Suspects:
         name = _name_of(work)
         runs = await self._unfinished(name)
         async with self._floor.alone() if runs else self._floor.shared():
-            await self._store.state.put(SUSPECT, name, msgspec.json.encode([*runs, str(self._process_id())]))
             self._here.add(name)
             try:
+                await self._store.state.put(SUSPECT, name, msgspec.json.encode([*runs, str(self._process_id())]))
                 yield
             finally:
                 self._here.discard(name)
-                with suppress(
-                    Unavailable, LimitReached
-                ):  # what stays names a process that lives, and counts for nothing
-                    await self._store.state.remove(SUSPECT, name)
+                await self._remove(name)
 
     async def forget(self, work: Work) -> None:
         """Count from the start again: the message became a dead letter, and somebody may replay it."""
         with suppress(Unavailable, LimitReached):
             await self._store.state.remove(SUSPECT, _name_of(work))
+
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._store.state.remove(SUSPECT, name)
+        except (Unavailable, LimitReached):
+            if name not in self._left:
+                self._left.add(name)
+                self._spawn(self._remove_later(name), "consumer.suspects")
+
+    async def _remove_later(self, name: str) -> None:
+        """Remove what names this process, which lives, or whoever gets the message next would wait for its end."""
+        try:
+            while name not in self._here:  # if it runs here again, the end of that run removes it
+                with suppress(Unavailable, LimitReached):
+                    await self._store.state.remove(SUSPECT, name)
+                    return
+                await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
+        finally:
+            self._left.discard(name)
 
     async def _unfinished(self, name: str) -> list[str]:
         """Return the processes that ended while the message ran, once it runs nowhere. Raises Refusal at two."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from uuid import UUID
 
 import msgspec
@@ -55,7 +55,7 @@ class Rig:
 
     def process(self, id: UUID | None = None) -> Suspects:
         own = id or self.ids.uuid7()
-        return Suspects(self.store, self.gate, lambda: own, clock=self.clock)
+        return Suspects(self.store, self.gate, lambda: own, clock=self.clock, spawn=self.supervisor.spawn)
 
     def work(self, delivery_count: int, id: str = ID, body: bytes = b"{}") -> Work:
         message = Message(id=id, type="t", source="s", time=self.clock.now(), body=body)
@@ -233,6 +233,37 @@ async def test_a_record_that_cannot_be_removed_counts_for_nothing(rig: Rig, monk
 
     assert 1 == await entered(process, rig.work(1))
     assert {} == await rig.records()
+
+
+@pytest.mark.parametrize("lost", ["put", "remove"])
+async def test_a_record_that_an_outage_left_holds_up_no_other_process(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The process that it names lives, so whoever gets the message next would wait for that process to end. A `put`
+    whose answer is lost leaves one, too."""
+    own = rig.ids.uuid7()
+    await rig.store.leases.beat(Process(id=own, service="s", host="h", pid=1, roles=()), 1e6)
+    put = rig.store.state.put
+
+    async def put_unanswered(kind: str, name: str, value: bytes) -> None:
+        await put(kind, name, value)
+        if kind == SUSPECT:
+            raise StoreUnavailable("planted")
+
+    async def away(kind: str, name: str) -> bool:
+        raise StoreUnavailable("planted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.store.state, "remove", away)
+        if lost == "put":
+            patched.setattr(rig.store.state, "put", put_unanswered)
+        with suppress(StoreUnavailable):
+            await entered(rig.process(own), rig.work(1))
+        await rig.clock.sleep(60)
+    assert 1 == len(await rig.records())
+
+    async with asyncio.timeout(5):
+        assert 1 == await entered(rig.process(), rig.work(2))
 
 
 async def test_a_drain_does_not_wait_for_a_run_elsewhere(rig: Rig) -> None:
