@@ -153,7 +153,7 @@ class Attempts:
             if untouchable is error:
                 raise
         finally:
-            self._seconds[work.queue].observe(self._clock.monotonic() - began)
+            self._seconds[work.queue].pending.append(self._clock.monotonic() - began)  # the worker has it counted
             handling.reset(before)
             work.running.end()
         if untouchable is not None:

@@ -15,7 +15,7 @@ HANDLER_SECONDS = histogram("consumer_handler_seconds", "How long a handler ran,
 CONSUMER_IN_FLIGHT = gauge("consumer_in_flight", "Deliveries being handled.", "consumer")
 GATE_OPEN = gauge("consumer_gate_open", "1 while handlers run, 0 while the store or a policy holds them.", "consumer")
 RETRY_COPIES = counter("retry_copies_total", "Copies that wait in a delay queue, by its seconds.", "consumer", "tier")
-LAST_ACK = gauge("last_ack_timestamp_seconds", "When a delivery of the queue was last brought to an end.", "queue")
+LAST_ACK = gauge("last_ack_timestamp_seconds", "When the delivery that was last handled had come.", "queue")
 END_TO_END = declare(
     "end_to_end_seconds",
     Kind.HISTOGRAM,

@@ -14,10 +14,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.consumer.events import CONSUMER_IN_FLIGHT, DELIVERIES, END_TO_END, GATE_OPEN, LAST_ACK, ExecutionFailed
+from spoolproof.consumer.events import (
+    CONSUMER_IN_FLIGHT,
+    DELIVERIES,
+    END_TO_END,
+    GATE_OPEN,
+    HANDLER_SECONDS,
+    LAST_ACK,
+    ExecutionFailed,
+)
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
 from spoolproof.consumer.policy_gate import Intake
@@ -30,6 +39,7 @@ from spoolproof.telemetry.metrics import METER, Measure
 
 _IDLE_SECONDS = 5.0
 _TROUBLE_SECONDS = 1.0
+_SETTLED_AT = 256  #: handler runs whose times are counted at once
 
 
 class Worker:
@@ -65,8 +75,10 @@ class Worker:
         self.lanes = tuple(Lane(self, number) for number in range(concurrency))
         self.taking = 0  #: lanes that run a delivery or wait for one
         self.in_flight = 0
-        self.outcomes: Counter[str] = Counter({"handled": 0})  # read at a scrape
-        self._ended_at: float | None = None
+        self.handled = 0
+        self.outcomes: Counter[str] = Counter()  #: other than handled
+        self._handled_at: datetime | None = None
+        self._handler_seconds = METER.spread(HANDLER_SECONDS, queue)
         self._end_to_end = METER.spread(END_TO_END, queue)
 
     @property
@@ -135,6 +147,9 @@ class Worker:
             self.taking -= 1
 
     async def _take_one(self) -> bool:
+        if self._waiting.empty() or len(self._handler_seconds.pending) >= _SETTLED_AT:
+            self._handler_seconds.settle()
+            self._end_to_end.settle()
         if self._waiting.empty():
             try:
                 async with asyncio.timeout(_IDLE_SECONDS):
@@ -170,21 +185,22 @@ class Worker:
         return True
 
     def _note(self, work: Work) -> None:
-        self.outcomes[work.outcome] += 1
-        self._ended_at = self._clock.monotonic()
-        if work.outcome == "handled":
-            seconds = (work.received_at - work.message.time).total_seconds()
-            self._end_to_end.observe(seconds if seconds > 0 else 0.0)  # the publisher's clock may be ahead
+        if work.outcome != "handled":
+            self.outcomes[work.outcome] += 1
+            return
+        self.handled += 1
+        self._handled_at = work.received_at
+        self._end_to_end.pending.append((work.received_at - work.message.time).total_seconds())
 
     def measures(self, *, is_gate_shut: bool) -> Iterator[Measure]:
         """Yield what became of its deliveries, and what it is doing. is_gate_shut: the store keeps it waiting."""
+        yield DELIVERIES, (self.queue, "handled"), self.handled
         for outcome, count in list(self.outcomes.items()):
             yield DELIVERIES, (self.queue, outcome), count
         yield CONSUMER_IN_FLIGHT, (self.queue,), self.in_flight
         yield GATE_OPEN, (self.queue,), float(self._intake.prefetch > 0 and not is_gate_shut)
-        if self._ended_at is not None:
-            ago = self._clock.monotonic() - self._ended_at
-            yield LAST_ACK, (self.queue,), self._clock.now().timestamp() - ago
+        if self._handled_at is not None:
+            yield LAST_ACK, (self.queue,), self._handled_at.timestamp()
 
     async def _wait_for_intake(self) -> None:
         self._intake_grew.clear()

@@ -8,7 +8,7 @@ from spoolproof.errors import InvariantViolated
 from spoolproof.health.endpoint import Request, respond
 from spoolproof.health.snapshot import Snapshot
 from spoolproof.telemetry import metrics
-from spoolproof.telemetry.metrics import LABEL_VALUES_MAX, LABELS_DROPPED, METER, METRICS, Kind, Meter, Metric
+from spoolproof.telemetry.metrics import LABEL_VALUES_MAX, LABELS_DROPPED, METER, METRICS, Kind, Meter, Metric, Spread
 from spoolproof.telemetry.prometheus import exposition
 from spoolproof.testing.clock import ManualClock
 
@@ -47,6 +47,20 @@ def test_counters_gauges_and_histograms_are_read_at_a_scrape() -> None:
     assert 'spoolproof_took_seconds_bucket{le="1.0",queue="a"} 1.0' in shown
     assert 'spoolproof_took_seconds_bucket{le="+Inf",queue="a"} 2.0' in shown
     assert 'spoolproof_took_seconds_sum{queue="a"} 7.5' in shown
+
+
+def test_what_is_pending_is_counted_as_if_it_came_one_by_one() -> None:
+    """A hot path notes seconds and has them counted later: the same counts, for a fraction of the time."""
+    at_once, one_by_one = Spread((0.1, 1.0)), Spread((0.1, 1.0))
+    seconds = [0.1, 0.05, 3.0, 0.1000001, 1.0, 7.0]
+    for one in seconds:
+        one_by_one.observe(one)
+        at_once.pending.append(one)
+
+    at_once.settle()
+
+    assert [] == at_once.pending
+    assert (one_by_one.counts, one_by_one.total) == (at_once.counts, pytest.approx(at_once.total))
 
 
 def test_the_hundred_and_first_value_of_a_label_is_counted_as_other() -> None:
