@@ -41,7 +41,6 @@ async def turn_spoolproof(url: str, count: int) -> dict[str, float]:
     clock, tasks = SystemClock(), asyncio.get_running_loop()
     broker = RabbitMQBroker(
         [url],
-        service="bench",
         clock=clock,
         random=system_random(),
         spawn=lambda work, name: tasks.create_task(work, name=name),

@@ -98,7 +98,7 @@ class Runtime:
         self.supervisor = Supervisor(clock, random, is_away=self._is_away)
         spawn = self.supervisor.spawn
         self.store = make_store(settings, clock=clock, ids=ids, spawn=spawn)
-        broker = make_broker(settings, service, clock=clock, ids=ids, random=random, spawn=spawn)
+        broker = make_broker(settings, clock=clock, ids=ids, random=random, spawn=spawn)
         self.broker = ProtectedBroker(broker, policies)
         self.publisher = Publisher(
             self.store, source=service, clock=clock, ids=ids, around=registrations.of(PublishAround)

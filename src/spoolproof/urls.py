@@ -34,14 +34,18 @@ _NOT_OF_THIS_DRIVER = (
 """Known to libpq or to an ORM: the server would refuse the log-in for them."""
 
 
+def _nothing_fault(_scheme: str, rest: str) -> str | None:
+    return "takes nothing after the two slashes" if rest else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UrlForm:
     """What the URLs of one adapter look like. example: shown to who wrote a wrong one. fault: says what is wrong with
     what follows a scheme's slashes. is_file: it names a file, and holds no password. takes_several: one per node."""
 
     schemes: tuple[str, ...]
-    example: str
-    fault: Callable[[str, str], str | None]
+    example: str = "memory://"
+    fault: Callable[[str, str], str | None] = _nothing_fault
     is_file: bool = False
     takes_several: bool = False
 
@@ -134,11 +138,6 @@ def file_fault(scheme: str, rest: str) -> str | None:
     if re.search("%[0-9A-Fa-f]{2}", path):
         return "has a percent escape, which nothing undoes; write the character itself"
     return None
-
-
-def nothing_fault(_scheme: str, rest: str) -> str | None:
-    """Return what is wrong with a URL that is all scheme, as `UrlForm.fault`."""
-    return "takes nothing after the two slashes" if rest else None
 
 
 def postgres_fault(_scheme: str, rest: str) -> str | None:

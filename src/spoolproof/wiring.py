@@ -29,7 +29,6 @@ from spoolproof.urls import (
     file_fault,
     form_of,
     host_fault,
-    nothing_fault,
     path_of,
     postgres_fault,
     redact_url,
@@ -70,7 +69,7 @@ StoreAdapter = Adapter[
 """look: at a started store, or at one that is still to be made (None)."""
 
 BrokerAdapter = Adapter[
-    Callable[["Settings", str, Clock, Ids, RandomSource, Spawn], Broker],
+    Callable[["Settings", Clock, Ids, RandomSource, Spawn], Broker],
     Callable[[str, Clock, RandomSource, Spawn], Awaitable[str]],
 ]
 """look: at one URL; says what is there and changes nothing, or raises BrokerUnavailable or MissingExtra."""
@@ -130,31 +129,23 @@ STORES: tuple[StoreAdapter, ...] = (
         make=_postgres,
         look=_look("stores.postgres.doctor"),
     ),
-    Adapter(
-        name="memory",
-        schemes=("memory",),
-        example="memory://",
-        fault=nothing_fault,
-        is_forgetful=True,
-        make=_memory_store,
-    ),
+    Adapter(name="memory", schemes=("memory",), make=_memory_store, is_forgetful=True),
 )
 
 # --- brokers ---------------------------------------------------------------------------------------------------------
 
 
-def _embedded(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+def _embedded(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     from spoolproof.brokers.embedded import EmbeddedBroker
 
-    return EmbeddedBroker(path_of(settings.broker_urls[0]), service=service, clock=clock, ids=ids, spawn=spawn)
+    return EmbeddedBroker(path_of(settings.broker_urls[0]), clock=clock, ids=ids, spawn=spawn)
 
 
-def _rabbitmq(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+def _rabbitmq(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     from spoolproof.brokers.rabbitmq import RabbitMQBroker
 
     return RabbitMQBroker(
         settings.broker_urls,
-        service=service,
         clock=clock,
         random=random,
         spawn=spawn,
@@ -164,7 +155,7 @@ def _rabbitmq(settings: Settings, service: str, clock: Clock, ids: Ids, random: 
     )
 
 
-def _sqs(settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
+def _sqs(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     from spoolproof.brokers.sqs import SqsBroker
 
     return SqsBroker(
@@ -178,12 +169,10 @@ def _sqs(settings: Settings, service: str, clock: Clock, ids: Ids, random: Rando
     )
 
 
-def _memory_broker(
-    settings: Settings, service: str, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
-) -> Broker:
+def _memory_broker(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     from spoolproof.brokers.memory import MemoryBroker
 
-    return MemoryBroker(service=service, clock=clock, spawn=spawn)
+    return MemoryBroker(clock=clock, spawn=spawn)
 
 
 BROKERS: tuple[BrokerAdapter, ...] = (
@@ -215,14 +204,7 @@ BROKERS: tuple[BrokerAdapter, ...] = (
         make=_sqs,
         look=_look("brokers.sqs.doctor"),
     ),
-    Adapter(
-        name="memory",
-        schemes=("memory",),
-        example="memory://",
-        fault=nothing_fault,
-        is_forgetful=True,
-        make=_memory_broker,
-    ),
+    Adapter(name="memory", schemes=("memory",), make=_memory_broker, is_forgetful=True),
 )
 
 # --- by the settings -------------------------------------------------------------------------------------------------
@@ -262,11 +244,9 @@ def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> 
     )
 
 
-def build_broker(
-    settings: Settings, service: str, *, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn
-) -> Broker:
+def build_broker(settings: Settings, *, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     """Return the broker the settings name, not started. Raises MissingExtra."""
-    return broker_adapter(settings).make(settings, service, clock, ids, random, spawn)
+    return broker_adapter(settings).make(settings, clock, ids, random, spawn)
 
 
 def shown(url: str) -> str:

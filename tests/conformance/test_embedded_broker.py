@@ -30,7 +30,7 @@ class EmbeddedBrokers:
     def another(self) -> EmbeddedBroker:
         clock = SystemClock()
         path = self._directory / "broker.db"
-        self._made.append(EmbeddedBroker(path, service="test", clock=clock, ids=Ids(clock), spawn=_spawn))
+        self._made.append(EmbeddedBroker(path, clock=clock, ids=Ids(clock), spawn=_spawn))
         return self._made[-1]
 
     async def start(self, topology: Topology) -> EmbeddedBroker:

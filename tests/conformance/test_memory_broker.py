@@ -32,7 +32,7 @@ class MemoryBrokers:
         self._made: list[MemoryBroker] = []
 
     def another(self) -> MemoryBroker:
-        self._made.append(MemoryBroker(service="test", clock=self._clock, spawn=_spawn, server=self.server))
+        self._made.append(MemoryBroker(clock=self._clock, spawn=_spawn, server=self.server))
         return self._made[-1]
 
     async def start(self, topology: Topology) -> MemoryBroker:

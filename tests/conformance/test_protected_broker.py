@@ -28,7 +28,7 @@ class ProtectedBrokers:
         self._made: list[ProtectedBroker] = []
 
     def another(self) -> ProtectedBroker:
-        inner = MemoryBroker(service="test", clock=SystemClock(), spawn=_spawn, server=self._server)
+        inner = MemoryBroker(clock=SystemClock(), spawn=_spawn, server=self._server)
         self._made.append(ProtectedBroker(inner, Registry(environ={})))
         return self._made[-1]
 

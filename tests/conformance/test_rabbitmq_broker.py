@@ -32,7 +32,6 @@ class RabbitMQBrokers:
     def another(self) -> RabbitMQBroker:
         broker = RabbitMQBroker(
             [self._url],
-            service="conformance",
             clock=SystemClock(),
             random=system_random(),
             spawn=_spawn,

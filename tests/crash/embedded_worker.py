@@ -37,7 +37,6 @@ async def main(path: str, claim_seconds: str, prefetch: str, failpoints: str) ->
     clock = SystemClock()
     broker = EmbeddedBroker(
         Path(path),
-        service="test",
         clock=clock,
         ids=Ids(clock),
         spawn=lambda work, name: asyncio.get_running_loop().create_task(work, name=name),

@@ -24,7 +24,6 @@ async def make_broker(rabbitmq_url: str) -> AsyncIterator[Callable[..., RabbitMQ
     def make(*urls: str, is_required: bool = True) -> RabbitMQBroker:
         broker = RabbitMQBroker(
             urls or [rabbitmq_url],
-            service="integration",
             clock=SystemClock(),
             random=system_random(),
             spawn=spawn,

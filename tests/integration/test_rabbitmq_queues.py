@@ -378,7 +378,6 @@ def test_it_runs_on_uvloop(rabbitmq_url: str) -> None:
 
         broker = RabbitMQBroker(
             [rabbitmq_url],
-            service="uvloop",
             clock=SystemClock(),
             random=system_random(),
             spawn=lambda work, name: asyncio.get_running_loop().create_task(work, name=name),

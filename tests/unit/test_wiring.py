@@ -121,5 +121,5 @@ async def test_every_adapter_is_made_from_its_url_and_bears_its_word() -> None:
         assert build_store(settings, clock=clock, ids=ids, spawn=spawn).name
     for one in BROKERS:
         settings = Settings(broker=URLS[one.name])
-        made = build_broker(settings, "shop", clock=clock, ids=ids, random=Random(1), spawn=spawn)
+        made = build_broker(settings, clock=clock, ids=ids, random=Random(1), spawn=spawn)
         assert (one, one.name) == (broker_adapter(settings), made.status().kind)

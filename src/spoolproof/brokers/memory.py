@@ -296,9 +296,9 @@ class MemoryBroker:
         has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
     )
 
-    def __init__(self, *, service: str, clock: Clock, spawn: Spawn, server: MemoryBrokerServer | None = None) -> None:
+    def __init__(self, *, clock: Clock, spawn: Spawn, server: MemoryBrokerServer | None = None) -> None:
         self.server = server or MemoryBrokerServer()
-        self._service = service
+        self._service = ""  #: known from its topology on
         self._clock = clock
         self._spawn = spawn
         self._topology: Topology | None = None

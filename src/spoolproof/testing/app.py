@@ -200,8 +200,8 @@ async def run(service: Service, *, store: str, clock: ManualClock | None) -> Asy
             make_store=lambda settings, *, clock, ids, spawn: make_store(
                 clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS
             ),
-            make_broker=lambda settings, name, *, clock, ids, random, spawn: MemoryBroker(
-                service=name, clock=clock, spawn=spawn, server=server
+            make_broker=lambda settings, *, clock, ids, random, spawn: MemoryBroker(
+                clock=clock, spawn=spawn, server=server
             ),
         )
         try:

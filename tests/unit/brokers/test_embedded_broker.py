@@ -40,7 +40,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
     def make_one(path: Path = tmp_path / "broker.db", **options: Any) -> EmbeddedBroker:
         clock = options.pop("clock", None) or SystemClock()
-        made.append(EmbeddedBroker(path, service="test", clock=clock, ids=Ids(clock), spawn=_spawn, **options))
+        made.append(EmbeddedBroker(path, clock=clock, ids=Ids(clock), spawn=_spawn, **options))
         return made[-1]
 
     yield make_one

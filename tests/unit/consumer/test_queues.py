@@ -33,7 +33,7 @@ class World:
         self.clock = ManualClock()
         self.supervisor = Supervisor(self.clock, Random(7))
         self.store = MemoryStore(clock=self.clock, ids=Ids(SystemClock()), outbox_rows_max=10)
-        self.broker = MemoryBroker(service="shop", clock=self.clock, spawn=self.supervisor.spawn)
+        self.broker = MemoryBroker(clock=self.clock, spawn=self.supervisor.spawn)
         self.processes = 0
 
     async def start(self) -> None:

@@ -38,7 +38,7 @@ class Bench:
         self.random = Random(7)
         self.supervisor = Supervisor(self.clock, self.random)
         self.store = MemoryStore(clock=self.clock, ids=Ids(self.clock), outbox_rows_max=1000)
-        self.broker = MemoryBroker(service="shop", clock=self.clock, spawn=self.supervisor.spawn)
+        self.broker = MemoryBroker(clock=self.clock, spawn=self.supervisor.spawn)
         self.local = Local(is_started=True)
         sampler = Sampler(
             *(self.store.services, self.store.outbox, self.store.leases, self.store.dead_letters),

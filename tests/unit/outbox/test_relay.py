@@ -42,7 +42,7 @@ class Rig:
         self.supervisor = Supervisor(self.clock, system_random())
         self.store = MemoryStore(clock=self.clock, ids=self.ids, outbox_rows_max=100_000)
         self.server = MemoryBrokerServer()
-        self.broker = MemoryBroker(service="t", clock=self.clock, spawn=self.supervisor.spawn, server=self.server)
+        self.broker = MemoryBroker(clock=self.clock, spawn=self.supervisor.spawn, server=self.server)
         self.shards = Holding(BLOCK.lease_kind, BLOCK.lease_names, self.clock, 10.0)
         self.relay = Relay(
             *(self.store.outbox, self.store.dead_letters, self.store.wakeup, self.broker, self.shards),

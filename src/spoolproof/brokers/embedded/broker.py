@@ -64,7 +64,6 @@ class EmbeddedBroker:
         self,
         path: Path,
         *,
-        service: str,
         clock: Clock,
         ids: Ids,
         spawn: Spawn,
@@ -72,7 +71,7 @@ class EmbeddedBroker:
         queue_rows_max: int = limits.EMBEDDED_QUEUE_ROWS_MAX,
     ) -> None:
         self._path = path
-        self._service = service
+        self._service = ""  #: known from its topology on
         self._clock = clock
         self._ids = ids
         self._spawn = spawn

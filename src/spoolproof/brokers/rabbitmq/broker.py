@@ -51,7 +51,6 @@ class RabbitMQBroker:
         self,
         urls: Sequence[str],
         *,
-        service: str,
         clock: Clock,
         random: RandomSource,
         spawn: Spawn,
@@ -62,8 +61,7 @@ class RabbitMQBroker:
         """urls: `amqp(s)://user:password@host:port/vhost`, one per node. Raises SettingsError with every fault."""
         # each process starts elsewhere, so that a cluster is not hit node by node
         self._addresses = sorted(parse_urls(urls), key=lambda _: random.uniform(0.0, 1.0))
-        self._service = service
-        self._identity = f"{service}/{socket.gethostname()}/{os.getpid()}"
+        self._service = ""  #: known from its topology on
         self._clock = clock
         self._random = random
         self._spawn_with = spawn
@@ -160,7 +158,7 @@ class RabbitMQBroker:
             purpose,
             self._addresses[start:] + self._addresses[:start],
             user,
-            identity=self._identity,
+            identity=f"{self._service}/{socket.gethostname()}/{os.getpid()}",
             clock=self._clock,
             random=self._random,
             retry_first_seconds=self._retry_first_seconds,

@@ -183,7 +183,7 @@ class Maker:
             return asyncio.get_running_loop().create_task(work, name=name)
 
         values = {"retry_first_seconds": 0.01, "is_required": False, "rounds_max": 10, **options}
-        broker = RabbitMQBroker(urls, service="scripted", clock=clock, random=system_random(), spawn=spawn, **values)
+        broker = RabbitMQBroker(urls, clock=clock, random=system_random(), spawn=spawn, **values)
         self._made.append(broker)
         return broker
 
