@@ -289,7 +289,7 @@ class Runtime:
         )
 
     async def _reach_store(self) -> None:
-        """Wait for the store, unless nothing here needs it to begin with: then its loops find it when it comes."""
+        """Wait for the store, which every process needs to begin with."""
         began = self._clock.monotonic()
         waits = 0
         folded = Folded(self._clock)

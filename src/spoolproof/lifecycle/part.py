@@ -36,12 +36,7 @@ class Report:
 
 
 class Part:
-    """A feature in one process; a subclass says what it gives beyond nothing.
-
-    needs_store: whether a process that has this part must reach its store before it starts.
-    """
-
-    needs_store: bool = True
+    """A feature in one process; a subclass says what it gives beyond nothing."""
 
     def holdings(self) -> Sequence[Holding]:
         """Return the kinds of leases it works under; asked once, after the store was reached."""

@@ -38,8 +38,6 @@ class MaintenancePart(Part):
 class PoliciesPart(Part):
     """Keeps what breakers know in the store, and tells the other processes of the service."""
 
-    needs_store = False
-
     def __init__(self, of: Context) -> None:
         self._policies = of.the(Registry)
         self._breakers = Breakers(of.service, self._policies, of.store.state, clock=of.clock)
