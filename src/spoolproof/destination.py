@@ -26,19 +26,14 @@ class Kind(StrEnum):
 
 
 class Destination(msgspec.Struct, frozen=True, cache_hash=True):
-    """A kind and what it needs. name: of the exchange or queue; a delay's whole seconds; the text of an unknown one."""
+    """A text and what it says; made by `destination_of`. name: of the exchange or queue, a delay's whole seconds."""
 
+    text: str
     kind: Kind
     name: str = ""
 
     def __str__(self) -> str:
-        match self.kind:
-            case Kind.EVENTS:
-                return self.kind
-            case Kind.UNKNOWN:
-                return self.name
-            case _:
-                return f"{self.kind}:{self.name}"
+        return self.text
 
     @property
     def seconds(self) -> int:
@@ -48,22 +43,8 @@ class Destination(msgspec.Struct, frozen=True, cache_hash=True):
     def unknown(self) -> EncodeError:
         """Return what a broker raises for a destination it does not know."""
         return EncodeError(
-            f"destination={str(self)!r} is not known here: use events, exchange:NAME, queue:NAME or delay:SECONDS"
+            f"destination={self.text!r} is not known here: use events, exchange:NAME, queue:NAME or delay:SECONDS"
         )
-
-
-EVENTS: Final = Destination(Kind.EVENTS)
-"""The service's topic exchange, routed by type."""
-
-
-def to_queue(name: str) -> Destination:
-    """Return the destination of one queue."""
-    return Destination(Kind.QUEUE, name)
-
-
-def back_after(seconds: int) -> Destination:
-    """Return the destination of a copy that comes back after a tier's seconds, to the queue its routing key names."""
-    return Destination(Kind.DELAY, str(seconds))
 
 
 @lru_cache(maxsize=1024)
@@ -71,9 +52,23 @@ def destination_of(text: str) -> Destination:
     """Return the destination a text names; never raises."""
     kind, _, name = text.partition(":")
     if text == Kind.EVENTS:
-        return EVENTS
+        return Destination(text, Kind.EVENTS)
     if name and kind in (Kind.EXCHANGE, Kind.QUEUE):
-        return Destination(Kind(kind), name)
+        return Destination(text, Kind(kind), name)
     if kind == Kind.DELAY and name.isascii() and name.isdecimal():
-        return Destination(Kind.DELAY, name)
-    return Destination(Kind.UNKNOWN, text)
+        return Destination(text, Kind.DELAY, name)
+    return Destination(text, Kind.UNKNOWN)
+
+
+EVENTS: Final = destination_of("events")
+"""The service's topic exchange, routed by type."""
+
+
+def to_queue(name: str) -> Destination:
+    """Return the destination of one queue."""
+    return destination_of(f"queue:{name}")
+
+
+def back_after(seconds: int) -> Destination:
+    """Return the destination of a copy that comes back after a tier's seconds, to the queue its routing key names."""
+    return destination_of(f"delay:{seconds}")
