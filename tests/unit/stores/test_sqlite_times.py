@@ -178,7 +178,7 @@ def _connected(path: Path, clock: ManualClock) -> closing[sqlite3.Connection]:
 
 def _delay(db: sqlite3.Connection, seconds: int) -> None:
     outgoing = make_outgoing(destination=f"delay:{seconds}", routing_key="a")
-    queues.enqueue(db, queues.Router(), [queues.parcel_of(outgoing, "shop", "events")], 1000)
+    queues.enqueue(db, queues.Routes(), [queues.parcel_of(outgoing, "shop", "events")], 1000)
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
