@@ -51,6 +51,11 @@ class BreakerLog:
         """Forget a breaker that is no more."""
         self._not_closed.pop(name, None)
 
+    def state_of(self, policy: Policy) -> str:
+        """Return the state it was last told to be in; asking the breaker itself could be what moves it."""
+        one = self._not_closed.get((policy.name, policy.key))
+        return "closed" if one is None else one.state
+
     def issues(self) -> tuple[str, ...]:
         """Return a sentence for each that refuses calls, in the order in which they opened."""
         return tuple(

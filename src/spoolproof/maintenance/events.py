@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 from spoolproof.telemetry.events import ERROR, WARNING, Event
+from spoolproof.telemetry.metrics import counter, gauge
+
+CALLS = counter(
+    "policy_calls_total",
+    "Calls by how they ended (`success` or the verdict) and where the answer came from: live, stale or fallback.",
+    *("policy", "result", "source"),
+)
+ATTEMPTS = counter("policy_attempts_total", "Runs of the function.", "policy")
+REJECTED = counter("policy_rejected_total", "Calls and attempts not let through, by what.", "policy", "by")
+RETRIES = counter(
+    "policy_retries_total",
+    "Further attempts that were made (stopped is empty), and calls without one, by why.",
+    *("policy", "stopped"),
+)
+BUDGET_AVAILABLE = gauge("policy_budget_available", "Retries and hedges that the budget pays for now.", "policy")
+THREADS_ABANDONED = gauge("threads_abandoned", "Threads that hang in attempts given up on.", "policy")
+BREAKER_STATE = gauge(
+    "breaker_state", "1 for the state, else 0; of a policy with keys, how many are in it.", "policy", "state"
+)
+BREAKER_TRANSITIONS = counter("breaker_transitions_total", "How often a breaker came to a state.", "policy", "to")
+BULKHEAD_RUNNING = gauge("bulkhead_running", "Calls that hold a slot.", "policy")
+BULKHEAD_LIMIT = gauge("bulkhead_limit", "How many may.", "policy")
 
 
 class BreakerOpened(

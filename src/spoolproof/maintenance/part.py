@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
@@ -10,9 +10,11 @@ from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.maintenance.breakers import Breakers
 from spoolproof.maintenance.facts import FactExchange
+from spoolproof.maintenance.policy_measures import PolicyMeasures
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
 from spoolproof.maintenance.settings import InboxSettings
 from spoolproof.policies import Registry
+from spoolproof.telemetry.metrics import Measure
 
 
 class MaintenancePart(Part):
@@ -41,6 +43,7 @@ class PoliciesPart(Part):
     def __init__(self, of: Context) -> None:
         self._policies = of.the(Registry)
         self._breakers = Breakers(of.service, self._policies, of.store.state, clock=of.clock)
+        self._measures = PolicyMeasures(self._policies, self._breakers.log)
         self._facts = FactExchange(of.service, self._policies, of.store.state, clock=of.clock)
         self._policies.resume()  # a service that ran before in this process may have drained them
 
@@ -59,6 +62,10 @@ class PoliciesPart(Part):
     def report(self) -> Report:
         """Tell which breakers refuse calls."""
         return Report(issues=self._breakers.log.issues())
+
+    def measures(self) -> Iterable[Measure]:
+        """Return what the policies have counted."""
+        return self._measures.measures()
 
     def ended(self) -> None:
         """Let the policies serve whoever uses them next."""

@@ -27,6 +27,7 @@ from spoolproof.policies.parts.ranges import BreakerSettings
 from spoolproof.policies.running.block import Attempts, Block
 from spoolproof.policies.running.caller import Caller, Using
 from spoolproof.policies.running.retry import PUT_OFF
+from spoolproof.policies.state import Shared
 
 
 class StandardSettings(BreakerSettings, total=False):
@@ -310,6 +311,11 @@ class Policy(Caller):
                 elapsed_seconds=call.now - call.started_at,
             )
         )
+
+    @property
+    def shared(self) -> Shared:
+        """What all its keys have in common."""
+        return self._definition.shared
 
     # --- the breaker -------------------------------------------------------------------------------------------------
 
