@@ -61,6 +61,7 @@ from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER, Measure
+from spoolproof.telemetry.opentelemetry import offer_to_opentelemetry
 from spoolproof.wiring import build_broker, build_store, shown, store_adapter
 
 P = TypeVar("P", bound=Part)
@@ -169,6 +170,7 @@ class Runtime:
             await self.broker.start(self.topology())
             await self._start_loops(membership)
             sources = [self.measures, self.monitor.measures, *(part.measures for part in self.parts)]
+            offer_to_opentelemetry(self._clock)
             self._unmeasure = [METER.source(source) for source in sources]
         except BaseException:
             await self.stop()

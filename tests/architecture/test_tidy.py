@@ -70,6 +70,7 @@ DRIVERS = {
     "sqlite3": ("sqlite", "stores/sqlite", "stores/orm.py", "brokers/embedded", "contrib", "testing"),
     "sqlalchemy": ("contrib", "stores/sqlalchemy_handles.py", "stores/orm.py", "testing"),
     "prometheus_client": ("telemetry",),
+    "opentelemetry": ("telemetry",),
     "typer": ("cli", "testing"),
     "rich": ("cli", "testing"),
 }
