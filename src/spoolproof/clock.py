@@ -149,17 +149,3 @@ def use(clock: Clock) -> Iterator[None]:
 def is_replaced() -> bool:
     """Whether a test clock is in force here."""
     return _replaced > 0 and _clock.get() is not SYSTEM
-
-
-class Stopwatch:
-    """Seconds since it was made, for durations in logs and metrics."""
-
-    __slots__ = ("_clock", "_started")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._started = clock.monotonic()
-
-    def seconds(self) -> float:
-        """Return the seconds since it was made."""
-        return self._clock.monotonic() - self._started

@@ -185,11 +185,6 @@ class TypeRegistry:
                     faults.append(f"{name!r}: there is an upcast from version {from_version} but none from {version}")
         return faults
 
-    def model_of(self, name: str) -> type | None:
-        """Return the class registered for a wire name, or None."""
-        known = self._models.get(name)
-        return known[1] if known else None
-
     def decode(self, message: Message, type_name: str) -> object:
         """Return the payload of `message` read as `type_name`. Raises DecodeFailure with the dead letter's reason."""
         known = self._models.get(type_name)
