@@ -63,11 +63,10 @@ async def test_a_database_that_only_reads_lets_no_handler_call_the_world_again_a
         for n in range(5):
             message = Message(id=f"m{n}", type="charge", source="s", time=clock.now(), body=b'{"n": %d}' % n)
             broker.submit(Outgoing(message=message, destination=to_queue("charge")), n, lambda results: None)
-        await _until(lambda: len(calls) > 0)
         await asyncio.sleep(3)  # a dozen looks of a gate that takes a read for an answer
         with pytest.raises(StoreUnavailable):
             await store.ping()
-        in_the_outage = max(calls.values())
+        in_the_outage = max(calls.values(), default=0)  # none, where the gate saw its sessions end before the messages
 
         await _set(postgres, postgres_url, "default_transaction_read_only = off")
         await _until(lambda: broker.server.depth("charge") == 0 and len(calls) == 5)
