@@ -42,9 +42,12 @@ from mark left join (
     order by c.id limit $4) r) o on true;
 
 -- name: remove
--- Guarantees: exactly these rows are gone. No fence: a confirmed row may always go.
-delete from spoolproof.outbox o using unnest($1::smallint[], $2::bigint[]) r(shard, id)
-where o.shard = r.shard and o.id = r.id;
+-- Guarantees: none but these rows are gone. No fence: a confirmed row may always go. One that is deferred at the same
+-- moment stays, and is sent again. Each row is looked up by itself: a join may read the whole index instead, which is
+-- the cheaper plan for an empty table, and takes minutes in one full of dead rows.
+delete from spoolproof.outbox o where o.ctid = any(array(
+  select c.ctid from unnest($1::smallint[], $2::bigint[]) r(shard, id)
+  cross join lateral (select ctid from spoolproof.outbox where shard = r.shard and id = r.id limit 1) c));
 
 -- name: defer
 -- Guarantees: nothing is written under a stale fence; the lease row is locked, so no take-over happens in between.
