@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 NODE = Path(__file__).with_name("crash_loop_node.py")
+ROW_NODE = Path(__file__).with_name("row_loop_node.py")
 INNOCENT = list(range(1, 9))
 
 
-def run_until_it_lives(folder: Path, way: str, environment: dict[str, str]) -> tuple[int, dict[str, list[object]]]:
+def run_until_it_lives(
+    folder: Path, way: str, environment: dict[str, str], node: Path = NODE
+) -> tuple[int, dict[str, list[object]]]:
     """Restart the node as an orchestrator does; returns how often it died and its last words."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOLPROOF", "RABBITMQ"))}
     environment = {
@@ -26,7 +29,7 @@ def run_until_it_lives(folder: Path, way: str, environment: dict[str, str]) -> t
     }
     for deaths in range(8):
         ended = subprocess.run(
-            [sys.executable, str(NODE), way], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, str(node), way], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
         )
         if ended.returncode == 0:
             return deaths, json.loads((folder / "report.json").read_text())
@@ -52,3 +55,14 @@ def test_a_message_that_ends_its_process_is_given_up_on_rabbitmq(tmp_path: Path,
 
     assert {"effects": INNOCENT, "reasons": ["crash_loop"]} == report
     assert 3 == deaths == len((tmp_path / "killed").read_text())
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(150)
+def test_a_row_that_ends_the_process_that_publishes_it_is_given_up(tmp_path: Path) -> None:
+    """Its relay ended with every start, and nothing behind the row was ever shipped. Twice unseen, then three times by
+    itself, so that no neighbour is suspected."""
+    deaths, report = run_until_it_lives(tmp_path, "kill", {}, ROW_NODE)
+
+    assert {"effects": [n for n in range(60) if n != 10], "reasons": ["crash_loop"]} == report
+    assert 5 == deaths == len((tmp_path / "killed").read_text())

@@ -9,6 +9,7 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.relay import Relay
+from spoolproof.outbox.suspects import RowSuspects
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -29,11 +30,12 @@ class RelayPart(Part):
     def loops(self) -> Sequence[Loop]:
         """Return the relay."""
         (shards,) = (self._shards,) if self._shards is not None else self.holdings()
-        store = self._of.store
+        store, clock = self._of.store, self._of.clock
         self._relay = Relay(
             *(store.outbox, store.dead_letters, store.wakeup, self._of.broker, shards),
-            clock=self._of.clock,
+            clock=clock,
             ids=self._of.ids,
+            suspects=RowSuspects(store.state, store.leases, self._of.service, self._of.process_id, clock=clock),
         )
         return (self._relay,)
 

@@ -13,6 +13,8 @@ A row in memory is buffered, a follower, in flight, answered (its fate not yet w
 deleted). `_known` holds them all, so no read takes a row twice. Confirmed rows stay known until their delete has
 committed: an outage of the store republishes nothing in a living process.
 
+Rows that end their process: see `outbox/suspects.py`. While it says so, one row is in flight at a time.
+
 Must never happen: a delete without its confirm; a send under a lease that may have run out; two sends of one row
 without an answer to the first.
 """
@@ -45,6 +47,7 @@ from spoolproof.outbox.fate import DeferRow, GiveUp, Keep, Remove, fate_of
 from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
+from spoolproof.outbox.suspects import CRASH_LOOP, RowSuspects
 from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
 from spoolproof.ports.dead_letters import RECORDED, DeadLetters
 from spoolproof.ports.outbox import Outbox, OutboxRow, RowRef
@@ -75,7 +78,9 @@ class Relay(Loop):
         *,
         clock: Clock,
         ids: Ids,
+        suspects: RowSuspects | None = None,
     ) -> None:
+        """suspects: finds the row that ends its process; None: nothing looks for one."""
         self._outbox = outbox
         self._dead_letters = dead_letters
         self._wakeup = wakeup
@@ -83,6 +88,8 @@ class Relay(Loop):
         self._shards = shards
         self._clock = clock
         self._ids = ids
+        self._suspects = suspects
+        self._held: set[str] = set()
         self._pauses = Pauses()
         self._folded = Folded(clock)
         self._progress = Progress()
@@ -91,7 +98,7 @@ class Relay(Loop):
         self._followers: dict[Key, deque[OutboxRow]] = {}
         self._in_flight: dict[RowRef, float] = {}  # when it was sent
         self._keys_in_flight: set[Key] = set()
-        self._answered: deque[tuple[OutboxRow, PublishOutcome | EncodeError]] = deque()  # bounded by the window
+        self._answered: deque[tuple[OutboxRow, PublishOutcome | GiveUp]] = deque()  # bounded by the window
         self._confirmed: dict[RowRef, None] = {}
         self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
         self.answers: defaultdict[tuple[Destination, type], int] = defaultdict(int)  # read at a scrape
@@ -118,6 +125,8 @@ class Relay(Loop):
     async def run_once(self) -> int:
         """Ship and settle one batch, or wait at most a second for something to do. May be killed at any line."""
         has_fetched = await self._fetch()
+        if self._is_alone:
+            await self._send_alone()
         self._pump()
         settled = await self._settle()
         if has_fetched:
@@ -136,6 +145,8 @@ class Relay(Loop):
             await self._settle()
             if self._in_flight:
                 await self._until_stirred(deadline - self._clock.monotonic())
+        if self._suspects is not None:
+            await self._suspects.leave()
         failpoint("drain.after_flush")
 
     async def stop(self) -> None:
@@ -152,6 +163,11 @@ class Relay(Loop):
         has_room = waiting < self._fetch_rows // 2 and len(self._confirmed) < limits.CONFIRMED_UNDELETED_MAX
         if not held or self._is_draining or not has_room:
             return False
+        if self._suspects is not None:
+            if held.keys() - self._held:
+                await self._suspects.look()
+            self._held = set(held)
+            await self._suspects.forget_when_due()
         generation = self._generation
         self._progress.hold({int(name): fence.epoch for name, fence in held.items()}, self._clock.monotonic())
         await self._promote_due()
@@ -192,11 +208,34 @@ class Relay(Loop):
 
     # --- send ------------------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
-        """Hand buffered rows to the broker while it has room; also called by the sink, so it never waits."""
-        if not self._buffer or self._is_draining:
+    @property
+    def _is_alone(self) -> bool:
+        return self._suspects is not None and self._suspects.is_alone
+
+    async def _send_alone(self) -> None:
+        """Send one row with nothing beside it, and leave a record should the process not live to see the answer."""
+        if self._suspects is None or self._in_flight or self._answered or not self._buffer or not self._broker.room():
             return
-        room = self._broker.room()
+        row = self._buffer[0]
+        ended = await self._suspects.begin(row)
+        if not self._buffer or self._buffer[0] is not row or self._is_draining:
+            return await self._suspects.end(row)  # its shard went meanwhile
+        if ended >= limits.CRASHES_MAX:
+            self._buffer.popleft()
+            text = f"{ended} times the process that published it ended before the answer"
+            self._answered.append((row, GiveUp(CRASH_LOOP, text)))
+        else:
+            self._pump(only_one=True)
+            while row.ref in self._in_flight:
+                await self._until_stirred(limits.POLL_MAX_SECONDS)
+        await self._settle()
+        await self._suspects.end(row)
+
+    def _pump(self, *, only_one: bool = False) -> None:
+        """Hand buffered rows to the broker while it has room; also called by the sink, so it never waits."""
+        if not self._buffer or self._is_draining or (self._is_alone and not only_one):
+            return
+        room = min(1, self._broker.room()) if only_one else self._broker.room()
         trusted = self._shards.held() if room else {}
         now = self._clock.monotonic()
         sent = 0
@@ -230,7 +269,7 @@ class Relay(Loop):
         except EncodeError as error:
             del self._in_flight[row.ref]
             self.answers[row.outgoing.destination, EncodeError] += 1
-            self._answered.append((row, error))
+            self._answered.append((row, GiveUp("encode", str(error))))
         if key is not None:
             self._keys_in_flight.add(key)
         return True
@@ -293,7 +332,7 @@ class Relay(Loop):
             settled += len(refs)
         return settled
 
-    async def _write_fate(self, row: OutboxRow, outcome: PublishOutcome | EncodeError) -> None:
+    async def _write_fate(self, row: OutboxRow, outcome: PublishOutcome | GiveUp) -> None:
         outgoing = row.outgoing
         destination, type_name = outgoing.destination, outgoing.message.type
         now = self._clock.monotonic()
@@ -302,11 +341,7 @@ class Relay(Loop):
             if not outgoing.may_be_unrouted:
                 self._pauses.returned(destination, type_name, now)
         is_missing = self._pauses.is_missing(destination, type_name)
-        fate = (
-            GiveUp("encode", str(outcome))
-            if isinstance(outcome, EncodeError)
-            else fate_of(row, outcome, is_paused=is_missing)
-        )
+        fate = outcome if isinstance(outcome, GiveUp) else fate_of(row, outcome, is_paused=is_missing)
         if isinstance(fate, Remove):
             self._note_confirmed(row)
             return
