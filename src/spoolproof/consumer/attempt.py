@@ -19,6 +19,7 @@ from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.span import around_attempt
 from spoolproof.consumer.threads import HandlerThreads, Place
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.errors import LimitReached, Unavailable
@@ -137,7 +138,7 @@ class Attempts:
         before = handling.set(work.running)
         began = self._clock.monotonic()
         try:
-            with within_delivery(is_again=work.is_again):
+            with within_delivery(is_again=work.is_again), around_attempt(work):
                 tx = unit if isinstance(unit, Transaction) else None
                 if self._around or handler.dependencies:
                     running = self._surrounded(work, admitted, tx, place)

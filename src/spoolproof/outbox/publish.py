@@ -31,6 +31,7 @@ from spoolproof.outbox.options import PublishOptions, check_names, expires_at
 from spoolproof.outbox.receipt import Receipt
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.telemetry import tracing
 
 T = TypeVar("T")
 
@@ -162,10 +163,13 @@ def compose(payload: object, options: PublishOptions, *, source: str, clock: Clo
     check_message(message)
     if (routing_key := options.get("routing_key")) is not None:
         check_short_text("routing_key", routing_key)
-    destination = options.get("destination")
+    given = options.get("destination")
+    destination = EVENTS if given is None else _destination(given)
+    if tracing.tracer() is not None:
+        message = _traced(message, destination)
     return Outgoing(
         message=message,
-        destination=EVENTS if destination is None else _destination(destination),
+        destination=destination,
         routing_key=routing_key,
         may_be_unrouted=event_type.may_be_unrouted,
     )
@@ -195,6 +199,11 @@ def _caused(message: Message, cause: Message) -> Message:
         traceparent=cause.traceparent,
         tracestate=cause.tracestate,
     )
+
+
+def _traced(message: Message, destination: Destination) -> Message:
+    traceparent, tracestate = tracing.published(message.type, message.id, str(destination))
+    return msgspec.structs.replace(message, traceparent=traceparent, tracestate=tracestate) if traceparent else message
 
 
 def _destination(text: str) -> Destination:

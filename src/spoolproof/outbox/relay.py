@@ -53,6 +53,7 @@ from spoolproof.ports.dead_letters import RECORDED, DeadLetters
 from spoolproof.ports.outbox import Outbox, OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
 from spoolproof.ports.wakeup import WakeUp
+from spoolproof.telemetry import tracing
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER, Measure
@@ -239,6 +240,7 @@ class Relay(Loop):
         trusted = self._shards.held() if room else {}
         now = self._clock.monotonic()
         sent = 0
+        traced = None if tracing.tracer() is None else list[OutboxRow]()
         while self._buffer and sent < room:
             row = self._buffer.popleft()
             outgoing = row.outgoing
@@ -253,8 +255,12 @@ class Relay(Loop):
                 break
             elif self._submit(row, key, now):
                 sent += 1
+                if traced is not None:
+                    traced.append(row)
             else:
                 break
+        if traced:
+            _trace(traced)
         if sent:
             failpoint("relay.after_write")
 
@@ -422,6 +428,12 @@ class Relay(Loop):
                 await self._stirred.wait()
         except TimeoutError:
             return
+
+
+def _trace(rows: Sequence[OutboxRow]) -> None:
+    for destination in dict.fromkeys(row.outgoing.destination for row in rows):
+        batch = [row.outgoing.message for row in rows if row.outgoing.destination == destination]
+        tracing.sent(str(destination), [(message.traceparent, message.tracestate) for message in batch])
 
 
 def _key_of(row: OutboxRow) -> Key | None:
