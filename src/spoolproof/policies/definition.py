@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
@@ -17,15 +17,14 @@ from spoolproof.clock import Clock
 from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import events
 from spoolproof.policies.judging.classifier import Classifier
-from spoolproof.policies.machines.budget import Budget, Cooldown
+from spoolproof.policies.machines.budget import Budget
 from spoolproof.policies.machines.memory import Abandoned
-from spoolproof.policies.parts.limits import Retry
 from spoolproof.policies.parts.part import Part, alike
 from spoolproof.policies.parts.ranges import name_faults
-from spoolproof.policies.running.pipeline import Judge
-from spoolproof.policies.running.retry import Drain, RetrySettings
+from spoolproof.policies.running.pipeline import Shared
+from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.settings import config, lint
-from spoolproof.policies.state import Machines, Shared
+from spoolproof.policies.state import Machines
 
 logger = logging.getLogger("spoolproof.policies")
 OVERFLOW_KEY = "(overflow)"
@@ -126,23 +125,22 @@ class Definition:
 
     def accept(self, resolved: config.Resolved) -> None:
         """Put settings in force; every count, timer and isolation stays."""
-        values = dict(resolved.values)
-        if self.is_gating and resolved.origins.get("ramp_seconds") == "built-in":
-            values["ramp_seconds"] = 10.0
+        if self.is_gating and resolved.origins["ramp_seconds"] == "built-in":
+            values = replace(resolved.values, ramp_seconds=10.0)
             resolved = replace(resolved, values=values, origins={**resolved.origins, "ramp_seconds": "gate"})
         self.resolved = resolved
-        self.values: Mapping[str, Any] = values
+        self.values = values = resolved.values
         self.findings = self._findings(resolved)
-        budget_settings = {name: values[name] for name in ("budget_ratio", "budget_per_second_min")}
-        self._budget.configure(**budget_settings)
-        self._abandoned.maximum = values["threads_abandoned_max"] if self.sync == "thread" else 0
+        self._budget.configure(budget_ratio=values.budget_ratio, budget_per_second_min=values.budget_per_second_min)
+        self._abandoned.maximum = values.threads_abandoned_max if self.sync == "thread" else 0
         self.shared = Shared(
             parts=self.parts,
-            values=values,
+            settings=values,
+            rule=resolved.rule,
+            classifier=self.classify,
             budget=self._budget,
             drain=self.registry.drain_switch,
             random=self.random,
-            retry=_retry_settings(self.parts, values),
             abandoned=self._abandoned,
             monotonic=self.clock.monotonic,
         )
@@ -153,19 +151,7 @@ class Definition:
             if self._own is not None:
                 machines.append(self._own)
         for one in machines:
-            self._configure(one)
-
-    def _configure(self, machines: Machines) -> None:
-        machines.configure(self.shared, self._judge, self.resolved.rule, str(self.values.get("mode", "enforce")))
-
-    def _judge(self, cooldown: Cooldown) -> Judge:
-        kinds = {part.kind for part in self.parts}
-        blame: float | None = None
-        if "timeout" in kinds:
-            blame = self.values["timeout_seconds"] / 2
-        elif "deadline" in kinds:
-            blame = self.values["deadline_seconds"] / 2
-        return Judge(self.classify, cooldown, blame)
+            one.configure(self.shared)
 
     def gate(self) -> None:
         """Ramp up after an outage, because a consumer's intake depends on this."""
@@ -220,7 +206,7 @@ class Definition:
             if key is None and self._own is not None:
                 return self._own
             machines = Machines(self.name, key)
-            self._configure(machines)
+            machines.configure(self.shared)
             if key is None:
                 self._own = machines
             return machines
@@ -237,7 +223,7 @@ class Definition:
                 if not has_room:
                     self._overflow = self._overflow or make(OVERFLOW_KEY)
                     return self._overflow
-                if key not in self._children and len(self._children) >= self.values["keys_max"]:
+                if key not in self._children and len(self._children) >= self.values.keys_max:
                     continue  # another thread has taken the room
                 if child is None:
                     child = self._alive[key] = make(key)
@@ -251,7 +237,7 @@ class Definition:
 
         One that waits for a probe goes when it is idle or there is no other: nobody calls it, so it would wait for
         ever, and dead keys would take the room of those that live."""
-        most, idle = self.values["keys_max"], self.values["key_idle_seconds"]
+        most, idle = self.values.keys_max, self.values.key_idle_seconds
         with self._lock:
             oldest = next(iter(self._children), None)
             if oldest is None or (len(self._children) < most and now - self._used_at[oldest] < idle):
@@ -302,18 +288,3 @@ def _place() -> str:
     if frame.f_code.co_name == "<module>" or caller is None:
         return place
     return f"{place} (called from {caller.f_code.co_filename}:{caller.f_lineno})"
-
-
-def _retry_settings(parts: Sequence[Part], values: Mapping[str, Any]) -> RetrySettings | None:
-    retry = next((part for part in parts if isinstance(part, Retry)), None)
-    if retry is None:
-        return None
-    return RetrySettings(
-        attempts=values["attempts"],
-        delay_seconds=values["delay_seconds"],
-        delay_factor=values["delay_factor"],
-        delay_seconds_max=values["delay_seconds_max"],
-        retry_after_seconds_max=values["retry_after_seconds_max"],
-        inline_seconds_max=values["inline_seconds_max"],
-        allows_nesting=retry.nested == "allow",
-    )

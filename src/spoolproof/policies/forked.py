@@ -46,7 +46,7 @@ def _free(lock: Any) -> None:
 
 def _drain(drain: Drain) -> None:
     _free(drain._lock)
-    drain._wakers.clear()
+    drain._sleepers.clear()
     drain._event = threading.Event()
     if drain.is_draining:
         drain._event.set()

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Unpack, cast
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import AMBIENT, Clock
 from spoolproof.errors import PolicyConfigError, PolicyUsageError
+from spoolproof.ids import random_id
 from spoolproof.policies import events
 from spoolproof.policies.call import Call, Held, Options, _idempotency_key, current
 from spoolproof.policies.deadline import ends_at
@@ -20,14 +21,16 @@ from spoolproof.policies.definition import Definition, Home, default
 from spoolproof.policies.judging.classifier import DEFAULT, Classifier
 from spoolproof.policies.judging.report import Report, attach, disposition_of, met_closed_breakers
 from spoolproof.policies.judging.verdict import Kind, Verdict, verdict_of
+from spoolproof.policies.machines.circuit import Circuit
+from spoolproof.policies.machines.isolation import VERSION, cooldown_left, tell_ignored
 from spoolproof.policies.parts.breaker import Breaker
 from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Retry, Timeout
 from spoolproof.policies.parts.part import Part
 from spoolproof.policies.parts.ranges import BreakerSettings
 from spoolproof.policies.running.block import Attempts, Block
 from spoolproof.policies.running.caller import Caller, Using
+from spoolproof.policies.running.pipeline import Shared
 from spoolproof.policies.running.retry import PUT_OFF
-from spoolproof.policies.state import Shared
 
 
 class StandardSettings(BreakerSettings, total=False):
@@ -206,7 +209,7 @@ class Policy(Caller):
             machines.counts.refused += 1  # and no more is done for it: an outage has many of them
             if events.listeners:
                 self._tell_refused(call)
-            raise breaker.rejection(now, until) from None
+            raise breaker.rejection(until - now) from None
         if self._chaos is not None:
             call.without_chaos, call.function = call.function, self._chaos.around(call)
         # what every call looks at: found on the object itself it costs a fraction of a default of the class
@@ -322,7 +325,8 @@ class Policy(Caller):
     @property
     def state(self) -> str:
         """closed, open, half_open or isolated; closed without a Breaker."""
-        return self.machines.state(self.clock.monotonic())
+        circuit = self.machines.circuit
+        return "closed" if circuit is None else circuit.state(self.clock.monotonic())
 
     @property
     def admitted_share(self) -> float:
@@ -333,12 +337,13 @@ class Policy(Caller):
     @property
     def open_until_seconds(self) -> float:
         """Seconds until an open breaker probes; 0 when it is not open."""
-        return self.machines.open_seconds(self.clock.monotonic())
+        now, circuit = self.clock.monotonic(), self.machines.circuit
+        return 0.0 if circuit is None or circuit.state(now) not in ("open", "isolated") else circuit.retry_after(now)
 
     @property
     def probes_max(self) -> int:
         """How many probes half_open admits at a time."""
-        return int(self._definition.values.get("probes_max", 1))
+        return self._definition.values.probes_max
 
     @property
     def gates(self) -> bool:
@@ -350,6 +355,12 @@ class Policy(Caller):
         """Prepare to drive a consumer's intake: unless set, the ramp after an outage is 10 s."""
         self._definition.gate()
 
+    def needs_circuit(self, what: str) -> Circuit:
+        """Return the breaker. Raises PolicyUsageError without one."""
+        if self.machines.circuit is None:
+            raise PolicyUsageError(f"policy {self.name!r} has no Breaker to {what}")
+        return self.machines.circuit
+
     def isolate(self, reason: str, *, ttl_seconds: float | None = None) -> Callable[[], None]:
         """Reject every call until the returned function is called or `ttl_seconds` (default 3,600) have passed.
 
@@ -357,12 +368,14 @@ class Policy(Caller):
         without a Breaker, PolicyConfigError for a bad argument.
         """
         clock = self.clock
-        isolation = self.machines.needs_circuit("isolate").isolate(reason, ttl_seconds, clock.monotonic())
+        isolation = self.needs_circuit("isolate").isolate(reason, ttl_seconds, clock.monotonic())
         return lambda: isolation.release(clock.monotonic())
 
     def reset(self, reason: str) -> None:
         """Close the breaker and forget its counts, rounds and isolations. Raises PolicyUsageError without one."""
-        self.machines.reset(reason, self.clock)
+        circuit = self.needs_circuit("reset")
+        self.machines.last_reset = (random_id(), reason, self.clock.now().timestamp())
+        circuit.reset(reason, self.clock.monotonic())
 
     def probe_now(self, reason: str) -> None:
         """Let an open breaker probe at once, because a health check of the dependency has passed. Else does nothing."""
@@ -377,15 +390,30 @@ class Policy(Caller):
 
     async def wait_admission(self, timeout_seconds: float) -> bool:
         """Return True as soon as the breaker would admit a call, False after `timeout_seconds`. Reserves nothing."""
-        return await self.machines.wait_admission(self.clock, timeout_seconds)
+        circuit = self.machines.circuit
+        return circuit is None or await circuit.wait_admission(self.clock, timeout_seconds)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state of breaker and cooldown, JSON-ready, in wall time; no counts."""
-        return self.machines.snapshot(self.clock)
+        now, wall = self.clock.monotonic(), self.clock.now().timestamp()
+        data: dict[str, Any] = {"version": VERSION, "saved_at": wall}
+        if self.machines.circuit is not None:
+            data |= self.machines.circuit.snapshot(now, wall)
+        left = self.machines.cooldown.until - now
+        data["cooldown_until"] = wall + left if left > 0 else None
+        return data
 
     def restore(self, data: Any) -> None:
         """Take over a snapshot, at most 24 h old. Never raises: what cannot be used is ignored, with RestoreIgnored."""
-        self.machines.restore(data, self.clock)
+        now, wall = self.clock.monotonic(), self.clock.now().timestamp()
+        try:
+            left = cooldown_left(data, wall)
+        except (KeyError, TypeError, ValueError) as error:
+            tell_ignored(self.name, self.key, error)
+            return
+        circuit = self.machines.circuit
+        if (circuit is None or circuit.restore(data, now, wall)) and left > 0:
+            self.machines.cooldown.start(now, left)
 
     def explain(self) -> str:
         """Return what this policy does, as stable text: a line per part, each setting with its source, then

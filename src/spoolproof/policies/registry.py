@@ -19,6 +19,7 @@ from spoolproof.errors import PolicyConfigError
 from spoolproof.policies import events
 from spoolproof.policies.definition import Definition, default
 from spoolproof.policies.forked import registries
+from spoolproof.policies.parts.ranges import SETTINGS
 from spoolproof.policies.policy import Policy
 from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.settings import config
@@ -135,7 +136,7 @@ class Registry:
                 before = definition.values
                 definition.accept(one)
                 after = definition.values
-                if changed := tuple(sorted(key for key, value in after.items() if before.get(key) != value)):
+                if changed := tuple(sorted(key for key in SETTINGS if getattr(before, key) != getattr(after, key))):
                     reloaded.append(events.SettingsReloaded(policy=name, changed=changed))
         if events.listeners:  # others' code: not under the lock
             for event in reloaded:

@@ -131,7 +131,7 @@ class _SlotsState:
         self._slots = slots
         self._now = slots._now
         self._adaptive = slots._adaptive
-        self._initial: dict[str, Any] = {"limit_initial": definition.values["limit_initial"]}
+        self._initial: dict[str, Any] = {"limit_initial": definition.values.limit_initial}
 
     def start_anew(self) -> None:
         own = self._adaptive
@@ -180,7 +180,6 @@ def _new_like(circuit: Circuit) -> Circuit:
         circuit._name,
         circuit._key,
         rule=circuit.tally._shape,
-        mode=circuit._mode,
         random=circuit._random,
         settings=circuit._settings,
     )

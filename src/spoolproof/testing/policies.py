@@ -17,6 +17,7 @@ from spoolproof.policies.definition import Definition
 from spoolproof.policies.functions import await_it, is_awaitable
 from spoolproof.policies.judging.verdict import Verdict
 from spoolproof.policies.machines.isolation import OPEN
+from spoolproof.policies.running.pipeline import Shared
 from spoolproof.testing.isolation import CircuitState, isolated, machines_of
 
 __all__ = ["Inflight", "assert_inflight_max", "attempts_capped", "captured", "force_open", "isolated"]
@@ -53,7 +54,7 @@ def force_open(policy: Policy, seconds: float = 60.0) -> Iterator[None]:
     """
     if not seconds > 0:
         raise ValueError(f"seconds={seconds!r}: above 0")
-    circuit = policy.machines.needs_circuit("open")
+    circuit = policy.needs_circuit("open")
     if not policy.gates:
         raise PolicyUsageError(f"policy {policy.name!r}: its breaker rejects nothing (mode), so it cannot be opened")
     before = CircuitState(circuit)
@@ -80,9 +81,9 @@ def attempts_capped(policy: Policy, attempts: int = 1) -> Iterator[None]:
         raise ValueError(f"attempts={attempts!r}: a whole number from 1")
     definition = policy._definition
     own = definition.shared
-    if own.retry is None:
+    if policy.machines.pipeline.retry is None:
         raise PolicyUsageError(f"policy {policy.name!r} has no Retry to cap")
-    capped = replace(own, retry=replace(own.retry, attempts=min(attempts, own.retry.attempts)))
+    capped = replace(own, settings=replace(own.settings, attempts=min(attempts, own.settings.attempts)))
     _put_on_retries(definition, own, capped)
     try:
         yield
@@ -90,13 +91,13 @@ def attempts_capped(policy: Policy, attempts: int = 1) -> Iterator[None]:
         _put_on_retries(definition, capped, own)
 
 
-def _put_on_retries(definition: Definition, old: Any, new: Any) -> None:
+def _put_on_retries(definition: Definition, old: Shared, new: Shared) -> None:
     if definition.shared is old:
         definition.shared = new  # for the keys that are made from now on
     for machines in machines_of(definition):
         retry = machines.pipeline.retry
-        if retry is not None and retry.settings is old.retry:
-            retry.settings = new.retry
+        if retry is not None and retry.settings is old.settings:
+            retry.settings = new.settings
 
 
 # --- calls in flight -------------------------------------------------------------------------------------------------

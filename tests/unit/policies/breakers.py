@@ -40,8 +40,7 @@ def resolve(breaker: Breaker, *, preset: str | None = None, environ: dict[str, s
     sources, faults = config.load(environ or {}, None)
     resolved = config.resolve("psp", [breaker], sources, preset=preset)
     assert [] == [*faults, *resolved.faults]
-    settings = dict(resolved.values)
-    return {"rule": resolved.rule, "mode": settings.pop("mode"), "settings": settings}
+    return {"rule": resolved.rule, "settings": resolved.values}
 
 
 def call(machine: Circuit, now: float, verdict: Verdict = SUCCESS) -> None:

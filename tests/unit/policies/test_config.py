@@ -75,7 +75,7 @@ def test_a_preset_has_its_numbers_its_rule_and_an_exact_reset(preset: str) -> No
     found = resolved(Breaker(), preset=preset)
 
     expected = {**numbers, **EXACT} | ({"window_seconds": 30} if rule == "rate" else {})
-    assert expected == {name: found.values[name] for name in expected}
+    assert expected == {name: getattr(found.values, name) for name in expected}
     assert (rule, (), ()) == (found.rule, found.faults, found.shadowed)
     assert {f"preset {preset}"} == {found.origins[name] for name in expected}
 
@@ -113,8 +113,8 @@ def test_a_users_row_replaces_a_preset_whole(write: Any) -> None:
     found = resolved(Breaker(), toml=file, preset="database")
     ours = resolved(Retry(), toml=file, preset="ours")
 
-    assert ("consecutive", 2, 5.0) == (found.rule, found.values["consecutive"], found.values["open_seconds"])
-    assert 7 == ours.values["attempts"]
+    assert ("consecutive", 2, 5.0) == (found.rule, found.values.consecutive, found.values.open_seconds)
+    assert 7 == ours.values.attempts
 
 
 def test_an_unknown_preset_is_a_fault_that_lists_the_known_ones() -> None:
@@ -152,7 +152,7 @@ def test_each_source_wins_over_all_weaker_ones(write: Any) -> None:
         (4, "file"),
         (3.0, "SPOOLPROOF_POLICY_PSP_OPEN_SECONDS"),
     ]
-    assert expected == [(one.values["open_seconds"], one.origins["open_seconds"]) for one in found]
+    assert expected == [(one.values.open_seconds, one.origins["open_seconds"]) for one in found]
 
 
 def test_what_is_hidden_is_recorded_with_what_hides_it() -> None:
@@ -230,16 +230,16 @@ def test_the_window_of_the_stronger_source_counts() -> None:
     by_seconds = resolved(Breaker(Rate(window_calls=50)), environ=seconds)
     by_calls = resolved(Breaker(Rate(window_seconds=50)), environ=calls)
 
-    assert (60.0, None) == (by_seconds.values["window_seconds"], by_seconds.values["window_calls"])
+    assert (60.0, None) == (by_seconds.values.window_seconds, by_seconds.values.window_calls)
     assert (Shadowed("window_calls", "code", "SPOOLPROOF_POLICY_PSP_WINDOW_SECONDS"),) == by_seconds.shadowed
-    assert 40 == by_calls.values["window_calls"]
+    assert 40 == by_calls.values.window_calls
     assert (Shadowed("window_seconds", "code", "SPOOLPROOF_POLICY_PSP_WINDOW_CALLS"),) == by_calls.shadowed
 
 
 def test_a_preset_keeps_its_window_under_a_default_of_calls() -> None:
     found = resolved(Breaker(), environ={"SPOOLPROOF_POLICY_DEFAULT_WINDOW_CALLS": "50"}, preset="database")
 
-    assert (30, None) == (found.values["window_seconds"], found.values["window_calls"])
+    assert (30, None) == (found.values.window_seconds, found.values.window_calls)
 
 
 @pytest.mark.parametrize(
@@ -259,14 +259,14 @@ def test_what_is_not_given_follows_from_what_is() -> None:
     values = resolved(*parts).values
 
     expected = {"open_seconds_max": 90, "probe_lease_seconds": 45, "queue_max": 10, "burst": 40}
-    assert expected == {name: values[name] for name in expected}
+    assert expected == {name: getattr(values, name) for name in expected}
 
 
 def test_every_setting_has_a_value_under_its_name() -> None:
     """Machines read by name; one that is missing would be a KeyError at the first call."""
     found = resolved(Retry())
 
-    assert SETTINGS.keys() == found.values.keys() == found.origins.keys()
+    assert SETTINGS.keys() == found.origins.keys()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_limits_that_cross_between_sources_are_a_fault() -> None:
 def test_parts_may_agree_on_a_setting_they_share() -> None:
     parts = (RateLimit(5, wait_seconds_max=2), Bulkhead(5, wait_seconds_max=2))
 
-    assert (2, ()) == (resolved(*parts).values["wait_seconds_max"], resolved(*parts).faults)
+    assert (2, ()) == (resolved(*parts).values.wait_seconds_max, resolved(*parts).faults)
 
 
 # --- a part the policy lacks -----------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_the_ramp_of_a_policy_that_drives_a_consumer_may_be_set() -> None:
     """`gating()` raises it only where nobody has said anything."""
     found = resolved(Breaker(), environ={"SPOOLPROOF_POLICY_PSP_RAMP_SECONDS": "3"})
 
-    assert (3.0, "SPOOLPROOF_POLICY_PSP_RAMP_SECONDS") == (found.values["ramp_seconds"], found.origins["ramp_seconds"])
+    assert (3.0, "SPOOLPROOF_POLICY_PSP_RAMP_SECONDS") == (found.values.ramp_seconds, found.origins["ramp_seconds"])
 
 
 # --- aliases ---------------------------------------------------------------------------------------------------------
@@ -366,14 +366,14 @@ def test_the_ramp_of_a_policy_that_drives_a_consumer_may_be_set() -> None:
 def test_a_threshold_is_the_only_rule(text: str, rule: str, setting: str, value: float) -> None:
     found = resolved(Breaker(), environ={"CB_FAILURE_THRESHOLD": text})
 
-    assert (rule, value) == (found.rule, found.values[setting])
+    assert (rule, value) == (found.rule, getattr(found.values, setting))
     assert "CB_FAILURE_THRESHOLD" == found.origins[setting]
 
 
 def test_a_reset_is_exact_and_in_milliseconds() -> None:
     values = resolved(Breaker(), environ={"CB_RESET_TIMEOUT": "30000"}).values
 
-    assert (30.0, 1.0, 0.0) == (values["open_seconds"], values["open_factor"], values["open_jitter"])
+    assert (30.0, 1.0, 0.0) == (values.open_seconds, values.open_factor, values.open_jitter)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_reset_is_exact_and_in_milliseconds() -> None:
 def test_a_monitor_period_bounds_whichever_rule_there_is(breaker: Breaker, expected: Any) -> None:
     found = resolved(breaker, environ={"CB_MONITOR_PERIOD": "60000"})
 
-    assert expected == (found.values["window_seconds"], found.values["within_seconds"])
+    assert expected == (found.values.window_seconds, found.values.within_seconds)
     assert () == found.shadowed
 
 
@@ -538,4 +538,4 @@ def test_names_that_only_begin_alike_share_nothing() -> None:
     environ = {"SPOOLPROOF_POLICY_PSP_ATTEMPTS": "3", "SPOOLPROOF_POLICY_PSP_EU_ATTEMPTS": "4"}
 
     assert [] == loaded(environ).unused(["psp", "psp-eu"])
-    assert 3 == resolved(Retry(), environ=environ).values["attempts"]
+    assert 3 == resolved(Retry(), environ=environ).values.attempts

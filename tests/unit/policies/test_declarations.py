@@ -203,7 +203,7 @@ def test_a_gate_shows_the_ramp_it_has(registry: Registry) -> None:
 
     assert compiled is policy.machines.pipeline
     assert "ramp_seconds=10 (gate)" in policy.explain()
-    assert 10.0 == policy._definition.values["ramp_seconds"]
+    assert 10.0 == policy._definition.values.ramp_seconds
     assert [] == told
 
 

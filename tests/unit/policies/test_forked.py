@@ -46,7 +46,7 @@ def probe():
 
 def fork():
     if os.fork() == 0:
-        delays = [delay_seconds(retry.settings, attempt, retry._random) for attempt in (3, 3, 3)]
+        delays = [delay_seconds(retry.settings, attempt, retry.random) for attempt in (3, 3, 3)]
         found = {
             "delays": delays, "id": str(ids.uuid7())[-12:],
             "probe": policy.result_sync(int).value, "running": policy.machines.slots.running,

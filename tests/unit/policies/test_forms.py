@@ -41,7 +41,7 @@ from spoolproof.policies import (
 )
 from spoolproof.policies.parts.ranges import BreakerSettings
 from spoolproof.policies.policy import StandardSettings
-from spoolproof.policies.running.pipeline import Attempt
+from spoolproof.policies.running.attempt import Attempt
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle

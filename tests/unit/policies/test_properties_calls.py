@@ -331,16 +331,16 @@ async def test_q12_a_senseless_retry_after_is_ignored(
 
 def test_q12_the_delay_stays_finite_however_often_somebody_tries() -> None:
     from spoolproof.backoff import seeded_random
-    from spoolproof.policies.running.retry import RetrySettings, delay_seconds
+    from spoolproof.policies.parts.ranges import Settings
+    from spoolproof.policies.running.retry import delay_seconds
 
-    settings = RetrySettings(
+    settings = Settings(
         attempts=10,
         delay_seconds=0.1,
         delay_factor=10,
         delay_seconds_max=20,
         retry_after_seconds_max=60,
         inline_seconds_max=2,
-        allows_nesting=False,
     )
 
     assert all(0 <= delay_seconds(settings, attempt, seeded_random(1)) <= 20 for attempt in (1, 17, 10_000))

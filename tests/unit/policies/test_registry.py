@@ -141,7 +141,7 @@ def test_a_wrong_environment_is_reported_and_does_not_stop_the_import() -> None:
     policy = Policy("psp", Retry(4), Breaker(), registry=registry)
 
     faults = registry.check()
-    assert 4 == policy._definition.values["attempts"]
+    assert 4 == policy._definition.values.attempts
     assert 6 == len(faults)
     for variable in ("PSP_ATTEMPTS", "PSP_ATEMPTS", "TIMEOUT_SECONDS", "CB_RESET_TIMEOUT", "CB_FAILURE_THRESHOLD"):
         assert any(variable in fault for fault in faults), variable
@@ -171,7 +171,7 @@ async def test_q21_a_reload_keeps_state_and_open_time(clock: ManualClock, state:
 
     assert (state, before) == (before[0], after)
     assert (1, 0) == (policy.machines.slots.limit, policy.machines.slots.running)
-    assert 7 == policy._definition.values["consecutive"]
+    assert 7 == policy._definition.values.consecutive
 
 
 def test_q21_a_faulty_reload_changes_nothing(registry: Registry) -> None:
@@ -356,7 +356,7 @@ def test_a_file_sets_policies_and_adds_presets(tmp_path: Path) -> None:
     policy = Policy("psp", Retry(2), Breaker(), registry=registry)
 
     values = policy._definition.values
-    assert (5, 2, 7) == (values["attempts"], values["consecutive"], values["open_seconds"])
+    assert (5, 2, 7) == (values.attempts, values.consecutive, values.open_seconds)
     assert [] == registry.check()
     assert "consecutive" == policy._definition.resolved.rule
 
@@ -442,7 +442,7 @@ def test_a_strong_source_wins_over_a_weaker_one(tmp_path: Path) -> None:
     ]
 
     found = [
-        Policy("psp", Breaker(**code), preset=preset, registry=Registry(environ))._definition.values["open_seconds"]
+        Policy("psp", Breaker(**code), preset=preset, registry=Registry(environ))._definition.values.open_seconds
         for environ, preset, code, _ in given
     ]
 

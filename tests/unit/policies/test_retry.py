@@ -27,7 +27,8 @@ from spoolproof.policies import (
 )
 from spoolproof.policies.call import Call
 from spoolproof.policies.judging.verdict import verdict_of
-from spoolproof.policies.running.retry import Drain, RetrySettings, Stop, Wait, next_step
+from spoolproof.policies.parts.ranges import Settings
+from spoolproof.policies.running.retry import Drain, Stop, Wait, next_step
 from spoolproof.testing.clock import ManualClock
 
 from .conftest import settle
@@ -106,14 +107,13 @@ class Owner:
 )
 def test_what_follows_a_failed_attempt(kind: Kind, given: dict[str, Any], expected: Stop | Wait) -> None:
     """All of section 5 but the budget and the drain."""
-    settings = RetrySettings(
+    settings = Settings(
         attempts=3,
         delay_seconds=1.0,
         delay_factor=2.0,
         delay_seconds_max=20.0,
         retry_after_seconds_max=60.0,
         inline_seconds_max=2.0,
-        allows_nesting=False,
     )
     call = Call()
     call.owner = Owner(given.get("is_idempotent", False))

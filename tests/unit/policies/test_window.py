@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spoolproof.policies.machines.window import CountWindow, TimeWindow, is_reached, window_of
+from spoolproof.policies.parts.ranges import Settings
 
 from ..doses import MACHINE_EXAMPLES, MACHINE_SECONDS
 
@@ -302,17 +303,17 @@ def test_a_rate_is_of_what_is_young_when_it_is_read() -> None:
 
 
 def test_settings_decide_between_time_and_number_and_keep_what_fits() -> None:
-    by_time = window_of(None, {"window_seconds": 10.0, "window_calls": None}, 0.0)
+    by_time = window_of(None, Settings(window_seconds=10.0, window_calls=None), 0.0)
     by_time.add(True, 0.0)
-    by_number = window_of(by_time, {"window_calls": 4}, 0.0)
+    by_number = window_of(by_time, Settings(window_calls=4), 0.0)
 
     assert isinstance(by_time, TimeWindow)
     assert isinstance(by_number, CountWindow)
     assert 0 == by_number.total  # seconds cannot be told in calls
     by_number.add(True, 0.0)
-    assert 1 == window_of(by_number, {"window_calls": 8}, 0.0).total
-    assert 0 == window_of(by_number, {"window_seconds": 10.0}, 0.0).total
-    assert 1 == window_of(by_time, {"window_seconds": 20.0}, 0.0).total
+    assert 1 == window_of(by_number, Settings(window_calls=8), 0.0).total
+    assert 0 == window_of(by_number, Settings(window_seconds=10.0), 0.0).total
+    assert 1 == window_of(by_time, Settings(window_seconds=20.0), 0.0).total
 
 
 _DOSE = settings(

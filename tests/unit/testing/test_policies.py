@@ -370,7 +370,7 @@ async def test_isolated_policies_begin_as_new_and_are_afterwards_what_they_were(
     assert 0.0 == budget.available(0.0)
     assert ["psp", "shut"] == registry.names()
     assert ["a"] == list(counted._definition.children())
-    assert 3 == counted._definition.values["consecutive"]
+    assert 3 == counted._definition.values.consecutive
     assert not registry.drain_switch.is_draining
 
 

@@ -3,11 +3,9 @@ it hands out nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.policies.call import Call
+from spoolproof.policies.parts.ranges import Settings
 
 _SHARE_FIRST = 0.2
 
@@ -40,15 +38,15 @@ class Permit:
         return (self._call is None or self._call.has_started) and now - self.started_at >= seconds
 
 
-def open_seconds(settings: Mapping[str, Any], round_: int, asked: float | None, random: RandomSource) -> float:
+def open_seconds(settings: Settings, round_: int, asked: float | None, random: RandomSource) -> float:
     """Return how long to stay open in this round; asked: what the dependency asked for, heard up to the maximum.
 
     Jitter may pass the maximum: cut there, half of the processes that opened together would probe together."""
-    most: float = settings["open_seconds_max"]
+    most = settings.open_seconds_max
     exponent = min(round_, 300)  # still a finite power at the largest factor
-    seconds: float = min(most, settings["open_seconds"] * settings["open_factor"] ** exponent)
-    if settings["open_jitter"]:
-        seconds = spread_seconds(seconds, ratio=settings["open_jitter"], source=random)
+    seconds = min(most, settings.open_seconds * settings.open_factor**exponent)
+    if settings.open_jitter:
+        seconds = spread_seconds(seconds, ratio=settings.open_jitter, source=random)
     return seconds if asked is None else max(seconds, min(asked, most))
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from spoolproof.clock import Clock, is_replaced
 from spoolproof.errors import DeadlineExceeded
 from spoolproof.policies.call import Call, refuse_event_loop
+from spoolproof.policies.machines.bell import Bell
 
 NEVER = float("inf")
 LATE_SECONDS_MAX = 0.1  #: after its time; one that is later stands still, and what it holds goes to the next
@@ -61,39 +62,29 @@ class Waiter(ABC):
 class TaskWaiter(Waiter):
     """A task on an event loop."""
 
-    __slots__ = ("_future", "_loop")
+    __slots__ = ("_bell",)
 
     def __init__(self, call: Call, ends_at: float) -> None:
         super().__init__(call, ends_at)
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
+        self._bell = Bell()
 
     def is_gone(self, now: float) -> bool:
         """Also when its event loop is closed: the task was dropped with it."""
-        return self._loop.is_closed() or super().is_gone(now)
+        return self._bell.loop.is_closed() or super().is_gone(now)
 
     def wake(self) -> bool:
         """Wake the task; at once on its own loop, where the detour over the selector would cost more than the wait."""
-        if _running_loop() is self._loop:
-            self._wake()
+        if _running_loop() is self._bell.loop:
+            self._bell.ring()
             return True
         try:
-            self._loop.call_soon_threadsafe(self._wake)
+            self._bell.ring_from_afar()
         except RuntimeError:  # closed
             return False
         return True
 
-    def _wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
     async def wait(self, clock: Clock) -> None:  # noqa: D102  as above
-        timer = clock.call_at(self.wakes_at, self._wake)
-        try:
-            await self._future
-        finally:
-            timer.cancel()
-        self._future = self._loop.create_future()
+        await self._bell.wait(clock, self.wakes_at)
 
 
 class ThreadWaiter(Waiter):

@@ -5,10 +5,9 @@ Nothing here reads a clock or takes a lock: it is used under that of the breaker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
 from spoolproof.policies.parts.breaker import DEFAULT_SHAPE, Shape, leaves
+from spoolproof.policies.parts.ranges import Settings
 
 BUCKETS = 10
 
@@ -132,20 +131,20 @@ class CountWindow:
 Window = TimeWindow | CountWindow
 
 
-def is_reached(window: Window | None, rate: float, calls_min: int, now: float) -> bool:
+def is_reached(window: Window | None, rate: float | None, calls_min: int, now: float) -> bool:
     """Whether the failures in a window are at least this share of at least so many calls."""
-    if window is None:
+    if window is None or rate is None:
         return False
     window.expire(now)
     return window.total >= calls_min and window.failures >= rate * window.total
 
 
-def window_of(window: Window | None, settings: Mapping[str, Any], now: float) -> Window:
+def window_of(window: Window | None, settings: Settings, now: float) -> Window:
     """Return the window these settings of a Rate ask for, with what `window` still has of use."""
-    calls = settings.get("window_calls")
+    calls = settings.window_calls
     if calls is not None:
         return window.resized(calls) if isinstance(window, CountWindow) else CountWindow(calls)
-    seconds = settings["window_seconds"]
+    seconds = settings.window_seconds
     return window.resized(seconds, now) if isinstance(window, TimeWindow) else TimeWindow(seconds)
 
 
@@ -161,13 +160,13 @@ class Tally:
     def __init__(self) -> None:
         self.consecutive = 0
         self._shape: Shape = DEFAULT_SHAPE
-        self._settings: Mapping[str, Any] = {}
+        self._settings = Settings()
         self._failed_at: deque[float] | None = None  # only where failures have to lie close together
         self._rate: Window | None = None
         self._slow: TimeWindow | None = None
         self.plain_window = TimeWindow(1.0)
 
-    def configure(self, rule: Shape, settings: Mapping[str, Any], now: float) -> None:
+    def configure(self, rule: Shape, settings: Settings, now: float) -> None:
         """Take over another rule; what was counted and still counts under it stays."""
         kinds = leaves(rule)
         self._shape = rule
@@ -177,17 +176,17 @@ class Tally:
         if self._rate is not self.plain_window:
             self.plain_window.ends = float("inf") if self._rate is None else float("-inf")
         if "slow" in kinds:
-            seconds = settings["slow_window_seconds"]
+            seconds = settings.slow_window_seconds
             self._slow = TimeWindow(seconds) if self._slow is None else self._slow.resized(seconds, now)
         else:
             self._slow = None
-        within = settings.get("within_seconds") if "consecutive" in kinds else None
-        self._failed_at = deque(self._failed_at or (), maxlen=settings["consecutive"]) if within else None
+        within = settings.within_seconds if "consecutive" in kinds else None
+        self._failed_at = deque(self._failed_at or (), maxlen=settings.consecutive) if within else None
 
     @property
     def slow_seconds(self) -> float | None:
         """From when on a call is slow; None if the rule does not ask."""
-        return None if self._slow is None else self._settings["slow_seconds"]
+        return None if self._slow is None else self._settings.slow_seconds
 
     def add_success(self, now: float) -> None:
         """Count a success: `add` written out for what most calls are."""
@@ -245,13 +244,13 @@ class Tally:
         if shape == "consecutive":
             return self._is_streak(now)
         if shape == "rate":
-            return is_reached(self._rate, settings["failure_rate"], settings["calls_min"], now)
-        return is_reached(self._slow, settings["slow_rate"], settings["slow_calls_min"], now)
+            return is_reached(self._rate, settings.failure_rate, settings.calls_min, now)
+        return is_reached(self._slow, settings.slow_rate, settings.slow_calls_min, now)
 
     def _is_streak(self, now: float) -> bool:
-        most = self._settings["consecutive"]
-        if self._failed_at is None or self.consecutive < most:
-            return bool(self.consecutive >= most)
+        most, within = self._settings.consecutive, self._settings.within_seconds
+        if self._failed_at is None or within is None or self.consecutive < most:
+            return self.consecutive >= most
         if len(self._failed_at) < most:  # a reload asked for times, or for more of them, in the middle of a streak
             return False
-        return bool(now - self._failed_at[-most] <= self._settings["within_seconds"])
+        return now - self._failed_at[-most] <= within

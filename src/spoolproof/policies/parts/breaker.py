@@ -57,12 +57,9 @@ class Rate(Rule):
             faults.append(f"window_calls={window_calls!r}: not together with window_seconds={window_seconds!r}")
         super().__init__(
             "rate",
-            {
-                "failure_rate": failure_rate,
-                "window_seconds": window_seconds,
-                "window_calls": window_calls,
-                "calls_min": calls_min,
-            },
+            dict(
+                failure_rate=failure_rate, window_seconds=window_seconds, window_calls=window_calls, calls_min=calls_min
+            ),
             faults,
         )
 
@@ -109,28 +106,7 @@ class Breaker(Part):
     `enforce`; `observe` runs and tells but rejects nothing; `off`."""
 
     kind: ClassVar[str] = "breaker"
-    settings: ClassVar[tuple[str, ...]] = (
-        "failure_rate",
-        "window_seconds",
-        "window_calls",
-        "calls_min",
-        "consecutive",
-        "within_seconds",
-        "slow_rate",
-        "slow_seconds",
-        "slow_window_seconds",
-        "slow_calls_min",
-        "open_seconds",
-        "open_factor",
-        "open_seconds_max",
-        "open_jitter",
-        "probes_max",
-        "probe_successes",
-        "probe_lease_seconds",
-        "ramp_seconds",
-        "isolate_seconds",
-        "mode",
-    )
+    settings: ClassVar[tuple[str, ...]] = tuple(BreakerSettings.__annotations__)
 
     def __init__(self, rule: Rule | None = None, **settings: Unpack[BreakerSettings]) -> None:
         faults = [

@@ -3,12 +3,14 @@ deadline as they are declared."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 from spoolproof.policies.functions import OnDiscard
 from spoolproof.policies.parts.part import Part
 
 
+@dataclass(eq=False, repr=False)
 class Adaptive(Part):
     """A limit that moves: `Bulkhead(Adaptive())`.
 
@@ -17,19 +19,20 @@ class Adaptive(Part):
     """
 
     kind: ClassVar[str] = "adaptive"
-    settings: ClassVar[tuple[str, ...]] = ("limit_initial", "limit_min", "limit_max")
+    _: KW_ONLY
+    limit_initial: int | None = None
+    limit_min: int | None = None
+    limit_max: int | None = None
 
-    def __init__(
-        self, *, limit_initial: int | None = None, limit_min: int | None = None, limit_max: int | None = None
-    ) -> None:
-        faults = []
-        numbers = [one for one in (limit_min, limit_initial, limit_max) if isinstance(one, int)]
-        if numbers != sorted(numbers):
-            given = f"limit_min={limit_min!r}, limit_initial={limit_initial!r}, limit_max={limit_max!r}"
-            faults.append(f"{given}: in this order, none above the next")
-        super().__init__({"limit_initial": limit_initial, "limit_min": limit_min, "limit_max": limit_max}, faults)
+    def _faults(self) -> list[str]:
+        numbers = [one for one in (self.limit_min, self.limit_initial, self.limit_max) if isinstance(one, int)]
+        if numbers == sorted(numbers):
+            return []
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("limit_min", "limit_initial", "limit_max"))
+        return [f"{given}: in this order, none above the next"]
 
 
+@dataclass(eq=False, repr=False)
 class Bulkhead(Part):
     """Lets at most `running_max` calls run at once (default 32, 1 to 10,000); further ones queue.
 
@@ -39,31 +42,19 @@ class Bulkhead(Part):
     """
 
     kind: ClassVar[str] = "bulkhead"
-    settings: ClassVar[tuple[str, ...]] = (
-        "running_max",
-        "queue_max",
-        "wait_seconds_max",
-        "limit_initial",
-        "limit_min",
-        "limit_max",
-    )
+    settings: ClassVar[tuple[str, ...]] = ("running_max", "queue_max", "wait_seconds_max", *Adaptive.settings)
+    running_max: int | Adaptive | None = None
+    _: KW_ONLY
+    queue_max: int | None = None
+    wait_seconds_max: float | None = None
 
-    def __init__(
-        self,
-        running_max: int | Adaptive | None = None,
-        *,
-        queue_max: int | None = None,
-        wait_seconds_max: float | None = None,
-    ) -> None:
-        self.adaptive = running_max if isinstance(running_max, Adaptive) else None
-        given: dict[str, Any] = {"queue_max": queue_max, "wait_seconds_max": wait_seconds_max}
-        if isinstance(running_max, Adaptive):
-            given |= running_max.given
-        else:
-            given["running_max"] = running_max
-        super().__init__(given)
+    def __post_init__(self) -> None:
+        self.adaptive = self.running_max if isinstance(self.running_max, Adaptive) else None
+        limit = {"running_max": self.running_max} if self.adaptive is None else self.adaptive.given
+        Part.__init__(self, {"queue_max": self.queue_max, "wait_seconds_max": self.wait_seconds_max, **limit})
 
 
+@dataclass(eq=False, repr=False)
 class RateLimit(Part):
     """Lets `rate` calls through each `per_seconds` (default 1), after a pause `burst` (default: rate, or 1) at once.
 
@@ -73,28 +64,15 @@ class RateLimit(Part):
     """
 
     kind: ClassVar[str] = "rate_limit"
-    settings: ClassVar[tuple[str, ...]] = ("rate", "per_seconds", "burst", "wait_seconds_max", "queue_max")
-
-    def __init__(
-        self,
-        rate: float | None = None,
-        *,
-        per_seconds: float | None = None,
-        burst: float | None = None,
-        wait_seconds_max: float | None = None,
-        queue_max: int | None = None,
-    ) -> None:
-        super().__init__(
-            {
-                "rate": rate,
-                "per_seconds": per_seconds,
-                "burst": burst,
-                "wait_seconds_max": wait_seconds_max,
-                "queue_max": queue_max,
-            }
-        )
+    rate: float | None = None
+    _: KW_ONLY
+    per_seconds: float | None = None
+    burst: float | None = None
+    wait_seconds_max: float | None = None
+    queue_max: int | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Retry(Part):
     """Makes up to `attempts` attempts (default 3, the first included, 1 to 10).
 
@@ -107,48 +85,23 @@ class Retry(Part):
     (AWS Architecture Blog, 2015)."""
 
     kind: ClassVar[str] = "retry"
-    settings: ClassVar[tuple[str, ...]] = (
-        "attempts",
-        "delay_seconds",
-        "delay_factor",
-        "delay_seconds_max",
-        "retry_after_seconds_max",
-        "inline_seconds_max",
-        "budget_ratio",
-        "budget_per_second_min",
-    )
+    attempts: int | None = None
+    _: KW_ONLY
+    delay_seconds: float | None = None
+    delay_factor: float | None = None
+    delay_seconds_max: float | None = None
+    retry_after_seconds_max: float | None = None
+    inline_seconds_max: float | None = None
+    budget_ratio: float | None = None
+    budget_per_second_min: float | None = None
+    nested: str = "one"
+    on_discard: OnDiscard | None = None
 
-    def __init__(
-        self,
-        attempts: int | None = None,
-        *,
-        delay_seconds: float | None = None,
-        delay_factor: float | None = None,
-        delay_seconds_max: float | None = None,
-        retry_after_seconds_max: float | None = None,
-        inline_seconds_max: float | None = None,
-        budget_ratio: float | None = None,
-        budget_per_second_min: float | None = None,
-        nested: str = "one",
-        on_discard: OnDiscard | None = None,
-    ) -> None:
-        self.nested = nested
-        self.on_discard = on_discard
-        super().__init__(
-            {
-                "attempts": attempts,
-                "delay_seconds": delay_seconds,
-                "delay_factor": delay_factor,
-                "delay_seconds_max": delay_seconds_max,
-                "retry_after_seconds_max": retry_after_seconds_max,
-                "inline_seconds_max": inline_seconds_max,
-                "budget_ratio": budget_ratio,
-                "budget_per_second_min": budget_per_second_min,
-            },
-            [] if nested in ("one", "allow") else [f"nested={nested!r}: 'one' or 'allow'"],
-        )
+    def _faults(self) -> list[str]:
+        return [] if self.nested in ("one", "allow") else [f"nested={self.nested!r}: 'one' or 'allow'"]
 
 
+@dataclass(eq=False, repr=False)
 class Hedge(Part):
     """Runs up to `hedge_extra_max` (default 1, 1 to 3) further attempts beside one that is slow. Only for idempotent
     calls of async functions; PolicyUsageError otherwise.
@@ -158,13 +111,12 @@ class Hedge(Part):
     10 ms; until 50 calls were seen, a quarter of the timeout."""
 
     kind: ClassVar[str] = "hedge"
-    settings: ClassVar[tuple[str, ...]] = ("hedge_extra_max",)
-
-    def __init__(self, hedge_extra_max: int | None = None, *, on_discard: OnDiscard | None = None) -> None:
-        self.on_discard = on_discard
-        super().__init__({"hedge_extra_max": hedge_extra_max})
+    hedge_extra_max: int | None = None
+    _: KW_ONLY
+    on_discard: OnDiscard | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Timeout(Part):
     """Bounds each attempt to `timeout_seconds` (default 10, 0.001 to 3,600), or to the caller's deadline if that is
     nearer.
@@ -174,12 +126,10 @@ class Timeout(Part):
     """
 
     kind: ClassVar[str] = "timeout"
-    settings: ClassVar[tuple[str, ...]] = ("timeout_seconds",)
-
-    def __init__(self, timeout_seconds: float | None = None) -> None:
-        super().__init__({"timeout_seconds": timeout_seconds})
+    timeout_seconds: float | None = None
 
 
+@dataclass(eq=False, repr=False)
 class Deadline(Part):
     """Bounds the whole call, waits and back-off included, to `deadline_seconds` (default 30, 0.001 to 3,600).
 
@@ -188,7 +138,4 @@ class Deadline(Part):
     """
 
     kind: ClassVar[str] = "deadline"
-    settings: ClassVar[tuple[str, ...]] = ("deadline_seconds",)
-
-    def __init__(self, deadline_seconds: float | None = None) -> None:
-        super().__init__({"deadline_seconds": deadline_seconds})
+    deadline_seconds: float | None = None

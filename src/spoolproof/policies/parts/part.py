@@ -14,22 +14,31 @@ from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from spoolproof.errors import PolicyConfigError
-from spoolproof.policies.parts.ranges import faults_of
+from spoolproof.policies.parts.ranges import SETTINGS, faults_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Part:
-    """One part of a policy. kind: its name in messages and findings. settings: the names of those it takes.
-
-    given: those it was made with.
-    """
+    """One part of a policy. kind: its name in messages and findings. settings: the names of those it takes: its fields,
+    where it is a dataclass. given: those it was made with."""
 
     kind: ClassVar[str] = ""
     settings: ClassVar[tuple[str, ...]] = ()
     protect: ClassVar[Callable[[Part, Callable[..., Any]], Callable[..., Any]]]
     """Puts a policy of one part around a function. A policy is made of parts, so it says how when it is imported."""
+
+    def __init_subclass__(cls) -> None:
+        if "settings" not in vars(cls):
+            cls.settings = tuple(name for name in cls.__annotations__ if name in SETTINGS)
+
+    def __post_init__(self) -> None:
+        Part.__init__(self, {name: getattr(self, name) for name in self.settings}, self._faults())
+
+    def _faults(self) -> list[str]:
+        """Return what is wrong with a dataclass besides its settings."""
+        return []
 
     def __init__(self, given: Mapping[str, object], faults: Iterable[str] = ()) -> None:
         """given: setting name to value; None values mean "not given". Raises PolicyConfigError with every fault."""

@@ -1,14 +1,15 @@
 """Every setting of every part: its default, its legal range, and which part it belongs to.
 
-The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name in this
-table. A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is given.
+The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name of a field
+of `Settings`. A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is
+given.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -21,6 +22,7 @@ class Setting:
     """One setting. default: None means off, or derived from others. low, high: legal, both included.
 
     choices: for texts. parts: the kinds of part that read it, `*` for every policy. why: the reason for the default.
+    rule: the breaker's rule that it is a number of, if it is one.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Setting:
     high: float
     parts: tuple[str, ...]
     why: str
+    rule: str = ""
     choices: tuple[str, ...] = ()
 
     def fault(self, value: object) -> str | None:
@@ -64,112 +67,82 @@ def _shown(number: float) -> str:
     return f"{number:,.6f}".rstrip("0").rstrip(".")
 
 
-def _whole(name: str, default: int | None, low: int, high: int, *parts: str, why: str) -> Setting:
-    return Setting(name, int, default, low, high, parts, why)
+def _setting(kind: type, default: object, low: float, high: float, *parts: str, **more: Any) -> Any:
+    facts = {"kind": kind, "default": default, "low": low, "high": high, "parts": parts}
+    return field(default=default, metadata=facts | more)
 
 
-def _real(name: str, default: float | None, low: float, high: float, *parts: str, why: str) -> Setting:
-    return Setting(name, float, default, low, high, parts, why)
+def _whole(default: int | None, low: int, high: int, *parts: str, why: str, rule: str = "") -> Any:
+    return _setting(int, default, low, high, *parts, why=why, rule=rule)
 
 
-_TABLE = (
-    _whole(
-        "attempts",
-        3,
-        1,
-        10,
-        "retry",
-        why="retries 1, 2 and 3 succeed 26, 3 and 2 % of the time; longer waits belong to the queue",
-    ),
-    _real("delay_seconds", 0.1, 0, 60, "retry", why="most blips end in a fraction of a second"),
-    _real("delay_factor", 2.0, 1, 10, "retry", why="each failure makes a longer outage likelier"),
-    _real("delay_seconds_max", 20.0, 0, 300, "retry", why="longer belongs to the queue"),
-    _real("retry_after_seconds_max", 60.0, 0, 300, "retry", why="longer belongs to the queue"),
-    _real("inline_seconds_max", 2.0, 0, 60, "retry", why="a waiting message must not hold a worker"),
-    _real(
-        "budget_ratio", 0.2, 0, 1, "retry", "hedge", why="the worst day adds a fifth to the load, it does not treble it"
-    ),
-    _real("budget_per_second_min", 1.0, 0, 100, "retry", "hedge", why="keeps small services retrying"),
-    _real("timeout_seconds", 10.0, 0.001, 3600, "timeout", why="several slow HTTP calls"),
-    _real("deadline_seconds", 30.0, 0.001, 3600, "deadline", why="room for three attempts"),
-    _real("failure_rate", 0.5, 0.01, 1, "breaker", why="a low rate makes an outage of partial trouble"),
-    _real("window_seconds", 30.0, 1, 3600, "breaker", why="long enough for a rate, short enough to follow"),
-    _whole(
-        "window_calls", None, 1, 10_000, "breaker", why="a window of calls instead of seconds, where traffic is steady"
-    ),
-    _whole("calls_min", 20, 1, 10_000, "breaker", why="fewer say little; small services never see 100"),
-    _whole("consecutive", 10, 1, 1000, "breaker", why="covers traffic below calls_min"),
-    _real("within_seconds", None, 1, 3600, "breaker", why="failures far apart are not one outage"),
-    _real("slow_rate", None, 0.01, 1, "breaker", why="off: only the owner knows what slow is"),
-    _real("slow_seconds", None, 0.001, 3600, "breaker", why="off: only the owner knows what slow is"),
-    _real("slow_window_seconds", 30.0, 1, 3600, "breaker", why="as for failures"),
-    _whole("slow_calls_min", 10, 1, 10_000, "breaker", why="fewer say little"),
-    _real("open_seconds", 5.0, 0.1, 3600, "breaker", why="most outages are short"),
-    _real("open_factor", 2.0, 1, 10, "breaker", why="long outages are probed less and less"),
-    _real(
-        "open_seconds_max",
-        None,
-        0.1,
-        3600,
-        "breaker",
-        why="60, or open_seconds if longer: a long outage is probed once a minute",
-    ),
-    _real("open_jitter", 0.2, 0, 0.5, "breaker", why="processes do not probe in step"),
-    _whole("probes_max", 1, 1, 100, "breaker", why="a probe may hurt what is recovering"),
-    _whole("probe_successes", 3, 1, 100, "breaker", why="one success is a coin flip"),
-    _real(
-        "probe_lease_seconds",
-        None,
-        1,
-        3600,
-        "breaker",
-        why="30, or the timeout if longer: a hung probe must not block the breaker",
-    ),
-    _real(
-        "ramp_seconds",
-        0.0,
-        0,
-        600,
-        "breaker",
-        why="10 when it drives a consumer: a recovering backend dies under full load",
-    ),
-    _real("isolate_seconds", 3600.0, 1, 86_400, "breaker", why="a forgotten isolation is an outage"),
-    Setting(
-        "mode",
-        str,
-        "enforce",
-        0,
-        0,
-        ("breaker",),
-        "observe tries a rule out, off takes it out",
-        ("enforce", "observe", "off"),
-    ),
-    _whole("running_max", 32, 1, 10_000, "bulkhead", why="below most connection pools of a service"),
-    _whole(
-        "queue_max",
-        None,
-        0,
-        100_000,
-        "bulkhead",
-        "rate_limit",
-        why="twice running_max: a longer queue serves callers who left",
-    ),
-    _real("wait_seconds_max", 1.0, 0, 60, "bulkhead", "rate_limit", why="a longer wait serves callers who left"),
-    _whole("limit_initial", 20, 1, 10_000, "bulkhead", why="starts below most pools"),
-    _whole("limit_min", 1, 1, 10_000, "bulkhead", why="one call at a time still measures"),
-    _whole("limit_max", 200, 1, 10_000, "bulkhead", why="a bound on what a mistaken measurement can do"),
-    _real("rate", None, 0.000001, 1_000_000, "rate_limit", why="no number fits without the dependency's contract"),
-    _real("per_seconds", 1.0, 0.001, 86_400, "rate_limit", why="rates are usually said per second"),
-    _real("burst", None, 1, 1_000_000, "rate_limit", why="= rate"),
-    _whole("hedge_extra_max", 1, 1, 3, "hedge", why="the first copy takes most of the gain"),
-    _real("rung_seconds", 1.0, 0.001, 60, "fallback", why="a fallback is nearer than what it replaces"),
-    _real("cooldown_seconds", 1.0, 0, 60, "*", why="what a 429 without Retry-After asks for"),
-    _real("cooldown_seconds_max", 300.0, 0, 3600, "*", why="one wrong Retry-After must not stop a day"),
-    _whole("threads_abandoned_max", 64, 1, 1000, "*", why="each keeps its stack"),
-    _whole("keys_max", 1024, 1, 100_000, "*", why="bounded memory"),
-    _real("key_idle_seconds", 900.0, 1, 100_000, "*", why="bounded memory"),
-)
-SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}
+def _real(default: float | None, low: float, high: float, *parts: str, why: str, rule: str = "") -> Any:
+    return _setting(float, default, low, high, *parts, why=why, rule=rule)
+
+
+def _one_of(*choices: str, part: str, why: str) -> Any:
+    return _setting(str, choices[0], 0, 0, part, why=why, choices=choices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one policy. Those whose default is derived from others are numbers once it is resolved."""
+
+    attempts: int = _whole(3, 1, 10, "retry", why="retries 1, 2 and 3 succeed 26, 3 and 2 % of the time")
+    delay_seconds: float = _real(0.1, 0, 60, "retry", why="most blips end in a fraction of a second")
+    delay_factor: float = _real(2.0, 1, 10, "retry", why="each failure makes a longer outage likelier")
+    delay_seconds_max: float = _real(20.0, 0, 300, "retry", why="longer belongs to the queue")
+    retry_after_seconds_max: float = _real(60.0, 0, 300, "retry", why="longer belongs to the queue")
+    inline_seconds_max: float = _real(2.0, 0, 60, "retry", why="a waiting message must not hold a worker")
+    budget_ratio: float = _real(0.2, 0, 1, "retry", "hedge", why="the worst day adds a fifth to the load")
+    budget_per_second_min: float = _real(1.0, 0, 100, "retry", "hedge", why="keeps small services retrying")
+    timeout_seconds: float = _real(10.0, 0.001, 3600, "timeout", why="several slow HTTP calls")
+    deadline_seconds: float = _real(30.0, 0.001, 3600, "deadline", why="room for three attempts")
+
+    # the numbers of the breaker's rules
+    failure_rate: float = _real(0.5, 0.01, 1, "breaker", rule="rate", why="a low rate: an outage of partial trouble")
+    window_seconds: float = _real(30.0, 1, 3600, "breaker", rule="rate", why="long enough for a rate, and follows")
+    window_calls: int | None = _whole(None, 1, 10_000, "breaker", rule="rate", why="for traffic that is steady")
+    calls_min: int = _whole(20, 1, 10_000, "breaker", rule="rate", why="fewer say little; few services see 100")
+    consecutive: int = _whole(10, 1, 1000, "breaker", rule="consecutive", why="covers traffic below calls_min")
+    within_seconds: float | None = _real(None, 1, 3600, "breaker", rule="consecutive", why="one outage may last")
+    slow_rate: float | None = _real(None, 0.01, 1, "breaker", rule="slow", why="only the owner knows what slow is")
+    slow_seconds: float | None = _real(None, 0.001, 3600, "breaker", rule="slow", why="only the owner knows it")
+    slow_window_seconds: float = _real(30.0, 1, 3600, "breaker", rule="slow", why="as for failures")
+    slow_calls_min: int = _whole(10, 1, 10_000, "breaker", rule="slow", why="fewer say little")
+
+    open_seconds: float = _real(5.0, 0.1, 3600, "breaker", why="most outages are short")
+    open_factor: float = _real(2.0, 1, 10, "breaker", why="long outages are probed less and less")
+    open_seconds_max: float = _real(None, 0.1, 3600, "breaker", why="60, or open_seconds if longer: a probe a minute")
+    open_jitter: float = _real(0.2, 0, 0.5, "breaker", why="processes do not probe in step")
+    probes_max: int = _whole(1, 1, 100, "breaker", why="a probe may hurt what is recovering")
+    probe_successes: int = _whole(3, 1, 100, "breaker", why="one success is a coin flip")
+    probe_lease_seconds: float = _real(None, 1, 3600, "breaker", why="30, or the timeout: a hung probe must not block")
+    ramp_seconds: float = _real(0.0, 0, 600, "breaker", why="10 when it drives a consumer: full load would kill")
+    isolate_seconds: float = _real(3600.0, 1, 86_400, "breaker", why="a forgotten isolation is an outage")
+    mode: str = _one_of("enforce", "observe", "off", part="breaker", why="observe tries a rule out")
+
+    running_max: int = _whole(32, 1, 10_000, "bulkhead", why="below most connection pools of a service")
+    queue_max: int = _whole(None, 0, 100_000, "bulkhead", "rate_limit", why="2 × running_max: more wait in vain")
+    wait_seconds_max: float = _real(1.0, 0, 60, "bulkhead", "rate_limit", why="longer serves callers who left")
+    limit_initial: int = _whole(20, 1, 10_000, "bulkhead", why="starts below most pools")
+    limit_min: int = _whole(1, 1, 10_000, "bulkhead", why="one call at a time still measures")
+    limit_max: int = _whole(200, 1, 10_000, "bulkhead", why="a bound on what a mistaken measurement can do")
+    rate: float | None = _real(None, 0.000001, 1_000_000, "rate_limit", why="the dependency's contract says it")
+    per_seconds: float = _real(1.0, 0.001, 86_400, "rate_limit", why="rates are usually said per second")
+    burst: float = _real(None, 1, 1_000_000, "rate_limit", why="= rate")
+    hedge_extra_max: int = _whole(1, 1, 3, "hedge", why="the first copy takes most of the gain")
+    rung_seconds: float = _real(1.0, 0.001, 60, "fallback", why="a fallback is nearer than what it replaces")
+
+    # of every policy
+    cooldown_seconds: float = _real(1.0, 0, 60, "*", why="what a 429 without Retry-After asks for")
+    cooldown_seconds_max: float = _real(300.0, 0, 3600, "*", why="one wrong Retry-After must not stop a day")
+    threads_abandoned_max: int = _whole(64, 1, 1000, "*", why="each keeps its stack")
+    keys_max: int = _whole(1024, 1, 100_000, "*", why="bounded memory")
+    key_idle_seconds: float = _real(900.0, 1, 100_000, "*", why="bounded memory")
+
+
+SETTINGS: Mapping[str, Setting] = {one.name: Setting(one.name, **one.metadata) for one in fields(Settings)}
 
 
 def number_of(text: str, kind: type[int] | type[float]) -> Any:

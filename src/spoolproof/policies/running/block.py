@@ -18,7 +18,8 @@ from spoolproof.policies.call import Call, Held, _idempotency_key, is_repeating,
 from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.judging.foreign import seconds_of
 from spoolproof.policies.judging.verdict import SUCCESS, Kind, Verdict, verdict_of
-from spoolproof.policies.running.pipeline import Attempt, Pipeline
+from spoolproof.policies.running.attempt import Attempt
+from spoolproof.policies.running.pipeline import Pipeline
 from spoolproof.policies.running.retry import Stop, Wait, prefer
 from spoolproof.policies.running.timeout import Expiry, expired
 

@@ -6,6 +6,7 @@ all fail, the original error is raised with theirs as notes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from spoolproof.errors import PolicyUsageError
@@ -34,25 +35,19 @@ class UnwantedResult(Exception):
         super().__init__(f"unwanted result of type {type(value).__name__}")
 
 
+@dataclass(slots=True, eq=False)
 class FallbackNode:
     """Runs the rest, and answers in its place where that is allowed."""
 
-    __slots__ = ("_answers", "_last_good", "_on_discard", "_rung_seconds", "_rungs", "inner")
+    inner: Node
+    rungs: tuple[Any, ...]
+    rung_seconds: float
+    answers: Answers
+    on_discard: OnDiscard | None = None
+    _last_good: LastGood | None = field(init=False)
 
-    def __init__(
-        self,
-        inner: Node,
-        rungs: tuple[Any, ...],
-        rung_seconds: float,
-        answers: Answers,
-        on_discard: OnDiscard | None = None,
-    ) -> None:
-        self.inner = inner
-        self._on_discard = on_discard
-        self._rungs = rungs
-        self._rung_seconds = rung_seconds
-        self._last_good = next((rung for rung in rungs if isinstance(rung, LastGood)), None)
-        self._answers = answers
+    def __post_init__(self) -> None:
+        self._last_good = next((rung for rung in self.rungs if isinstance(rung, LastGood)), None)
 
     async def run(self, call: Call) -> Any:
         """Return the live answer, or the first one a rung has."""
@@ -69,21 +64,21 @@ class FallbackNode:
             error = caught
             if not self._may_replace(call):
                 raise
-            for number, rung in enumerate(self._rungs, 1):
+            for number, rung in enumerate(self.rungs, 1):
                 try:
                     answer = self._answer(rung, call, question, error)
                     if is_awaitable(answer):
                         if call.is_blocking:
                             close_it(answer)
                             raise TypeError(f"rung {number} is async; a sync call cannot await it")
-                        answer = await within(await_it(answer), self._rung_seconds, call.clock)
+                        answer = await within(await_it(answer), self.rung_seconds, call.clock)
                 except NoAnswer:
                     continue
                 except Exception as rung_error:
                     _note(error, number, rung_error)
                     continue
                 if isinstance(error, UnwantedResult) and answer is not error.value:
-                    await discard(error.value, self._on_discard, call)
+                    await discard(error.value, self.on_discard, call)
                 return self._used(call, number, rung, answer)
             if isinstance(error, UnwantedResult):
                 return error.value
@@ -95,7 +90,7 @@ class FallbackNode:
         """Whether a live value is the answer; a good one is remembered."""
         if call.verdict is None:
             if question is not None:
-                self._answers.keep(question, value, call.now)
+                self.answers.keep(question, value, call.now)
             return True
         return not self._may_replace(call)
 
@@ -121,7 +116,7 @@ class FallbackNode:
 
     def _answer(self, rung: Any, call: Call, question: tuple[Any, ...] | None, error: Exception) -> Any:
         if isinstance(rung, LastGood):
-            found = None if question is None else self._answers.find(question, rung.age_seconds_max, call.now)
+            found = None if question is None else self.answers.find(question, rung.age_seconds_max, call.now)
             if found is None:
                 raise NoAnswer
             return found[0]

@@ -7,6 +7,7 @@ Barroso, Communications of the ACM, 2013)."""
 from __future__ import annotations
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from spoolproof.errors import PolicyUsageError
@@ -14,6 +15,7 @@ from spoolproof.policies import events
 from spoolproof.policies.call import Call, Node
 from spoolproof.policies.functions import OnDiscard
 from spoolproof.policies.judging.verdict import Kind
+from spoolproof.policies.machines.bell import Bell
 from spoolproof.policies.machines.budget import Budget
 from spoolproof.policies.machines.memory import Latencies
 from spoolproof.policies.running.retry import Drain
@@ -22,29 +24,18 @@ from spoolproof.policies.running.timeout import discard
 _DELAY_SECONDS_MIN = 0.01
 
 
+@dataclass(slots=True, eq=False)
 class HedgeNode:
-    """Races attempts of the rest against each other."""
+    """Races attempts of the rest against each other. first_delay_seconds: as long as too few calls were seen."""
 
-    __slots__ = ("_budget", "_drain", "_extra_max", "_first_delay_seconds", "_on_discard", "inner", "latencies")
-
-    def __init__(
-        self,
-        inner: Node,
-        *,
-        extra_max: int,
-        timeout_seconds: float,
-        latencies: Latencies,
-        budget: Budget,
-        drain: Drain,
-        on_discard: OnDiscard | None,
-    ) -> None:
-        self.inner = inner
-        self._extra_max = extra_max
-        self._first_delay_seconds = timeout_seconds / 4
-        self._budget = budget
-        self._drain = drain
-        self._on_discard = on_discard
-        self.latencies = latencies
+    inner: Node
+    _: KW_ONLY
+    latencies: Latencies
+    extra_max: int
+    first_delay_seconds: float
+    budget: Budget
+    drain: Drain
+    on_discard: OnDiscard | None
 
     async def run(self, call: Call) -> Any:
         """Return the first success, or raise the error of the last attempt to fail."""
@@ -68,7 +59,7 @@ class HedgeNode:
     def delay_seconds(self) -> float:
         """Return how long an attempt may take before another is launched beside it."""
         observed = self.latencies.percentile()
-        return max(_DELAY_SECONDS_MIN, self._first_delay_seconds if observed is None else observed)
+        return max(_DELAY_SECONDS_MIN, self.first_delay_seconds if observed is None else observed)
 
 
 class _Race:
@@ -118,35 +109,26 @@ class _Race:
         return await self._node.inner.run(twin)
 
     def _may_launch(self) -> bool:
-        return self._launched <= self._node._extra_max and not self._node._drain.is_draining
+        return self._launched <= self._node.extra_max and not self._node.drain.is_draining
 
     def _budget_allows(self) -> bool:
-        if self._node._budget.spend(self._call.clock.monotonic()):
+        if self._node.budget.spend(self._call.clock.monotonic()):
             return True
-        self._launched = self._node._extra_max + 1  # no budget means no hedge, and no asking again
+        self._launched = self._node.extra_max + 1  # no budget means no hedge, and no asking again
         return False
 
     async def _wait(self, seconds: float | None) -> list[asyncio.Task[Any]]:
         """Return the attempts that ended, first launched first; perhaps none when `seconds` have passed."""
-        loop = asyncio.get_running_loop()
-        stirred: asyncio.Future[None] = loop.create_future()
-
-        def stir(_: object = None) -> None:
-            if not stirred.done():
-                stirred.set_result(None)
-
+        bell = Bell()
         unseen = [task for task in self._twins if task not in self._seen]
         for task in unseen:
-            task.add_done_callback(stir)  # soon if it is done already: tasks may start eagerly
+            task.add_done_callback(bell.ring)  # soon if it is done already: tasks may start eagerly
         clock = self._call.clock
-        timer = None if seconds is None else clock.call_at(clock.monotonic() + seconds, stir)
         try:
-            await stirred
+            await bell.wait(clock, None if seconds is None else clock.monotonic() + seconds)
         finally:
-            if timer is not None:
-                timer.cancel()
             for task in unseen:
-                task.remove_done_callback(stir)
+                task.remove_done_callback(bell.ring)
         done = [task for task in unseen if task.done()]
         self._seen.update(done)
         return done
@@ -201,6 +183,6 @@ class _Race:
             self._call.has_started = any(twin.has_started for twin in self._twins.values())
         for task in self._twins if is_cancelled else losers:
             if not task.cancelled() and task.exception() is None:
-                await discard(task.result(), self._node._on_discard, self._call)
+                await discard(task.result(), self._node.on_discard, self._call)
         if is_cancelled:
             raise asyncio.CancelledError

@@ -4,31 +4,51 @@ Guards (breaker, rate limit, bulkhead) and the time limit between two other part
 left in reverse with one verdict. So a pipeline is as deep as it has parts that repeat or replace, not as it has parts.
 There is one pipeline for calls of tasks and of threads: for the latter whatever waits blocks (`call.is_blocking`), so
 that their coroutines never suspend (`call.run_now`).
-
-Each attempt is judged here and nowhere else. A call is unknown when any of its attempts was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CoroutineType
-from typing import Any
+from typing import cast
 
-from spoolproof.errors import CallRejected, DeadlineExceeded
-from spoolproof.policies import events
-from spoolproof.policies.call import Call, Guard, Held, Node, current
-from spoolproof.policies.deadline import ends_at
-from spoolproof.policies.functions import await_it, close_it, is_awaitable
-from spoolproof.policies.judging.classifier import Classifier, text_of
-from spoolproof.policies.judging.report import add_note
-from spoolproof.policies.judging.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
-from spoolproof.policies.machines.budget import Cooldown
+from spoolproof.backoff import RandomSource
+from spoolproof.policies.call import Guard, Node
+from spoolproof.policies.judging.classifier import Classifier
+from spoolproof.policies.machines.budget import Budget, Cooldown
 from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.counts import Counts
-from spoolproof.policies.machines.memory import Abandoned
-from spoolproof.policies.running.retry import DeadlineNode, RetryNode
-from spoolproof.policies.running.timeout import finish, run_in_thread, run_limited
+from spoolproof.policies.machines.memory import Abandoned, Answers, Latencies, Memory
+from spoolproof.policies.parts.breaker import Shape
+from spoolproof.policies.parts.fallback import Fallback
+from spoolproof.policies.parts.limits import Hedge, Retry
+from spoolproof.policies.parts.part import Part
+from spoolproof.policies.parts.ranges import Settings
+from spoolproof.policies.running.attempt import Attempt, Gate, Judge, Segment
+from spoolproof.policies.running.fallback import FallbackNode
+from spoolproof.policies.running.hedge import HedgeNode
+from spoolproof.policies.running.retry import DeadlineNode, Drain, RetryNode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What every keyed child of a policy has in common. rule: of the breaker."""
+
+    parts: Sequence[Part]
+    settings: Settings
+    rule: Shape
+    classifier: Classifier
+    budget: Budget
+    drain: Drain
+    random: RandomSource
+    abandoned: Abandoned
+    monotonic: Callable[[], float]
+
+    def limit_seconds(self, kind: str) -> float | None:
+        """Return the seconds of a Timeout or Deadline; None without that part."""
+        if all(part.kind != kind for part in self.parts):
+            return None
+        return self.settings.timeout_seconds if kind == "timeout" else self.settings.deadline_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,311 +68,135 @@ class Pipeline:
     deadline: DeadlineNode | None
 
 
-class Judge:
-    """Gives every attempt its verdict. blame_seconds: a caller who gives up later than this blames the dependency."""
-
-    __slots__ = ("blame_seconds", "classifier", "cooldown", "judges_results")
-
-    def __init__(self, classifier: Classifier, cooldown: Cooldown, blame_seconds: float | None) -> None:
-        self.classifier = classifier
-        self.cooldown = cooldown
-        self.judges_results = classifier.judges_results
-        self.blame_seconds = blame_seconds
-
-    def of_error(self, call: Call, error: BaseException) -> Verdict:
-        """Return and note what an error of the attempt means; `call.now` is when it came."""
-        try:
-            verdict = self.classifier.of_error(
-                error,
-                has_started=call.has_started,
-                elapsed_seconds=call.now - call.attempt_started_at,
-                blame_seconds=self.blame_seconds,
-            )
-        except Exception as mistake:  # a rule of the user's; permits must be given back all the same
-            add_note(error, f"a classifier rule of policy {call.name!r} raised {text_of(mistake)}")
-            verdict = verdict_of(Kind.BUG, is_unknown=call.has_started, reason="a classifier rule raised")
-        return self.note(call, verdict)
-
-    def of_result(self, call: Call, value: object) -> Verdict:
-        """Return and note what a result means."""
-        verdict = self.classifier.of_result(value)
-        return SUCCESS if verdict.status is Status.SUCCESS else self.note(call, verdict)
-
-    def note(self, call: Call, verdict: Verdict) -> Verdict:
-        """Keep a verdict that is no success on the call, and obey a dependency that asks for less."""
-        call.verdict = verdict
-        if verdict.is_unknown and not call.is_unknown:
-            call.is_unknown = True
-        if verdict.kind is Kind.RATE_LIMITED:
-            self.cooldown.start(call.now, verdict.retry_after_seconds)
-        return verdict
+def build(shared: Shared, guards: Mapping[str, Guard], cooldown: Cooldown, memory: Memory, counts: Counts) -> Pipeline:
+    """Compile parts into a pipeline. guards: the machines by the kind of their part."""
+    builder = _Builder(shared, cooldown, memory, counts)
+    for part in reversed(shared.parts):
+        builder.add(part, guards)
+    root = builder.finish()
+    nodes = list(_chain(root))
+    segments = [node for node in nodes if isinstance(node, Gate)]
+    all_guards = tuple(guard for segment in segments for guard in segment.guards)
+    retry = next((node for node in nodes if isinstance(node, RetryNode)), None)
+    around: list[float] = []
+    within: list[float] = []
+    for segment in segments:
+        if segment.timeout_seconds is not None:
+            is_around = retry is not None and nodes.index(segment) < nodes.index(retry)
+            (around if is_around else within).append(segment.timeout_seconds)
+    return Pipeline(
+        root,
+        builder.attempt(all_guards, min([*around, *within], default=None), None),
+        _first_breaker(nodes),
+        min(within, default=None),
+        min(around, default=None),
+        retry,
+        next((node for node in nodes if isinstance(node, DeadlineNode)), None),
+    )
 
 
-class Gate:
-    """Guards in order, and a time limit inside them."""
+class _Builder:
+    """Works from the function outwards; guards and a limit that meet share a segment."""
 
-    __slots__ = ("_enters", "_leaves", "_needs_time", "counts", "guards", "judge", "monotonic", "timeout_seconds")
+    def __init__(self, shared: Shared, cooldown: Cooldown, memory: Memory, counts: Counts) -> None:
+        seconds = shared.limit_seconds("timeout") or shared.limit_seconds("deadline")
+        self._judge = Judge(shared.classifier, cooldown, None if seconds is None else seconds / 2)
+        self._shared = shared
+        self._counts = counts
+        self._memory = memory
+        self._inner: Node | None = None
+        self._guards: list[Guard] = []
+        self._timeout_seconds: float | None = None
 
-    def __init__(
-        self,
-        guards: tuple[Guard, ...],
-        *,
-        judge: Judge,
-        counts: Counts,
-        monotonic: Callable[[], float],
-        timeout_seconds: float | None,
-    ) -> None:
-        self.guards = guards
-        self.judge = judge
-        self.counts = counts
-        self.monotonic = monotonic
-        self.timeout_seconds = timeout_seconds
-        self._enters = tuple((guard.enter, guard) for guard in guards)
-        self._leaves = tuple(guard.leave for guard in reversed(guards))
-        self._needs_time = any(guard.needs_time for guard in guards)
+    def add(self, part: Part, guards: Mapping[str, Guard]) -> None:
+        """Put one more part around what there is."""
+        if part.kind in guards:
+            self._guards.insert(0, guards[part.kind])
+        elif part.kind == "timeout":
+            if self._guards or self._timeout_seconds is not None:
+                self._close()
+            seconds = self._shared.settings.timeout_seconds
+            # one around Retry bounds all attempts together, and has only what its own code says
+            own = part.given.get("timeout_seconds", seconds)
+            self._timeout_seconds = seconds if self._inner is None else cast("float", own)
+        elif part.kind != "chaos":  # chaos replaces the function itself
+            self._inner = self._around(part, self.finish())
 
-    async def admit(self, call: Call, permits: list[object]) -> None:
-        """Pass every guard, waiting where one says so."""
-        for enter, guard in self._enters:
-            permit = enter(call, call.now)
-            if permit is None:
-                permits.append(await guard.wait(call))
-                self.check_deadline(call)
-            else:
-                permits.append(permit)
+    def finish(self) -> Node:
+        """Return the outermost node."""
+        if self._inner is None or self._guards or self._timeout_seconds is not None:
+            return self._close()
+        return self._inner
 
-    def check_deadline(self, call: Call) -> None:
-        """Raise DeadlineExceeded for a call that was admitted too late to begin."""
-        call.now = self.monotonic()
-        if call.deadline_at is not None and call.now >= call.deadline_at:
-            raise DeadlineExceeded(policy=call.name, has_started=False)
-
-    def leave(self, call: Call, permits: list[object], verdict: Verdict) -> None:
-        """Give back the permits there are."""
-        for index in range(len(permits) - 1, -1, -1):
-            self.guards[index].leave(permits[index], call, verdict, call.now)
-
-
-class Segment(Gate):
-    """Guards and a time limit around further nodes."""
-
-    __slots__ = ("inner",)
-
-    def __init__(
-        self,
-        guards: tuple[Guard, ...],
-        inner: Node,
-        *,
-        judge: Judge,
-        counts: Counts,
-        monotonic: Callable[[], float],
-        timeout_seconds: float | None,
-    ) -> None:
-        super().__init__(guards, judge=judge, counts=counts, monotonic=monotonic, timeout_seconds=timeout_seconds)
-        self.inner = inner
-
-    async def run(self, call: Call) -> Any:
-        """Run the rest once, admitted and within its limit."""
-        permits: list[object] = []
-        try:
-            await self.admit(call, permits)
-            if self.timeout_seconds is None:
-                result = await self.inner.run(call)
-            elif call.is_blocking:
-                result = await self._run_blocking(call, self.timeout_seconds)
-            else:
-                call.attempt_started_at = call.now
-                result = await run_limited(call, self.inner.run(call), self.timeout_seconds)
-        except BaseException as error:
-            self.fail(call, permits, error)
-            raise
-        if self._needs_time:
-            call.now = self.monotonic()
-        self.leave(call, permits, call.verdict or SUCCESS)
-        return result
-
-    async def _run_blocking(self, call: Call, timeout_seconds: float) -> Any:
-        """Run the rest on a thread: the limit only keeps further attempts from starting."""
-        deadline_at = call.deadline_at
-        own_at = call.now + timeout_seconds
-        call.deadline_at = own_at if deadline_at is None else min(own_at, deadline_at)
-        try:
-            return await self.inner.run(call)
-        finally:
-            call.deadline_at = deadline_at  # the limit was this run's; another may follow
-
-    def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
-        """End with an error: judge it and give every permit back."""
-        call.now = self.monotonic()
-        verdict = call.verdict
-        if verdict is None or (verdict.kind is Kind.CANCELLED and isinstance(error, Exception)):
-            verdict = self.judge.of_error(call, error)  # what was cut off inside was cut off by the limit out here
-        if call.attempts > 1:
-            call.has_started = True  # the last attempt may have been rejected; the one before was made
-        self.leave(call, permits, verdict)
-        if isinstance(error, CallRejected) and len(permits) < len(self.guards):
-            note_rejection(self.counts, call, error)
-
-
-class Attempt(Gate):
-    """The innermost segment: each run is an attempt, judged once, by which every part around it goes."""
-
-    __slots__ = ("_abandoned",)
-
-    def __init__(
-        self,
-        guards: tuple[Guard, ...],
-        *,
-        judge: Judge,
-        counts: Counts,
-        monotonic: Callable[[], float],
-        timeout_seconds: float | None,
-        abandoned: Abandoned | None,
-    ) -> None:
-        """abandoned: sync attempts with a Timeout run in threads of their own, and this counts those that hang; None
-        runs them here."""
-        super().__init__(guards, judge=judge, counts=counts, monotonic=monotonic, timeout_seconds=timeout_seconds)
-        self._abandoned = abandoned
-
-    async def run(self, call: Call) -> Any:
-        """Make one attempt."""
-        now = call.now
-        call.attempts += 1  # `open` written out
-        if call.attempts > 1:
-            call.verdict = None
-            call.has_started = False
-        if self.judge.cooldown.until > now or (call.deadline_at is not None and now >= call.deadline_at):
-            self._refuse(call)
-        permits: list[object] = []
-        try:
-            for enter, guard in self._enters:  # `admit` written out
-                permit = enter(call, now)
-                if permit is None:
-                    permit = await guard.wait(call)
-                    permits.append(permit)
-                    self.check_deadline(call)
-                    now = call.now
-                else:
-                    permits.append(permit)
-            call.attempt_started_at = now
-            if call.is_blocking:
-                result = self._run_blocking(call)
-            else:
-                call.has_started = True
-                self.counts.attempts += 1
-                result = call.function(*call.args, **call.kwargs)
-                if type(result) is CoroutineType or is_awaitable(result, call.function):
-                    coroutine = result if type(result) is CoroutineType else await_it(result)
-                    if self.timeout_seconds is None and call.deadline_at is None:
-                        result = await coroutine
-                    else:
-                        try:
-                            waited_for = coroutine.send(None)
-                        except StopIteration as end:
-                            result = end.value
-                        else:
-                            result = await finish(call, coroutine, waited_for, self.timeout_seconds)
-            verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
-        except BaseException as error:
-            self.fail(call, permits, error)
-            raise
-        if self._needs_time or events.listeners:
-            now = call.now = self.monotonic()
-        for leave in self._leaves:
-            leave(permits.pop(), call, verdict, now)
-        if events.listeners:
-            announce(call, verdict)
-        return result
-
-    def _run_blocking(self, call: Call) -> Any:
-        """Run the function on this thread, or in one of its own if it has a Timeout. A deadline alone moves nothing:
-        whatever is bound to this thread (a transaction, a connection) would be out of reach."""
-        abandoned = self._abandoned
-        if abandoned is not None and abandoned.maximum and self.timeout_seconds is not None:
-            result = run_in_thread(call, self.timeout_seconds, abandoned, self.counts)
+    def _close(self) -> Node:
+        guards, timeout_seconds = tuple(self._guards), self._timeout_seconds
+        segment: Node
+        if self._inner is None:
+            segment = self.attempt(guards, timeout_seconds, self._shared.abandoned)
         else:
-            call.has_started = True
-            self.counts.attempts += 1
-            result = self._run_here(call)
-        if is_awaitable(result, call.function):
-            refuse_awaitable(call, result)
-        return result
+            segment = Segment(
+                guards=guards,
+                inner=self._inner,
+                timeout_seconds=timeout_seconds,
+                judge=self._judge,
+                counts=self._counts,
+                monotonic=self._shared.monotonic,
+            )
+        self._inner, self._guards, self._timeout_seconds = segment, [], None
+        return segment
 
-    def _run_here(self, call: Call) -> Any:
-        """Run the function on this thread, which nobody can cut off: it is only told how long it has."""
-        limit_at = call.deadline_at
-        if self.timeout_seconds is not None:
-            own_at = call.now + self.timeout_seconds
-            limit_at = own_at if limit_at is None else min(own_at, limit_at)
-        if limit_at == current(ends_at):  # said already, or there is none
-            return call.function(*call.args, **call.kwargs)
-        held = Held(ends_at, limit_at)
-        try:
-            return call.function(*call.args, **call.kwargs)
-        finally:
-            held.end()
-
-    def open(self, call: Call) -> None:
-        """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""
-        call.attempts += 1
-        if call.attempts > 1:
-            call.verdict = None
-            call.has_started = False
-        if self.judge.cooldown.until > call.now or (call.deadline_at is not None and call.now >= call.deadline_at):
-            self._refuse(call)
-
-    def _refuse(self, call: Call) -> None:
-        try:
-            if call.deadline_at is not None and call.now >= call.deadline_at:
-                raise DeadlineExceeded(policy=call.name, has_started=False)
-            self.judge.cooldown.check(call.now)
-        except (DeadlineExceeded, CallRejected) as error:
-            self.fail(call, [], error)
-            raise
-
-    def conclude(self, call: Call, permits: list[object], verdict: Verdict) -> None:
-        """End a block with a verdict: what it said of itself, or a success."""
-        call.now = self.monotonic()
-        if verdict.status is not Status.SUCCESS:
-            self.judge.note(call, verdict)
-        self.leave(call, permits, verdict)
-        if events.listeners:
-            announce(call, verdict)
-
-    def fail(self, call: Call, permits: list[object], error: BaseException) -> None:
-        """End with an error: judge it and give every permit back."""
-        call.now = self.monotonic()
-        verdict = self.judge.of_error(call, error)
-        self.leave(call, permits, verdict)
-        if isinstance(error, CallRejected) and not call.has_started:
-            note_rejection(self.counts, call, error)
-        elif events.listeners:
-            announce(call, verdict)
-
-
-def announce(call: Call, verdict: Verdict) -> None:
-    """Tell of an attempt's end."""
-    elapsed = call.now - call.attempt_started_at if call.has_started else 0.0
-    events.emit(
-        events.AttemptEnded(
-            policy=call.name, key=call.key, attempt=call.attempts, verdict=verdict, elapsed_seconds=elapsed
+    def attempt(self, guards: tuple[Guard, ...], timeout_seconds: float | None, abandoned: Abandoned | None) -> Attempt:
+        """Return an innermost segment."""
+        return Attempt(
+            guards=guards,
+            timeout_seconds=timeout_seconds,
+            abandoned=abandoned,
+            judge=self._judge,
+            counts=self._counts,
+            monotonic=self._shared.monotonic,
         )
-    )
+
+    def _around(self, part: Part, inner: Node) -> Node:
+        shared, settings, memory = self._shared, self._shared.settings, self._memory
+        match part:
+            case Retry():
+                return RetryNode(
+                    inner,
+                    settings,
+                    allows_nesting=part.nested == "allow",
+                    budget=shared.budget,
+                    cooldown=self._judge.cooldown,
+                    counts=self._counts,
+                    drain=shared.drain,
+                    random=shared.random,
+                    on_discard=part.on_discard,
+                )
+            case Hedge():
+                memory.latencies = memory.latencies or Latencies()
+                return HedgeNode(
+                    inner,
+                    latencies=memory.latencies,
+                    extra_max=settings.hedge_extra_max,
+                    first_delay_seconds=settings.timeout_seconds / 4,
+                    budget=shared.budget,
+                    drain=shared.drain,
+                    on_discard=part.on_discard,
+                )
+            case Fallback():
+                memory.answers = memory.answers or Answers()
+                return FallbackNode(inner, part.rungs, settings.rung_seconds, memory.answers, part.on_discard)
+        return DeadlineNode(inner, settings.deadline_seconds)
 
 
-def note_rejection(counts: Counts, call: Call, error: CallRejected) -> None:
-    """Count an attempt that was not made, and tell of it."""
-    counts.note_rejection(error.by)
-    if events.listeners:
-        events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
+def _first_breaker(nodes: Sequence[Node]) -> Circuit | None:
+    """Return the breaker that every call meets first, with no part around it that may do without an answer of it."""
+    first = next((node for node in nodes if not isinstance(node, RetryNode | DeadlineNode)), None)
+    guard = first.guards[0] if isinstance(first, Gate) and first.guards else None
+    return guard if isinstance(guard, Circuit) else None
 
 
-def refuse_awaitable(call: Call, awaitable: Any) -> None:
-    """Raise TypeError for a sync function that gave an awaitable: awaited later, it would run unprotected."""
-    close_it(awaitable)
-    # no repr: that of a partial shows its arguments
-    function = getattr(call.function, "__qualname__", type(call.function).__qualname__)
-    raise TypeError(
-        f"policy {call.name!r}: {function!r} returned {type(awaitable).__name__}, which nobody awaits under "
-        "protection; make it `async def`, or use `await policy.call(…)`"
-    )
+def _chain(root: Node) -> Iterator[Node]:
+    node: Node | None = root
+    while node is not None:
+        yield node
+        node = cast("Node | None", getattr(node, "inner", None))

@@ -10,10 +10,9 @@ Retry makes one attempt.
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from spoolproof.backoff import RandomSource
@@ -25,27 +24,16 @@ from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.functions import OnDiscard
 from spoolproof.policies.judging.report import add_note
 from spoolproof.policies.judging.verdict import Kind, Verdict
+from spoolproof.policies.machines.bell import Bell
 from spoolproof.policies.machines.budget import Budget, Cooldown
 from spoolproof.policies.machines.counts import Counts
+from spoolproof.policies.parts.ranges import Settings
 from spoolproof.policies.running.timeout import discard
 
 PUT_OFF = frozenset({"draining", "inline"})
 """Reasons to stop that say nothing of the work: it is done later, and not counted."""
 
 _EXPONENT_MAX = 16  #: 2**n stays finite however often somebody tries
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySettings:
-    """The settings of a Retry, resolved."""
-
-    attempts: int
-    delay_seconds: float
-    delay_factor: float
-    delay_seconds_max: float
-    retry_after_seconds_max: float
-    inline_seconds_max: float
-    allows_nesting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ class Wait:
     seconds: float
 
 
-def delay_seconds(settings: RetrySettings, attempt: int, source: RandomSource) -> float:
+def delay_seconds(settings: Settings, attempt: int, source: RandomSource) -> float:
     """Return the wait after failed attempt `attempt` (from 1), uniform from 0 to a bound that grows up to the
     maximum."""
     exponent = min(attempt - 1, _EXPONENT_MAX)
@@ -72,7 +60,7 @@ def delay_seconds(settings: RetrySettings, attempt: int, source: RandomSource) -
 
 
 def next_step(
-    settings: RetrySettings,
+    settings: Settings,
     call: Call,
     verdict: Verdict,
     attempts_max: int,
@@ -101,7 +89,7 @@ def next_step(
     return Wait(delay)
 
 
-def _reason_to_stop(verdict: Verdict, call: Call, attempts_max: int, settings: RetrySettings) -> str:
+def _reason_to_stop(verdict: Verdict, call: Call, attempts_max: int, settings: Settings) -> str:
     match verdict.kind:
         case Kind.LOCAL:
             return "local"
@@ -125,20 +113,17 @@ class Drain:
         self.is_draining = False
         self._event = threading.Event()
         self._lock = threading.RLock()
-        self._wakers: dict[int, Callable[[], object]] = {}
-        self._number = 0
+        self._sleepers: set[Bell] = set()
 
     def start(self) -> None:
         """Let nobody wait any longer; no retry or hedge starts from now on."""
         with self._lock:
             self.is_draining = True
-            wakers = list(self._wakers.values())
+            sleepers = list(self._sleepers)
         self._event.set()
-        for wake in wakers:
-            try:
-                wake()
-            except RuntimeError:
-                continue  # its event loop is closed, and the sleeper gone with it
+        for sleeper in sleepers:
+            with suppress(RuntimeError):  # its event loop is closed, and the sleeper gone with it
+                sleeper.ring_from_afar()
 
     def end(self) -> None:
         """Let calls be tried again and wait, because a service of this process starts."""
@@ -148,26 +133,16 @@ class Drain:
 
     async def sleep(self, clock: Clock, seconds: float) -> None:
         """Return after `seconds`, or at once when the drain begins."""
-        loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
+        bell = Bell()
         with self._lock:
             if self.is_draining:
                 return
-            self._number += 1
-            number = self._number
-            self._wakers[number] = lambda: loop.call_soon_threadsafe(wake)
-        timer = clock.call_at(clock.monotonic() + seconds, wake)
+            self._sleepers.add(bell)
         try:
-            await woken
+            await bell.wait(clock, clock.monotonic() + seconds)
         finally:
-            timer.cancel()
             with self._lock:
-                del self._wakers[number]
+                self._sleepers.discard(bell)
 
     def sleep_blocking(self, clock: Clock, seconds: float) -> None:
         """The same on a thread. Raises PolicyUsageError on one that runs an event loop."""
@@ -178,31 +153,20 @@ class Drain:
             self._event.wait(seconds)
 
 
+@dataclass(slots=True, eq=False)
 class RetryNode:
     """Runs the rest until it succeeds or there is a reason to stop."""
 
-    __slots__ = ("_cooldown", "_counts", "_on_discard", "_random", "budget", "drain", "inner", "settings")
-
-    def __init__(
-        self,
-        inner: Node,
-        settings: RetrySettings,
-        *,
-        budget: Budget,
-        cooldown: Cooldown,
-        counts: Counts,
-        drain: Drain,
-        random: RandomSource,
-        on_discard: OnDiscard | None,
-    ) -> None:
-        self._cooldown = cooldown
-        self._counts = counts
-        self._on_discard = on_discard
-        self.inner = inner
-        self.settings = settings
-        self.budget = budget
-        self.drain = drain
-        self._random = random
+    inner: Node
+    settings: Settings
+    _: KW_ONLY
+    allows_nesting: bool
+    budget: Budget
+    cooldown: Cooldown
+    counts: Counts
+    drain: Drain
+    random: RandomSource
+    on_discard: OnDiscard | None
 
     async def run(self, call: Call) -> Any:
         """Return the first success, or the last result; raise the last error of the dependency."""
@@ -226,7 +190,7 @@ class RetryNode:
                     step = self.after(call, attempts_max)
                     if isinstance(step, Stop):
                         return value
-                    await discard(value, self._on_discard, call)
+                    await discard(value, self.on_discard, call)
                     last = None
                 await self.pause(call, step.seconds, last)
                 if self._drained(call):
@@ -257,7 +221,7 @@ class RetryNode:
         if (
             is_repeating.get() is not None
             and current(is_repeating)
-            and not self.settings.allows_nesting
+            and not self.allows_nesting
             and self.settings.attempts > 1
         ):
             if events.listeners:
@@ -272,8 +236,8 @@ class RetryNode:
         verdict = call.verdict
         if verdict is None:  # an error from a place that judges nothing, such as a guard's own bug
             return self._stop(call, "permanent")
-        cooldown_seconds = self._cooldown.until - call.now
-        step = next_step(self.settings, call, verdict, attempts_max, self._random, cooldown_seconds)
+        cooldown_seconds = self.cooldown.until - call.now
+        step = next_step(self.settings, call, verdict, attempts_max, self.random, cooldown_seconds)
         if isinstance(step, Wait):
             if self.drain.is_draining:
                 step = Stop("draining")
@@ -281,7 +245,7 @@ class RetryNode:
                 step = Stop("budget")
         if isinstance(step, Stop):
             return self._stop(call, step.reason)
-        self._counts.note_retry()
+        self.counts.note_retry()
         if events.listeners:
             events.emit(
                 events.RetryScheduled(
@@ -303,7 +267,7 @@ class RetryNode:
 
     def _stop(self, call: Call, reason: str) -> Stop:
         call.stop_reason = reason
-        self._counts.note_stop(reason)
+        self.counts.note_stop(reason)
         if events.listeners:
             events.emit(events.RetryStopped(policy=call.name, key=call.key, reason=reason, attempts=call.attempts))
         return Stop(reason)
@@ -316,18 +280,16 @@ def prefer(last: Exception, rejection: Exception) -> Exception:
     return last
 
 
+@dataclass(slots=True, eq=False)
 class DeadlineNode:
     """Sets the moment before which everything inside has to end. Every wait inside keeps to it."""
 
-    __slots__ = ("_seconds", "inner")
-
-    def __init__(self, inner: Node, seconds: float) -> None:
-        self.inner = inner
-        self._seconds = seconds
+    inner: Node
+    seconds: float
 
     def shorten(self, call: Call) -> None:
         """Give the call this deadline unless it has a nearer one."""
-        at = call.now + self._seconds
+        at = call.now + self.seconds
         if call.deadline_at is None or at < call.deadline_at:
             call.deadline_at = at
 

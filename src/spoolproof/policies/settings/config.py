@@ -31,25 +31,13 @@ from typing import Any
 from spoolproof.errors import InvariantViolated
 from spoolproof.policies.parts.breaker import DEFAULT_SHAPE, Shape, leaves
 from spoolproof.policies.parts.part import Part
-from spoolproof.policies.parts.ranges import SETTINGS, number_of
+from spoolproof.policies.parts.ranges import SETTINGS, Settings, number_of
 from spoolproof.policies.settings.aliases import PERIOD, THRESHOLD, lay_aliases
 
 PREFIX = "SPOOLPROOF_POLICY_"
 DEFAULT_PREFIX = f"{PREFIX}DEFAULT_"
 PRESET = "preset"
 DEFAULT_PRESET = f"{DEFAULT_PREFIX}PRESET"
-RULE_OF = {
-    "failure_rate": "rate",
-    "window_seconds": "rate",
-    "window_calls": "rate",
-    "calls_min": "rate",
-    "consecutive": "consecutive",
-    "within_seconds": "consecutive",
-    "slow_rate": "slow",
-    "slow_seconds": "slow",
-    "slow_window_seconds": "slow",
-    "slow_calls_min": "slow",
-}
 _NAMES_RULE = {"failure_rate": "rate", "consecutive": "consecutive", "slow_rate": "slow"}
 _WINDOW = {"window_seconds": "window_calls", "window_calls": "window_seconds"}
 _PERIOD = {"window_seconds": "within_seconds", "within_seconds": "window_seconds"}
@@ -70,10 +58,9 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """The settings of one policy. values: by name, defaults applied. origins: where each comes from. rule: the
-    breaker's."""
+    """The settings of one policy. origins: where each comes from. rule: the breaker's."""
 
-    values: Mapping[str, Any]
+    values: Settings
     origins: Mapping[str, str]
     rule: Shape
     preset: str | None
@@ -282,7 +269,7 @@ def resolve(name: str, parts: Sequence[Part], sources: Sources, *, preset: str |
         laying.lay(layer)
     _derive(laying.values, laying.kinds, laying.rules, faults)
     return Resolved(
-        values=laying.values,
+        values=Settings(**laying.values),
         origins=laying.origins,
         rule=shape,
         preset=preset,
@@ -338,11 +325,12 @@ class _Laying:
         return ""
 
     def _is_hidden(self, setting: str) -> bool:
-        return setting in RULE_OF and RULE_OF[setting] not in self.rules
+        rule = SETTINGS[setting].rule
+        return rule != "" and rule not in self.rules
 
     def _hide(self, setting: str, value: Any, layer: _Layer) -> None:
         """Note a setting of a rule that the breaker does not have."""
-        origin, rule = layer.origin, RULE_OF[setting]
+        origin, rule = layer.origin, SETTINGS[setting].rule
         if origin == self._chosen_by or (layer.is_own and origin != _CODE):
             self._faults.append(f"{setting}={value!r} ({origin}): policy {self._name!r} has no {rule} rule")
         elif origin != PERIOD or self._is_hidden(_PERIOD[setting]):

@@ -1,14 +1,10 @@
-"""What to answer when the dependency gives no answer.
-
-A chain: values, or functions of the error, tried in order; the first that returns wins. `Result.source` says where an
-answer came from. An answer that was given (a 404, a refusal) is never replaced, nor is a bug, nor a cancellation. When
-all fail, the original error is raised with theirs as notes."""
+"""What there is to say of a policy before it has made a call: errors, warnings and notes, and the policy as text."""
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +12,8 @@ from spoolproof.policies.parts.breaker import leaves
 from spoolproof.policies.parts.fallback import Constant, Fallback, LastGood
 from spoolproof.policies.parts.limits import Retry
 from spoolproof.policies.parts.part import Part
-from spoolproof.policies.parts.ranges import SETTINGS
-from spoolproof.policies.settings.config import RULE_OF, Resolved
+from spoolproof.policies.parts.ranges import SETTINGS, Settings
+from spoolproof.policies.settings.config import Resolved
 
 
 def takes_arguments(function: Callable[..., Any]) -> bool:
@@ -36,96 +32,79 @@ class Finding:
     message: str
 
 
+_Found = Iterator[tuple[str, str]]
+
+
 def findings(
-    parts: Sequence[Part],
-    values: Mapping[str, Any],
-    *,
-    idempotent: bool | None,
-    sync: str = "thread",
+    parts: Sequence[Part], settings: Settings, *, idempotent: bool | None, sync: str = "thread"
 ) -> list[Finding]:
     """Return what there is to say of a policy, errors first."""
     kinds = [part.kind for part in parts]
-    found = [*_errors(parts, kinds, values), *_warnings(parts, kinds, values, idempotent)]
-    notes = []
-    if sync == "cooperative":
-        notes.append('sync="cooperative" cuts no sync attempt off')
-    if "breaker" in kinds and values["mode"] != "enforce":
-        notes.append(f"mode={values['mode']}: the breaker rejects nothing")
-    if "chaos" in kinds:
-        notes.append("Chaos is present")
-    if any(isinstance(part, Retry) and part.nested == "allow" for part in parts):
-        notes.append('nested="allow": retries multiply')
-    return found + [Finding("N1", note) for note in notes]
+    found = (
+        *_errors(kinds, settings),
+        *_warnings(kinds, settings),
+        *_warnings_of_retry(kinds, settings, idempotent),
+        *_notes(parts, kinds, settings, sync),
+    )
+    if idempotent is False and any(
+        _is_fake(rung) for part in parts if isinstance(part, Fallback) for rung in part.rungs
+    ):
+        found = (*found, ("W5", "a fallback value for a call that is not idempotent looks like success and is none"))
+    return [Finding(*one) for one in sorted(found, key=lambda one: ("EWN".index(one[0][0]), one[0]))]
 
 
-def _errors(parts: Sequence[Part], kinds: list[str], values: Mapping[str, Any]) -> list[Finding]:
-    found = []
-    timeout, deadline = values["timeout_seconds"], values["deadline_seconds"]
+def _errors(kinds: list[str], settings: Settings) -> _Found:
+    timeout, deadline, calls = settings.timeout_seconds, settings.deadline_seconds, settings.window_calls
     if "timeout" in kinds and "deadline" in kinds and timeout >= deadline:
-        found.append(
-            Finding(
-                "E1", f"timeout_seconds={timeout:g}: below deadline_seconds={deadline:g}, or no attempt ever times out"
-            )
-        )
-    calls = values.get("window_calls")
-    if "breaker" in kinds and calls is not None and values["calls_min"] > calls:
-        found.append(Finding("E2", f"calls_min={values['calls_min']}: at most window_calls={calls}, or it never opens"))
+        yield "E1", f"timeout_seconds={timeout:g}: below deadline_seconds={deadline:g}, or no attempt ever times out"
+    if "breaker" in kinds and calls is not None and settings.calls_min > calls:
+        yield "E2", f"calls_min={settings.calls_min}: at most window_calls={calls}, or it never opens"
     for kind, count in sorted(Counter(kinds).items()):
         if count > 1 and not (kind == "timeout" and count == 2 and _around_retry(kinds)):
-            found.append(
-                Finding("E6", f"{kind}: {count} times; one of each, but for a Timeout on either side of Retry")
-            )
-    return found
+            yield "E6", f"{kind}: {count} times; one of each, but for a Timeout on either side of Retry"
 
 
 def _around_retry(kinds: list[str]) -> bool:
-    return "retry" in kinds and kinds.index("timeout") < kinds.index("retry") < len(kinds) - 1 - kinds[::-1].index(
-        "timeout"
-    )
+    outer, inner = (index for index, kind in enumerate(kinds) if kind == "timeout")
+    return "retry" in kinds[outer:inner]
 
 
-def _warnings(
-    parts: Sequence[Part], kinds: list[str], values: Mapping[str, Any], idempotent: bool | None
-) -> list[Finding]:
-    found = []
+def _warnings(kinds: list[str], settings: Settings) -> _Found:
+    timeout, lease = settings.timeout_seconds, settings.probe_lease_seconds
     if "breaker" in kinds and "timeout" not in kinds and "deadline" not in kinds:
-        found.append(Finding("W1", "Breaker without Timeout or Deadline: a call that hangs is never judged"))
-    if "retry" in kinds:
-        retry = kinds.index("retry")
-        outside = [kind for kind in kinds[:retry] if kind in ("bulkhead", "rate_limit")]
-        if outside:
-            found.append(
-                Finding("W2", f"{' and '.join(outside)} outside Retry: a slot is held during back-off; put it inside")
-            )
-        if "breaker" in kinds[:retry]:
-            found.append(Finding("W3", "Breaker outside Retry: it judges calls, not attempts; put it inside"))
-        if idempotent is None:
-            found.append(
-                Finding("W4", "Retry with idempotent unstated: unknown outcomes are not retried; say True or False")
-            )
-        if "deadline" in kinds and "timeout" in kinds:
-            # back-off left out: with it the recommended defaults, 3 × 10 s in 30 s, would be found wanting
-            longest = values["attempts"] * values["timeout_seconds"]
-            if longest > values["deadline_seconds"]:
-                limit = f"deadline_seconds={values['deadline_seconds']:g}"
-                found.append(
-                    Finding("W6", f"attempts × timeout_seconds is {longest:g} s, over {limit}: the last may never run")
-                )
-    if idempotent is False:
-        for part in parts:
-            if isinstance(part, Fallback) and any(_is_fake(rung) for rung in part.rungs):
-                found.append(
-                    Finding("W5", "a fallback value for a call that is not idempotent looks like success and is none")
-                )
-    if "breaker" in kinds and "timeout" in kinds and values["probe_lease_seconds"] < values["timeout_seconds"]:
-        found.append(
-            Finding(
-                "W7",
-                f"probe_lease_seconds={values['probe_lease_seconds']:g}: below timeout_seconds="
-                f"{values['timeout_seconds']:g}",
-            )
+        yield "W1", "Breaker without Timeout or Deadline: a call that hangs is never judged"
+    if "breaker" in kinds and "timeout" in kinds and lease < timeout:
+        yield "W7", f"probe_lease_seconds={lease:g}: below timeout_seconds={timeout:g}"
+
+
+def _warnings_of_retry(kinds: list[str], settings: Settings, idempotent: bool | None) -> _Found:
+    if "retry" not in kinds:
+        return
+    around = kinds[: kinds.index("retry")]
+    if outside := [kind for kind in around if kind in ("bulkhead", "rate_limit")]:
+        yield "W2", f"{' and '.join(outside)} outside Retry: a slot is held during back-off; put it inside"
+    if "breaker" in around:
+        yield "W3", "Breaker outside Retry: it judges calls, not attempts; put it inside"
+    if idempotent is None:
+        yield "W4", "Retry with idempotent unstated: unknown outcomes are not retried; say True or False"
+    # back-off left out: with it the recommended defaults, 3 × 10 s in 30 s, would be found wanting
+    longest, deadline = settings.attempts * settings.timeout_seconds, settings.deadline_seconds
+    if "deadline" in kinds and "timeout" in kinds and longest > deadline:
+        yield (
+            "W6",
+            f"attempts × timeout_seconds is {longest:g} s, over deadline_seconds={deadline:g}: the last may never run",
         )
-    return found
+
+
+def _notes(parts: Sequence[Part], kinds: list[str], settings: Settings, sync: str) -> _Found:
+    if sync == "cooperative":
+        yield "N1", 'sync="cooperative" cuts no sync attempt off'
+    if "breaker" in kinds and settings.mode != "enforce":
+        yield "N1", f"mode={settings.mode}: the breaker rejects nothing"
+    if "chaos" in kinds:
+        yield "N1", "Chaos is present"
+    if any(isinstance(part, Retry) and part.nested == "allow" for part in parts):
+        yield "N1", 'nested="allow": retries multiply'
 
 
 def _is_fake(rung: Any) -> bool:
@@ -153,7 +132,7 @@ def explain(name: str, parts: Sequence[Part], resolved: Resolved, found: Sequenc
     The first line names the preset and the settings of no part (`keys_max`) that were given.
     """
     common = [
-        f" {setting}={_shown(resolved.values[setting])} ({resolved.origins[setting]})"
+        f" {_with_origin(setting, resolved)}"
         for setting, known in SETTINGS.items()
         if "*" in known.parts and resolved.origins[setting] != "built-in"
     ]
@@ -161,9 +140,9 @@ def explain(name: str, parts: Sequence[Part], resolved: Resolved, found: Sequenc
     lines = [f"policy {name}{preset}{''.join(common)}"]
     for part in parts:
         settings = [
-            f"{setting}={_shown(resolved.values[setting])} ({resolved.origins[setting]})"
-            for setting in getattr(part, "settings", ())
-            if resolved.values.get(setting) is not None and _matters(setting, part, resolved)
+            _with_origin(setting, resolved)
+            for setting in part.settings
+            if getattr(resolved.values, setting) is not None and _matters(setting, part, resolved)
         ]
         rule = f" rule={_rule_text(resolved.rule)}" if part.kind == "breaker" else ""
         lines.append(f"  {part.kind}{rule}{''.join(' ' + setting for setting in settings)}")
@@ -171,14 +150,18 @@ def explain(name: str, parts: Sequence[Part], resolved: Resolved, found: Sequenc
     return "\n".join(lines)
 
 
+def _with_origin(setting: str, resolved: Resolved) -> str:
+    return f"{setting}={_shown(getattr(resolved.values, setting))} ({resolved.origins[setting]})"
+
+
 def _matters(setting: str, part: Part, resolved: Resolved) -> bool:
     if part.kind == "bulkhead":
         is_adaptive = getattr(part, "adaptive", None) is not None
         return setting.startswith("limit_") == is_adaptive or setting in ("queue_max", "wait_seconds_max")
-    if setting == "window_seconds" and resolved.values["window_calls"] is not None:
+    if setting == "window_seconds" and resolved.values.window_calls is not None:
         return False
-    rule = RULE_OF.get(setting)
-    return rule is None or rule in leaves(resolved.rule)
+    rule = SETTINGS[setting].rule
+    return not rule or rule in leaves(resolved.rule)
 
 
 def _rule_text(rule: Any) -> str:
