@@ -122,6 +122,7 @@ class Service:
         delays: Sequence[float] = limits.DELAYS_SECONDS,
         dedupe: str = "inbox",
         gate: GatingPolicy | Sequence[GatingPolicy] = (),
+        on_unknown: str | None = None,
     ) -> Callable[[F], F]:
         """Register a function as the handler of these events: classes marked by @event, or wire names for dicts.
 
@@ -132,7 +133,9 @@ class Service:
         process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
         delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.
         dedupe: `inbox`, or `none` for at least once without a transaction. gate: a policy that every message of the
-        queue needs, or several; while its breaker is open the queue is left alone, uncounted.
+        queue needs, or several; while its breaker is open the queue is left alone, uncounted. on_unknown: for handlers
+        without a `Transaction`: claims each run, so that no two processes run a message at once, and says what follows
+        when one ended in it: `retry` under the same idempotency key, or `park` as a dead letter for a person.
         Raises RegistrationError with every fault of the registration.
         """
         for one in events:
@@ -159,6 +162,7 @@ class Service:
                 delays=delays,
                 dedupe=dedupe,
                 gate=gate,
+                on_unknown=on_unknown,
             )
             for model in events:
                 self._registry.add(model)

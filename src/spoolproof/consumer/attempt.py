@@ -16,6 +16,7 @@ from spoolproof import limits
 from spoolproof.caught import tame
 from spoolproof.clock import Clock
 from spoolproof.consumer.around import HandleAround
+from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
@@ -46,6 +47,7 @@ class Attempts:
         threads: HandlerThreads,
         dependencies: Dependencies,
         around: HandleAround,
+        claims: Claims,
         *,
         clock: Clock,
     ) -> None:
@@ -55,6 +57,7 @@ class Attempts:
         self._threads = threads
         self._dependencies = dependencies
         self._around = around
+        self._claims = claims
         self._seconds = Spreads(HANDLER_SECONDS)
         self._clock = clock
 
@@ -72,6 +75,10 @@ class Attempts:
         await self._make(work, admitted, None)
 
     async def _make(self, work: Work, admitted: Admitted, place: Place | None) -> None:
+        async with self._claims.held(work):
+            await self._make_claimed(work, admitted, place)
+
+    async def _make_claimed(self, work: Work, admitted: Admitted, place: Place | None) -> None:
         takes_transaction = admitted.handler.wants_transaction
         if not takes_transaction:
             await self._run_outside(work, admitted, place)
@@ -85,6 +92,7 @@ class Attempts:
                     work.pending.move_to(tx)
             await self._resolve(work, tx)
             failpoint("consumer.before_commit")
+        work.is_recorded = True
         failpoint("consumer.after_commit")
 
     async def keep_outlived(self, work: Work, *, is_patient: bool) -> None:

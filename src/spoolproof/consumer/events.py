@@ -63,6 +63,22 @@ class AttemptDeferred(
     next: str
 
 
+class RunUnknown(
+    Event,
+    name="consumer.run_unknown",
+    level=WARNING,
+    line="the process that ran a message ended before the outcome was known ({about}); {next}",
+    counter="consumer_unknown_total",
+    labels=("consumer=queue",),
+):
+    """What a handler called may have happened, and nobody recorded it."""
+
+    about: str
+    queue: str
+    message_id: str
+    next: str
+
+
 class NotTaken(
     Event, name="consumer.not_taken", level=WARNING, line="no handler took a message: {error} ({about}); {next}"
 ):

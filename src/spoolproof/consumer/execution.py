@@ -20,6 +20,7 @@ from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.attempt import Attempts
+from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.ending import Endings
@@ -62,11 +63,12 @@ class Execution:
         random: RandomSource,
         host: str,
         suspects: Suspects,
+        claims: Claims,
     ) -> None:
         self._store = store
         self._router = router
         self._registry = registry
-        self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, clock=clock)
+        self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, clock=clock)
         self._suspects = suspects
         self._endings = Endings(store, copies, gate, suspects, clock=clock, ids=ids, random=random, host=host)
         self._gate = gate

@@ -35,6 +35,14 @@ class Dedupe(StrEnum):
     NONE = "none"
 
 
+class OnUnknown(StrEnum):
+    """What follows when the process that ran the message ended before the outcome was known. retry: it runs again under
+    the same idempotency key. park: a person decides."""
+
+    RETRY = "retry"
+    PARK = "park"
+
+
 class Argument(StrEnum):
     """What one parameter of a handler is given."""
 
@@ -60,6 +68,7 @@ class Handler:
     delays_seconds: tuple[float, ...]
     dedupe: Dedupe
     gates: tuple[GatingPolicy, ...] = ()
+    on_unknown: OnUnknown | None = None  #: None: runs are not claimed
     is_sync: bool = False  #: a plain function, which runs in a thread
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
 
@@ -121,6 +130,7 @@ def make_handler(
     delays: Sequence[float],
     dedupe: str,
     gate: object = (),
+    on_unknown: str | None = None,
     timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
 ) -> Handler:
     """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
@@ -141,9 +151,18 @@ def make_handler(
     types_handled = _wire_names(models, faults)
     dependencies: dict[str, Any] = {}
     arguments = _arguments(function, models, faults, dependencies)
-    is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments)
-    if dedupe == Dedupe.NONE and (is_in_transaction or any(map(is_session, dependencies.values()))):
+    is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments) or any(
+        map(is_session, dependencies.values())
+    )
+    if dedupe == Dedupe.NONE and is_in_transaction:
         faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
+    if on_unknown is not None and on_unknown not in list(OnUnknown):
+        faults.append(f"on_unknown={on_unknown!r}: 'retry' or 'park'")
+    elif on_unknown is not None and (is_in_transaction or dedupe == Dedupe.NONE):
+        reason = (
+            "dedupe='none' keeps no record" if dedupe == Dedupe.NONE else "a transaction that ends early rolls back"
+        )
+        faults.append(f"on_unknown={on_unknown!r} is for handlers that call the world, without Transaction: {reason}")
     if faults:
         raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))
     for policy in gates:
@@ -161,6 +180,7 @@ def make_handler(
         delays_seconds=tuple(float(delay) for delay in delays),
         dedupe=Dedupe(dedupe),
         gates=gates,
+        on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.bridge import Bridge
+from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import THREADS_ABANDONED
@@ -57,6 +58,7 @@ class ConsumerPart(Part):
             random=of.random,
             host=socket.gethostname(),
             suspects=Suspects(of.store, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
+            claims=Claims(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
         )
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]

@@ -18,12 +18,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
-import msgspec
-
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.consumer.floor import Floor
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ports.broker import Spawn
@@ -32,22 +31,18 @@ from spoolproof.ports.store import Store
 
 CRASH_LOOP = "crash_loop"
 
-_decoder = msgspec.json.Decoder(list[str])
-
 
 class Suspects:
     """The deliveries of one process that came before."""
 
     def __init__(self, store: Store, gate: Gate, process_id: Callable[[], UUID], *, clock: Clock, spawn: Spawn) -> None:
         """process_id: this process's, as its peers see it now."""
-        self._store = store
+        self._records = RunRecords(store.state, SUSPECT, clock=clock, spawn=spawn)
+        self._leases = store.leases
         self._gate = gate
         self._process_id = process_id
         self._clock = clock
-        self._spawn = spawn
         self._floor = Floor()
-        self._here: set[str] = set()  #: those that run in this process
-        self._left: set[str] = set()  #: those that do not, and whose record could not be removed yet
 
     @asynccontextmanager
     async def running(self, work: Work) -> AsyncIterator[None]:
@@ -59,46 +54,23 @@ class Suspects:
         name = _name_of(work)
         runs = await self._unfinished(name)
         async with self._floor.alone() if runs else self._floor.shared():
-            self._here.add(name)
+            await self._records.begin(name, [*runs, str(self._process_id())])
             try:
-                await self._store.state.put(SUSPECT, name, msgspec.json.encode([*runs, str(self._process_id())]))
                 yield
             finally:
-                self._here.discard(name)
-                await self._remove(name)
+                await self._records.end(name)
 
     async def forget(self, work: Work) -> None:
         """Count from the start again: the message became a dead letter, and somebody may replay it."""
         with suppress(Unavailable, LimitReached):
-            await self._store.state.remove(SUSPECT, _name_of(work))
-
-    async def _remove(self, name: str) -> None:
-        try:
-            await self._store.state.remove(SUSPECT, name)
-        except (Unavailable, LimitReached):
-            if name not in self._left:
-                self._left.add(name)
-                self._spawn(self._remove_later(name), "consumer.suspects")
-
-    async def _remove_later(self, name: str) -> None:
-        """Remove what names this process, which lives, or whoever gets the message next would wait for its end."""
-        try:
-            while name not in self._here:  # if it runs here again, the end of that run removes it
-                with suppress(Unavailable, LimitReached):
-                    await self._store.state.remove(SUSPECT, name)
-                    return
-                await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
-        finally:
-            self._left.discard(name)
+            await self._records.forget(_name_of(work))
 
     async def _unfinished(self, name: str) -> list[str]:
         """Return the processes that ended while the message ran, once it runs nowhere. Raises Refusal at two."""
         while True:
-            record = await self._store.state.get(SUSPECT, name)
-            runs = [] if record is None else _runs_of(record.value)
-            own = str(self._process_id())
-            alive = {str(process.id) for process in await self._store.leases.processes()} if runs else set()
-            if name not in self._here and not (alive - {own}) & set(runs):
+            runs, own = await self._records.runs(name), str(self._process_id())
+            alive = {str(process.id) for process in await self._leases.processes()} if runs else set()
+            if not self._records.is_here(name) and not (alive - {own}) & set(runs):
                 break
             if self._gate.is_draining:
                 raise GateClosing
@@ -112,10 +84,3 @@ class Suspects:
 
 def _name_of(work: Work) -> str:
     return f"{work.queue}/{work.key or work.content_key}"
-
-
-def _runs_of(value: bytes) -> list[str]:
-    try:
-        return _decoder.decode(value)
-    except msgspec.MsgspecError:
-        return []

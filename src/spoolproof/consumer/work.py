@@ -32,9 +32,10 @@ class Work:
     """A delivery and what is known of it so far.
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
-    only the recording of that may still be missing. pending: what it published until then. running: the handler's run
-    in the last attempt, None if that never came to it. reruns: how often it ran again, uncounted, for no outage.
-    admitted: None until a handler was found that takes it. outcome: what became of the delivery, as far as is known.
+    only the recording of that may still be missing; is_recorded: it is there. pending: what it published until then.
+    running: the handler's run in the last attempt, None if that never came to it. reruns: how often it ran again,
+    uncounted, for no outage. admitted: None until a handler was found that takes it. outcome: what became of the
+    delivery, as far as is known.
     """
 
     delivery: Incoming
@@ -48,6 +49,7 @@ class Work:
     first_unknown_at: datetime | None = None
     admitted: Admitted | None = None
     has_run: bool = False
+    is_recorded: bool = False
     pending: PendingPublishes = field(default_factory=PendingPublishes)
     running: Running | None = None
     reruns: int = 0

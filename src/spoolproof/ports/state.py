@@ -27,15 +27,18 @@ class StateRecord:
 
 SUSPECT = "suspect"
 """The kind of the runs that their processes may not have survived; its message may never come again."""
+CLAIM = "claim"
+"""The kind of the runs whose outcome is not recorded yet; likewise."""
 
-RETENTION = (
+RETENTION = tuple(
     Rule(
         table="state",
         key=("kind", "name"),
         since="updated_at",
         seconds="inbox_retention_seconds",
-        where={"kind": SUSPECT},
-    ),
+        where={"kind": kind},
+    )
+    for kind in (SUSPECT, CLAIM)
 )
 
 

@@ -280,7 +280,7 @@ async def test_a_drain_does_not_wait_for_a_run_elsewhere(rig: Rig) -> None:
 async def entered(process: Suspects, work: Work) -> int:
     """Run it, and return how many runs were recorded while it ran."""
     async with process.running(work):
-        record = await process._store.state.get(SUSPECT, f"{QUEUE}/{work.key or work.content_key}")
+        record = await process._records._state.get(SUSPECT, f"{QUEUE}/{work.key or work.content_key}")
         return 0 if record is None else len(msgspec.json.decode(record.value))
 
 

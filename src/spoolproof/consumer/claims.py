@@ -1,0 +1,83 @@
+"""Keeps a handler that calls the world from running twice by accident, and from guessing how a run ended.
+
+Such a handler takes no transaction, so a process that dies in it leaves nothing behind. With `on_unknown` its runs are
+claimed: a record in the store names the process before the handler begins, and goes when the end of the run is known.
+While that process lives, nobody else runs the message. If it is gone, the outcome is *unknown*: the call may have
+arrived. `retry` runs it again under the same idempotency key, `park` asks a person.
+
+The record of a success goes after its inbox row is there. A replay is a person's answer, and has a claim of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.consumer.events import RunUnknown
+from spoolproof.consumer.failure import PARK
+from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.handler import OnUnknown
+from spoolproof.consumer.records import RunRecords
+from spoolproof.consumer.work import Refusal, Work
+from spoolproof.message import REPLAY_NO
+from spoolproof.ports.broker import Spawn
+from spoolproof.ports.leases import Leases
+from spoolproof.ports.state import CLAIM, State
+from spoolproof.telemetry.events import emit
+
+
+class Claims:
+    """The claims of one process."""
+
+    def __init__(
+        self,
+        state: State,
+        leases: Leases,
+        gate: Gate,
+        process_id: Callable[[], UUID],
+        *,
+        clock: Clock,
+        spawn: Spawn,
+    ) -> None:
+        """process_id: this process's, as its peers see it now."""
+        self._records = RunRecords(state, CLAIM, clock=clock, spawn=spawn)
+        self._leases = leases
+        self._gate = gate
+        self._process_id = process_id
+        self._clock = clock
+
+    @asynccontextmanager
+    async def held(self, work: Work) -> AsyncIterator[None]:
+        """Hold the claim inside, from before the run until its outcome is recorded. Raises Refusal for an unknown
+        outcome that a person shall judge, GateClosing, StoreUnavailable."""
+        on_unknown = work.handler.on_unknown
+        if on_unknown is None or work.key is None:
+            yield
+            return
+        name = f"{work.queue}/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}"
+        if not work.has_run and await self._is_unknown(name):
+            emit(RunUnknown(next=f"on_unknown={on_unknown}", **work.told))
+            if on_unknown is OnUnknown.PARK:
+                raise Refusal(PARK, "the process that ran it ended before the outcome was known: did its call arrive?")
+        if not work.has_run:
+            await self._records.begin(name, [str(self._process_id())])
+        try:
+            yield
+        finally:
+            is_known = work.is_recorded or not (work.has_run or self._gate.is_draining)
+            if is_known:  # a run that a drain cuts off is as unknown as one that a crash does
+                await self._records.end(name)
+
+    async def _is_unknown(self, name: str) -> bool:
+        """Wait until the message runs nowhere; returns whether a process ended while it ran there."""
+        while True:
+            runs, own = await self._records.runs(name), str(self._process_id())
+            alive = {str(process.id) for process in await self._leases.processes()} if runs else set()
+            if not (alive - {own}) & set(runs):
+                return any(run != own for run in runs)
+            if self._gate.is_draining:
+                raise GateClosing
+            await self._clock.sleep(limits.POLL_MAX_SECONDS)
