@@ -7,7 +7,8 @@
     ├── RegistrationError        a handler or event type cannot be served as declared
     ├── MissingExtra             an optional dependency is not installed
     ├── InvalidMessage           a message field breaks a rule of the wire
-    │   └── MessageTooLarge      body or headers are over their limit
+    │   ├── MessageTooLarge      body or headers are over their limit
+    │   └── InvalidSchedule      a time that no message can be scheduled for
     ├── CodecError               a payload and its bytes do not fit each other
     │   └── UnknownType          no model is registered for this class or wire name
     ├── TransactionError         publish(transaction=…) cannot join that transaction
@@ -19,6 +20,7 @@
     ├── SchemaOutdated           the store's schema is not the one this release needs
     ├── LimitReached             a bounded thing is full; `current` and `maximum` say how
     │   ├── OutboxFull           rows waiting in the outbox
+    │   ├── ScheduleFull         messages that are not due yet
     │   ├── StoreBusy            requests waiting for the SQLite writer
     │   └── WindowFull           publishes waiting for their confirm
     ├── Unavailable              infrastructure is away; burns no attempt
@@ -121,6 +123,10 @@ class MessageTooLarge(InvalidMessage):
     """Body or headers are over their limit."""
 
 
+class InvalidSchedule(InvalidMessage):
+    """A time that no message can be scheduled for; `field` says which argument named it."""
+
+
 class CodecError(SpoolproofError):
     """A payload and its bytes do not fit each other."""
 
@@ -177,17 +183,26 @@ class LimitReached(SpoolproofError):
     failure_kind = "local"
     is_unknown = False
     what = "limit"
+    remedy = "slow down and try again"
 
-    def __init__(self, current: int, maximum: int, remedy: str = "slow down and try again") -> None:
+    def __init__(self, current: int, maximum: int, remedy: str | None = None) -> None:
         self.current = current
         self.maximum = maximum
-        super().__init__(f"{self.what}: {current} of at most {maximum}; {remedy}")
+        super().__init__(f"{self.what}: {current} of at most {maximum}; {remedy or self.remedy}")
 
 
 class OutboxFull(LimitReached):
     """Too many rows wait in the outbox."""
 
     what = "rows waiting in the outbox"
+    remedy = "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX"
+
+
+class ScheduleFull(LimitReached):
+    """Too many messages of the service are scheduled for later."""
+
+    what = "scheduled messages of this service"
+    remedy = "cancel what is not needed, or keep rows of your own and publish them when they are due"
 
 
 class StoreBusy(LimitReached):

@@ -85,6 +85,16 @@ POSTGRES_CONNECT_SECONDS = 5.0
 """DNS, TCP, TLS and the log-in together; a healthy server needs well under 1 s."""
 OUTBOX_ESTIMATE_SECONDS = 5.0
 """How often a publisher asks how full the outbox is; counting at every append would cost more than the append."""
+SCHEDULED_ROWS_MAX = 1_000_000
+"""Of one service; counted before a further one is taken, which a million rows still allow."""
+SCHEDULE_DAYS_MAX = 366
+"""What is due in a year is a plan of the business, and belongs into its own tables."""
+SCHEDULE_SECONDS = 1.0
+"""How often what is due is looked for: with a portion's own time a message is at most 2 s late."""
+SCHEDULE_LATE_SECONDS = 5.0
+"""What is promoted later than this is told: more than a look and a portion has come between."""
+SCHEDULE_ROWS_MAX = 500
+"""Moved at a time: short enough that nobody waits for it, also on SQLite."""
 PROMOTE_ROWS_MAX = 1000
 """Deferred rows made ready in one statement, per shard; the next poll takes the rest."""
 NOTIFY_INTERVAL_SECONDS = 0.05

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -69,12 +69,14 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
     routing_key: the type if None; of a delayed copy the queue it returns to.
     may_be_unrouted: a return counts as delivered (an event nobody subscribes to yet).
+    due: not before that time, or that long after the store has it; None: at once.
     """
 
     message: Message
     destination: Destination = EVENTS
     routing_key: str | None = None
     may_be_unrouted: bool = False
+    due: datetime | timedelta | None = None
 
 
 class _Meta(msgspec.Struct, omit_defaults=True):

@@ -40,7 +40,7 @@ from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.blocking import BlockingPublisher
 from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import handling
-from spoolproof.outbox.receipt import Place, Receipt
+from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
@@ -234,9 +234,10 @@ class Service:
         from its bytes. transaction: your own open transaction (asyncpg connection; SQLAlchemy AsyncSession,
         AsyncConnection, Session, Connection; sqlite3 connection) or a Spoolproof Transaction; inside a handler, and in
         tasks started there until the handler ends, its own is joined without asking. options: `key`, `id`, `type`,
-        `expires`, `headers`, `destination`, `routing_key`, `correlation_id` and `subject`, as PublishOptions says.
-        Raises InvalidMessage, MessageTooLarge, UnknownType, CodecError, NotInTransaction, WrongDatabase,
-        OutboxMissing, UnsupportedTransaction, OutboxFull, StoreUnavailable.
+        `expires`, `headers`, `destination`, `routing_key`, `correlation_id`, `subject`; `at` or `delay` for later; as
+        PublishOptions says.
+        Raises InvalidMessage, InvalidSchedule, MessageTooLarge, UnknownType, CodecError, NotInTransaction,
+        WrongDatabase, OutboxMissing, UnsupportedTransaction, OutboxFull, ScheduleFull, StoreUnavailable.
         """
         publisher = self.runtime.publisher
         return await publisher.keep(publisher.outgoing(payload, options), partial(self._keep, transaction))
@@ -247,13 +248,28 @@ class Service:
             return await transaction.collect(outgoing)
         if transaction is not None:
             await publisher.append_through(transaction, [outgoing])
-            return Receipt(outgoing.message.id, Place.TRANSACTION)
+            return receipt_of(outgoing, Place.TRANSACTION)
         running = handling.get()
         joined = None if running is None else await running.join(outgoing)
         if joined is not None:
             return joined
         await publisher.store([outgoing])
-        return Receipt(outgoing.message.id, Place.STORED)
+        return receipt_of(outgoing, Place.STORED)
+
+    async def cancel(self, id: str, *, transaction: object | None = None) -> bool:
+        """Take back a message that was published with `at` or `delay`; False: it is on its way already, or unknown.
+
+        id: `receipt.id`. transaction: as for `publish`; it is taken back if and only if that commits, as it is with the
+        transaction of the handler it is called in. Idempotent. Raises StoreUnavailable and TransactionError's kinds.
+        """
+        runtime, running = self.runtime, handling.get()
+        if isinstance(transaction, Transaction):
+            return await transaction.cancel(id)
+        joined = None if transaction is not None or running is None else await running.cancel(id)
+        if joined is not None:
+            return joined
+        tx = None if transaction is None else await runtime.store.adopt(transaction)
+        return await runtime.publisher.cancel(id, tx)
 
     def publish_sync(
         self, payload: object, *, transaction: object | None = None, **options: Unpack[PublishOptions]

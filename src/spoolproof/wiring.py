@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PORTS: tuple[str, ...] = (
     # "file.Port",
+    "schedule.Schedule",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

@@ -17,6 +17,7 @@ PUBLIC = [
     "Defer",
     "Delivery",
     "InvalidMessage",
+    "InvalidSchedule",
     "Message",
     "MessageTooLarge",
     "NotInTransaction",
@@ -28,6 +29,7 @@ PUBLIC = [
     "Receipt",
     "RegistrationError",
     "RetryLater",
+    "ScheduleFull",
     "SchemaOutdated",
     "Service",
     "Settings",
@@ -48,11 +50,15 @@ PUBLIC = [
 ]
 
 
-OPTIONS = ["correlation_id", "destination", "expires", "headers", "id", "key", "routing_key", "subject", "type"]
+OPTIONS = [
+    *("at", "correlation_id", "delay", "destination", "expires", "headers", "id", "key", "routing_key"),
+    *("subject", "type"),
+]
 ON_SERVICE = [
     "around_handle",
     "around_publish",
     "broker",
+    "cancel",
     "drain",
     "health",
     "lifespan",

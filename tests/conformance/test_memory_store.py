@@ -19,17 +19,19 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ScheduleConformance,
     ServicesConformance,
     StateConformance,
     TransactionConformance,
     ValuesConformance,
     WakeUpConformance,
 )
+from spoolproof.wiring import PORTS
 
 
 async def _started(outbox_rows_max: int) -> AsyncIterator[MemoryStore]:
     clock = SystemClock()
-    store = MemoryStore(clock=clock, ids=Ids(clock), outbox_rows_max=outbox_rows_max)
+    store = MemoryStore(clock=clock, ids=Ids(clock), outbox_rows_max=outbox_rows_max, ports=PORTS)
     await store.start()
     yield store
     await store.stop()
@@ -76,6 +78,10 @@ class TestMigrations(_Memory, MigrationsConformance):
 
 
 class TestRetention(_Memory, RetentionConformance):
+    pass
+
+
+class TestSchedule(_Memory, ScheduleConformance):
     pass
 
 

@@ -17,6 +17,7 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ScheduleConformance,
     ServicesConformance,
     StateConformance,
     TransactionConformance,
@@ -74,6 +75,10 @@ class TestMigrations(OnPostgres, MigrationsConformance):
 
 
 class TestRetention(OnPostgres, RetentionConformance):
+    pass
+
+
+class TestSchedule(OnPostgres, ScheduleConformance):
     pass
 
 

@@ -20,12 +20,14 @@ from spoolproof.testing.conformance import (
     MigrationsConformance,
     OutboxConformance,
     RetentionConformance,
+    ScheduleConformance,
     ServicesConformance,
     StateConformance,
     TransactionConformance,
     ValuesConformance,
     WakeUpConformance,
 )
+from spoolproof.wiring import PORTS
 
 
 @asynccontextmanager
@@ -33,7 +35,7 @@ async def sqlite_store(
     path: Path, *, outbox_rows_max: int = 100_000, is_migrated: bool = True
 ) -> AsyncIterator[SqliteStore]:
     clock = SystemClock()
-    store = SqliteStore(path, clock=clock, ids=Ids(clock), outbox_rows_max=outbox_rows_max)
+    store = SqliteStore(path, clock=clock, ids=Ids(clock), outbox_rows_max=outbox_rows_max, ports=PORTS)
     await store.start()
     try:
         if is_migrated:
@@ -86,6 +88,10 @@ class TestMigrations(OnSqlite, MigrationsConformance):
 
 
 class TestRetention(OnSqlite, RetentionConformance):
+    pass
+
+
+class TestSchedule(OnSqlite, ScheduleConformance):
     pass
 
 

@@ -26,6 +26,7 @@ from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
 limits.UNROUTABLE_DELAYS_SECONDS = (0.05, 0.05, 0.05, 0.05, 0.05)  # type: ignore[assignment]
 # the default rests a minute between prunes; a case lasts seconds
 limits.PRUNE_SECONDS = 0.2
+limits.SCHEDULE_SECONDS = 0.1
 # a frozen process keeps its claims of the embedded broker this long
 limits.CLAIM_SECONDS = 3.0
 
@@ -75,7 +76,8 @@ async def place(n: int) -> dict[str, Any]:
         known = await tx.fetch("select n from placed where n = $1", n)
         if not known:
             await tx.execute("insert into placed (n) values ($1)", n)
-            await tx.publish(Order(n), key=f"key-{n % 5}", id=message_id("order", n))
+            later = {"delay": 0.1} if n % 6 == 0 else {}
+            await tx.publish(Order(n), key=f"key-{n % 5}", id=message_id("order", n), **later)
     return {"accepted": n}
 
 

@@ -40,6 +40,7 @@ SERVERS_IN_TEST = (
     "retry.after_copy",
     "dead_letter.after_record",
     "replay.after_move",
+    "schedule.after_promote",
     "drain.after_flush",
 )
 """What `make test` kills on PostgreSQL + RabbitMQ; `make ci` kills every one of them there too."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.event import listens_for
 from sqlalchemy.ext.asyncio import (
@@ -35,6 +37,7 @@ from spoolproof.errors import (
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
 from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.schedule import Schedule
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.testing.conformance._messages import make_outgoing
 from spoolproof.testing.conformance._store import ready_rows
@@ -42,6 +45,7 @@ from spoolproof.testing.servers import PostgresServer
 from spoolproof.testing.stores import postgres_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.servers]
+AT = datetime(2060, 1, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
@@ -191,10 +195,12 @@ async def test_the_event_commits_with_the_business_row(
         key="ключ", headers={"h-a": "':p1 $1 ::", "h-b": 2**63 - 1, "h-c": True}, body=bytes(range(256))
     )
     several = [make_outgoing(key="k") for _ in range(3)]
+    later = [replace(tricky, due=timedelta(hours=1)), replace(make_outgoing(), due=AT)]
 
     async with opened(engine, postgres_url, "o1") as handle:
         await _publisher(store).append_through(handle, [tricky])
         await _publisher(store).append_through(handle, several)
+        await _publisher(store).append_through(handle, later)
         while_open = await _committed(store)
 
     events, orders = await _committed(store)
@@ -202,6 +208,10 @@ async def test_the_event_commits_with_the_business_row(
     assert ["o1"] == orders
     assert tricky in events
     assert several == [event for event in events if event != tricky]
+    first, second = await store.port(Schedule).search(None, 10)
+    assert [replace(one, due=None) for one in later] == [first.outgoing, second.outgoing]
+    assert timedelta(minutes=59) < first.due_at - SystemClock().now() < timedelta(minutes=61)
+    assert AT == second.due_at
 
 
 @pytest.mark.parametrize("opened", TAKEN)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -17,11 +19,14 @@ from spoolproof.clock import SystemClock
 from spoolproof.errors import NotInTransaction, OutboxMissing, TransactionError, UnsupportedTransaction, WrongDatabase
 from spoolproof.ids import Ids
 from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.schedule import Schedule
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance._messages import make_outgoing
 from spoolproof.testing.conformance._store import ready_rows
+from spoolproof.wiring import PORTS
 
 pytestmark = pytest.mark.integration
+AT = datetime(2060, 1, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
@@ -49,7 +54,7 @@ async def store(file: Path) -> AsyncIterator[SqliteStore]:
 @asynccontextmanager
 async def _store(file: Path) -> AsyncIterator[SqliteStore]:
     clock = SystemClock()
-    store = SqliteStore(file, clock=clock, ids=Ids(clock), outbox_rows_max=1000)
+    store = SqliteStore(file, clock=clock, ids=Ids(clock), outbox_rows_max=1000, ports=PORTS)
     await store.start()
     try:
         await store.migrations.apply()
@@ -124,14 +129,20 @@ async def test_the_event_commits_with_the_business_row(store: SqliteStore, file:
         make_outgoing(key="ключ", headers={"h-a": "':p1 $1", "h-b": 2**63 - 1, "h-c": True}, body=bytes(range(256))),
         make_outgoing(key="k"),
     ]
+    later = [replace(sent[0], due=timedelta(hours=1)), replace(make_outgoing(), due=AT)]
 
     async with opened(file) as handle:
         await _publisher(store).append_through(handle, sent)
+        await _publisher(store).append_through(handle, later)
         while_open = (_orders(file), await ready_rows(store))
 
     assert ([], []) == while_open
     assert ["o1"] == _orders(file)
     assert sent == [row.outgoing for row in await ready_rows(store)]
+    first, second = await store.port(Schedule).search(None, 10)
+    assert [replace(one, due=None) for one in later] == [first.outgoing, second.outgoing]
+    assert timedelta(minutes=59) < first.due_at - SystemClock().now() < timedelta(minutes=61)
+    assert AT == second.due_at
 
 
 @pytest.mark.parametrize("opened", TAKEN)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from spoolproof.errors import OutboxFull
 from spoolproof.ids import Ids
 from spoolproof.message import Message
 from spoolproof.outbox.receipt import Place
+from spoolproof.ports.schedule import Schedule
 from spoolproof.settings import Settings
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance._store import ready_rows
 from spoolproof.testing.stores import postgres_store
+from spoolproof.wiring import PORTS
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).parent
+AT = SystemClock().now() + timedelta(days=30)
 
 
 @event("order.placed")
@@ -110,7 +114,8 @@ def _store(url: str) -> Any:
 @asynccontextmanager
 async def _sqlite_store(url: str) -> AsyncIterator[SqliteStore]:
     clock = SystemClock()
-    store = SqliteStore(Path(url.removeprefix("sqlite:///")), clock=clock, ids=Ids(clock), outbox_rows_max=1000)
+    path = Path(url.removeprefix("sqlite:///"))
+    store = SqliteStore(path, clock=clock, ids=Ids(clock), outbox_rows_max=1000, ports=PORTS)
     await store.start()
     try:
         await store.migrations.apply()
@@ -159,6 +164,9 @@ async def _shares_the_fate(url: str, opened: Opener) -> None:
             receipt = service.publish_sync(OrderPlaced("o"), key="o'%s$1", headers={"h": 1}, transaction=handle)
             assert Place.TRANSACTION == receipt.place
             service.publish_sync(OrderPlaced("also"), id="given", transaction=handle)
+            later = service.publish_sync(OrderPlaced("later"), key="k'%s", delay=3600, transaction=handle)
+            assert Place.SCHEDULED == later.place
+            service.publish_sync(OrderPlaced("at"), at=AT, transaction=handle)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -167,6 +175,11 @@ async def _shares_the_fate(url: str, opened: Opener) -> None:
     messages, orders = await _stored(url)
     assert ["o"] == orders
     assert [b'{"id":"o"}', b'{"id":"also"}'] == [message.body for message in messages]
+    async with _store(url) as store:
+        first, second = await store.port(Schedule).search("shop", 10)
+    assert (b'{"id":"later"}', "k'%s") == (first.outgoing.message.body, first.outgoing.message.key)
+    assert (b'{"id":"at"}', AT) == (second.outgoing.message.body, second.due_at)
+    assert 3500 < (first.due_at - SystemClock().now()).total_seconds() < 3700
     assert ("o'%s$1", {"h": 1}, "shop", "given") == (
         messages[0].key,
         messages[0].headers,

@@ -11,7 +11,7 @@ from spoolproof.message import Outgoing
 from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import compose
-from spoolproof.outbox.receipt import Place, Receipt
+from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 
 
 class Append(Protocol):
@@ -39,6 +39,6 @@ class BlockingPublisher:
 
         def keep(outgoing: Outgoing) -> Receipt:
             self._append(outgoing, transaction)
-            return Receipt(outgoing.message.id, Place.TRANSACTION)
+            return receipt_of(outgoing, Place.TRANSACTION)
 
         return self._around.through_at_once(outgoing, keep) if self._around else keep(outgoing)

@@ -48,3 +48,12 @@ class RelayGaveUp(Event, name="relay.given_up", level=ERROR, line="id={id} reaso
     id: str
     reason: str
     error: str
+
+
+class ScheduleCancelled(
+    Event, name="schedule.cancelled", line="id={id} service={service}", counter="schedule_cancelled_total"
+):
+    """A scheduled message was taken back; with a transaction, when that commits."""
+
+    id: str
+    service: str

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Final, TypedDict
 
-from spoolproof.errors import InvalidMessage
+from spoolproof import limits
+from spoolproof.errors import InvalidMessage, InvalidSchedule
 from spoolproof.message import HeaderValue, as_utc
 
 
@@ -36,6 +37,10 @@ class PublishOptions(TypedDict, total=False):
     """What a whole conversation shares. Default, in a handler: that of its message."""
     subject: str | None
     """What the event is about, within its source; CloudEvents' attribute of that name."""
+    at: datetime | None
+    """Not before this aware datetime, at most 366 days ahead; one that has passed means now."""
+    delay: float | timedelta | None
+    """Not before so many seconds, or this timedelta, from now, by the clock of the store."""
 
 
 _NAMES: Final = frozenset(PublishOptions.__optional_keys__)
@@ -64,3 +69,33 @@ def expires_at(expires: float | timedelta | datetime, now: datetime) -> datetime
             "expires", expires, "must be seconds above 0 (at most ten years), a timedelta or a datetime"
         )
     return now + timedelta(seconds=seconds)
+
+
+def due_of(at: datetime | None, delay: float | timedelta | None, now: datetime) -> datetime | timedelta | None:
+    """Return when a message is due that is published now; None for at once. Raises InvalidSchedule."""
+    most = timedelta(days=limits.SCHEDULE_DAYS_MAX)
+    if at is not None and delay is not None:
+        raise InvalidSchedule("delay", delay, f"stands beside at={at!r}; give one of the two")
+    if at is not None:
+        if not isinstance(at, datetime):
+            raise InvalidSchedule("at", at, "must be an aware datetime; for seconds from now there is delay=")
+        if at.utcoffset() is None:
+            raise InvalidSchedule("at", at, "has no time zone; use datetime.now(UTC) + timedelta(...)")
+        if at - now > most:
+            raise InvalidSchedule("at", at, f"is more than {most.days} days ahead; keep it in a table of your own")
+        return None if at <= now else as_utc(at)
+    try:
+        wait = delay if isinstance(delay, timedelta) else timedelta(seconds=_seconds(delay))
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidSchedule("delay", delay, "must be seconds or a timedelta, 0 or more") from None
+    if wait < timedelta(0):
+        raise InvalidSchedule("delay", delay, "is negative; give the seconds from now, 0 or more")
+    if wait > most:
+        raise InvalidSchedule("delay", delay, f"is more than {most.days} days; keep it in a table of your own")
+    return wait or None
+
+
+def _seconds(delay: object) -> float:
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
+        raise TypeError
+    return delay

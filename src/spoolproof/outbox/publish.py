@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from spoolproof.clock import Clock
 from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping
 from spoolproof.destination import EVENTS, Destination, Kind, destination_of
-from spoolproof.errors import InvalidMessage, UnknownType
+from spoolproof.errors import InvalidMessage, InvalidSchedule, UnknownType
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import (
@@ -27,11 +28,14 @@ from spoolproof.message import (
     check_user_headers,
 )
 from spoolproof.outbox.around import Keep, PublishAround
-from spoolproof.outbox.options import PublishOptions, check_names, expires_at
+from spoolproof.outbox.events import ScheduleCancelled
+from spoolproof.outbox.options import PublishOptions, check_names, due_of, expires_at
 from spoolproof.outbox.receipt import Receipt
+from spoolproof.ports.schedule import Schedule
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.telemetry import tracing
+from spoolproof.telemetry.events import emit
 
 T = TypeVar("T")
 
@@ -43,6 +47,8 @@ class Unit(Protocol):
     def messages(self) -> int: ...  # noqa: D102
 
     async def collect(self, outgoing: Outgoing) -> Receipt: ...  # noqa: D102
+
+    async def cancel(self, id: str) -> bool | None: ...  # noqa: D102
 
 
 class Bridge(Protocol):
@@ -81,6 +87,10 @@ class Running:
             self._of_tasks.append((task, outgoing))
         return await self._unit.collect(outgoing)
 
+    async def cancel(self, id: str) -> bool | None:
+        """Take back a scheduled message with the unit of work; None where `join` says so, too."""
+        return None if self.is_over or self._unit is None else await self._unit.cancel(id)
+
     def end(self) -> None:
         """The handler has returned or raised."""
         self.is_over = True
@@ -117,13 +127,28 @@ class Publisher:
 
     async def store(self, records: Sequence[Outgoing]) -> None:
         """Keep messages in a transaction of their own; durable on return. Raises OutboxFull, StoreUnavailable."""
-        await self._store.outbox.append(records, None)
+        await self._append(records, None)
         self.wake()
 
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction) -> None:
         """Keep messages in an open transaction."""
-        await self._store.outbox.append(records, tx)
+        await self._append(records, tx)
         failpoint("outbox.after_append")
+
+    async def _append(self, records: Sequence[Outgoing], tx: StoreTransaction | None) -> None:
+        later = [outgoing for outgoing in records if outgoing.due is not None]
+        if not later:
+            await self._store.outbox.append(records, tx)
+            return
+        await self._store.outbox.append([outgoing for outgoing in records if outgoing.due is None], tx)
+        await self._store.port(Schedule).add(later, tx)
+
+    async def cancel(self, id: str, tx: StoreTransaction | None) -> bool:
+        """Take back what is scheduled under this id. Raises StoreUnavailable."""
+        cancelled = await self._store.port(Schedule).cancel(id, self._source, tx)
+        if cancelled:
+            emit(ScheduleCancelled(id=id, service=self._source))
+        return cancelled > 0
 
     async def append_through(self, handle: object, records: Sequence[Outgoing]) -> None:
         """Keep messages in the user's own open transaction. Raises TransactionError's kinds."""
@@ -143,7 +168,8 @@ def compose(payload: object, options: PublishOptions, *, source: str, clock: Clo
     if (headers := options.get("headers")) is not None:
         check_user_headers(headers)
     now = clock.now()
-    id, expires = options.get("id"), options.get("expires")
+    id, expires, at, delay = options.get("id"), options.get("expires"), options.get("at"), options.get("delay")
+    due = None if at is None and delay is None else due_of(at, delay, now)
     message = Message(
         id=ids.message_id(now) if id is None else id,
         type=event_type.name,
@@ -154,7 +180,7 @@ def compose(payload: object, options: PublishOptions, *, source: str, clock: Clo
         schemaversion=event_type.version,
         key=options.get("key"),
         correlation_id=None if (given := options.get("correlation_id")) == "" else given,
-        expires_at=None if expires is None else expires_at(expires, now),
+        expires_at=None if expires is None else _expires_at(expires, now, due),
         headers=dict(headers) if headers else {},
     )
     running = handling.get()
@@ -172,7 +198,17 @@ def compose(payload: object, options: PublishOptions, *, source: str, clock: Clo
         destination=destination,
         routing_key=routing_key,
         may_be_unrouted=event_type.may_be_unrouted,
+        due=due,
     )
+
+
+def _expires_at(expires: float | timedelta | datetime, now: datetime, due: datetime | timedelta | None) -> datetime:
+    """Return when a message expires; what is due later has its seconds from then on."""
+    starts_at = now if due is None else due if isinstance(due, datetime) else now + due
+    ends_at = expires_at(expires, starts_at)
+    if due is not None and ends_at <= starts_at:
+        raise InvalidSchedule("expires", expires, f"is before the message is due, {starts_at}; give a later time")
+    return ends_at
 
 
 def _event_type(payload: object, type_name: str | None) -> EventType:

@@ -6,12 +6,16 @@ from enum import StrEnum
 
 import msgspec
 
+from spoolproof.message import Outgoing
+
 
 class Place(StrEnum):
-    """Where a published message is kept: `stored` in the outbox, committed; `transaction`: with the caller's commit."""
+    """Where a published message is kept: `stored` in the outbox, committed; `transaction`: with the caller's commit;
+    `scheduled` for later, committed or with the caller's commit, and `cancel` may still take it back."""
 
     STORED = "stored"
     TRANSACTION = "transaction"
+    SCHEDULED = "scheduled"
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -19,3 +23,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
     id: str
     place: Place
+
+
+def receipt_of(outgoing: Outgoing, place: Place) -> Receipt:
+    """Return the receipt of a message that is kept there, unless it is for later."""
+    return Receipt(outgoing.message.id, place if outgoing.due is None else Place.SCHEDULED)

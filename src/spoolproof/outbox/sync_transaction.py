@@ -46,6 +46,10 @@ class SyncTransaction:
         else:
             self._bridge(lambda: inner.__aexit__(None, None, None))
 
+    def cancel(self, id: str) -> bool:
+        """Take back, with this transaction, a message that is scheduled. See `Transaction.cancel`."""
+        return self._bridge(lambda: self._tx.cancel(id))
+
     def publish(self, payload: object, **options: Unpack[PublishOptions]) -> Receipt:
         """Publish with this transaction. See `Transaction.publish`."""
         return self._bridge(lambda: self._tx.publish(payload, **options))

@@ -17,7 +17,7 @@ from spoolproof.failpoints import failpoint
 from spoolproof.message import Outgoing
 from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import Publisher
-from spoolproof.outbox.receipt import Place, Receipt
+from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import OwnTransaction, Row
 
@@ -73,7 +73,13 @@ class Transaction:
         self.keep(outgoing)
         if self._has_savepoints:
             await self._write()
-        return Receipt(outgoing.message.id, Place.TRANSACTION)
+        return receipt_of(outgoing, Place.TRANSACTION)
+
+    async def cancel(self, id: str) -> bool:
+        """Take back, with this transaction, a message that was scheduled before or in it. See `Service.cancel`."""
+        self._check_open()
+        await self._write()
+        return await self._publisher.cancel(id, self.inner)
 
     def keep(self, outgoing: Outgoing) -> None:
         """Add a message that belongs to no savepoint."""
@@ -123,7 +129,13 @@ class PendingPublishes:
         """Add a message. Raises InvalidMessage beyond 10 000."""
         _check_count(self._outgoing)
         self._outgoing.append(outgoing)
-        return Receipt(outgoing.message.id, Place.TRANSACTION)
+        return receipt_of(outgoing, Place.TRANSACTION)
+
+    async def cancel(self, id: str) -> bool | None:
+        """Take back a message that is still held here; None: whatever was stored stands for itself."""
+        kept = [one for one in self._outgoing if one.due is None or one.message.id != id]
+        found, self._outgoing = len(kept) < len(self._outgoing), kept
+        return True if found else None
 
     def move_to(self, tx: Transaction) -> None:
         """Hand everything to an open transaction."""

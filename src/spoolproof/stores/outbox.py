@@ -8,7 +8,7 @@ from typing import Any
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.errors import OutboxFull, StoreUnavailable
+from spoolproof.errors import LimitReached, OutboxFull, StoreUnavailable
 from spoolproof.message import Outgoing, pack_meta, unpack_outgoing
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.outbox import OutboxRow, RowRef
@@ -44,24 +44,31 @@ def outbox_row(columns: Sequence[Any]) -> OutboxRow:
     return OutboxRow(RowRef(shard, id), outgoing, attempts)
 
 
-def check_room(rows: int, count: int, rows_max: int) -> None:
-    """Raise OutboxFull unless `count` rows fit beside those there are."""
+def check_room(rows: int, count: int, rows_max: int, full: type[LimitReached] = OutboxFull) -> None:
+    """Raise `full` unless `count` rows fit beside those there are."""
     if rows + count > rows_max:
-        raise OutboxFull(rows, rows_max, "let the relay catch up, or raise SPOOLPROOF_OUTBOX_ROWS_MAX")
+        raise full(rows, rows_max)
 
 
 class Room:
-    """How many rows the outbox takes, judged from a look every 5 s and what this process wrote since.
+    """How many rows a table takes, judged from a look every 5 s and what this process wrote since.
 
     Rows that were rolled back count until the next look: the limit errs on the careful side. look: counts the rows.
     spawn: makes the look a task, so that no publish waits for it and all go by the old figure meanwhile; without it
-    the one that is due waits.
+    the one that is due waits. full: what is raised when it takes no more.
     """
 
     def __init__(
-        self, rows_max: int, look: Callable[[], Awaitable[int]], *, clock: Clock, spawn: Spawn | None = None
+        self,
+        rows_max: int,
+        look: Callable[[], Awaitable[int]],
+        *,
+        clock: Clock,
+        spawn: Spawn | None = None,
+        full: type[LimitReached] = OutboxFull,
     ) -> None:
         self._rows_max = rows_max
+        self._full = full
         self._count = look
         self._clock = clock
         self._spawn = spawn
@@ -71,9 +78,9 @@ class Room:
         self._look_at = float("-inf")
 
     async def take(self, count: int) -> None:
-        """Count `count` rows in. Raises OutboxFull."""
+        """Count `count` rows in. Raises OutboxFull, or what it was given for that."""
         await self._look_when_due()
-        check_room(self._rows, count, self._rows_max)
+        check_room(self._rows, count, self._rows_max, self._full)
         self._rows += count
         self._taken += count
 

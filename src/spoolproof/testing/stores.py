@@ -10,6 +10,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.stores.postgres import PostgresStore
+from spoolproof.wiring import PORTS
 
 
 @asynccontextmanager
@@ -20,7 +21,13 @@ async def postgres_store(
     clock = SystemClock()
     supervisor = Supervisor(clock, system_random())
     store = PostgresStore(
-        url, clock=clock, ids=Ids(clock), outbox_rows_max=outbox_rows_max, listen=listen, spawn=supervisor.spawn
+        url,
+        clock=clock,
+        ids=Ids(clock),
+        outbox_rows_max=outbox_rows_max,
+        listen=listen,
+        spawn=supervisor.spawn,
+        ports=PORTS,
     )
     try:
         await store.start()

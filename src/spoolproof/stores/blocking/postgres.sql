@@ -10,6 +10,16 @@ select s.first_shard + mod(cast($2 as bigint), m.shards), cast($3 as text), cast
   cast($6 as text), cast($7 as text), cast($8 as jsonb), cast($9 as bytea)
 from spoolproof.service s cross join spoolproof.meta m where s.name = cast($1 as text);
 
+-- name: schedule
+-- Guarantees: as append. Due at $10, or $11 seconds from now by the server's clock.
+insert into spoolproof.scheduled
+  (shard, message_id, destination, type, routing_key, ordering_key, headers, body, service, due_at)
+select s.first_shard + mod(cast($2 as bigint), m.shards), cast($3 as text), cast($4 as text), cast($5 as text),
+  cast($6 as text), cast($7 as text), cast($8 as jsonb), cast($9 as bytea), s.name,
+  coalesce(to_timestamp(cast($10 as double precision)),
+    clock_timestamp() + cast($11 as double precision) * interval '1 s')
+from spoolproof.service s cross join spoolproof.meta m where s.name = cast($1 as text);
+
 -- name: claim
 -- Guarantees: no block is given twice, and the claim lives or dies with the row it is made for.
 insert into spoolproof.service (name, first_shard)
@@ -28,3 +38,8 @@ from (select count(*) as rows from (
   select 1 from spoolproof.service s cross join spoolproof.meta m
   join spoolproof.outbox o on o.shard between s.first_shard and s.first_shard + m.shards - 1
   where s.name = cast($1 as text) limit cast($2 as bigint)) r) counted;
+
+-- name: scheduled_rows
+-- Guarantees: at most $2 are counted.
+select count(*) as rows from (
+  select 1 from spoolproof.scheduled where service = cast($1 as text) limit cast($2 as bigint)) r;

@@ -20,6 +20,7 @@ from spoolproof.testing.conformance.leases import LeasesConformance
 from spoolproof.testing.conformance.migrations import MigrationsConformance
 from spoolproof.testing.conformance.outbox import OutboxConformance
 from spoolproof.testing.conformance.retention import RetentionConformance
+from spoolproof.testing.conformance.schedule import ScheduleConformance
 from spoolproof.testing.conformance.services import ServicesConformance
 from spoolproof.testing.conformance.state import StateConformance
 from spoolproof.testing.conformance.transaction import TransactionConformance
@@ -35,6 +36,7 @@ __all__ = [
     "MigrationsConformance",
     "OutboxConformance",
     "RetentionConformance",
+    "ScheduleConformance",
     "ServicesConformance",
     "StateConformance",
     "TransactionConformance",

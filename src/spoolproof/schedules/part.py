@@ -1,0 +1,40 @@
+"""Schedules in one process: the lease of the service on them, and the loop that works under it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from spoolproof.lifecycle.entry import Context, Entry
+from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.lifecycle.part import Part
+from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.schedule import Schedule
+from spoolproof.schedules.events import ROWS
+from spoolproof.schedules.promoter import LEAD, Promoter
+from spoolproof.telemetry.metrics import Measure
+
+
+class SchedulesPart(Part):
+    """Promotes what is due. It goes with the relay: whoever ships what was published ships what was scheduled."""
+
+    def __init__(self, of: Context) -> None:
+        self._lead = Holding(f"schedule/{of.service}", [LEAD], of.clock, of.fence_seconds)
+        self._promoter = Promoter(
+            *(of.service, of.store.port(Schedule), of.store.outbox, of.the(Publisher), self._lead), clock=of.clock
+        )
+
+    def holdings(self) -> Sequence[Holding]:
+        """Return the lead."""
+        return (self._lead,)
+
+    def loops(self) -> Sequence[Loop]:
+        """Return the promoter."""
+        return (self._promoter,)
+
+    def measures(self) -> Iterable[Measure]:
+        """Return how many messages are scheduled, in the process that leads."""
+        return () if self._promoter.rows is None else ((ROWS, (), self._promoter.rows),)
+
+
+SCHEDULES = Entry("relay", SchedulesPart)
