@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from spoolproof import InvalidSchedule, Place, Receipt, Service, SyncTransaction, Transaction, event
+from spoolproof import Delivery, InvalidSchedule, Place, Receipt, Service, SyncTransaction, Transaction, event
 from spoolproof.ports.schedule import Schedule
 
 pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite"])
@@ -45,8 +45,8 @@ async def test_a_message_comes_when_it_is_due_and_at_most_two_seconds_later(stor
             await app.publish(Reminder(1), at=app.clock.now() + MINUTE),
             await app.publish(Reminder(2), delay=30),
             await app.publish(Reminder(3), delay=timedelta(minutes=2)),
-            await app.publish(Reminder(4), at=app.clock.now() - MINUTE),
-            await app.publish(Reminder(5), delay=0),
+            await app.publish(Reminder(4), at=app.clock.now() - MINUTE, key="now"),
+            await app.publish(Reminder(5), delay=0, key="now"),
         ]
         await app.settled()
         at_once = list(reminded)
@@ -84,12 +84,12 @@ async def test_a_handler_schedules_and_cancels_with_its_own_transaction(store: S
     answers: list[bool] = []
 
     @service.on(OrderPlaced, attempts=2)
-    async def order(order: OrderPlaced, tx: Transaction) -> None:
+    async def order(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> None:
         receipt = await service.publish(Reminder(order.n), delay=5)
         if order.n == 1:
             answers.append(await tx.cancel(receipt.id))
             answers.append(await service.cancel(planned[0].id))
-            if len(answers) < 4:
+            if delivery.attempt == 1:
                 raise RuntimeError("the first attempt fails")
             await tx.publish(Reminder(9), delay=5)
 
