@@ -16,12 +16,14 @@ from spoolproof.errors import EncodeError
 
 
 class Kind(StrEnum):
-    """events: the service's own exchange; exchange, queue: those of that name; delay: back to a queue later."""
+    """events: the service's own exchange; exchange, queue: those of that name; delay: back to a queue later; webhook:
+    the endpoint of that name, whose rows no broker ever sees."""
 
     EVENTS = "events"
     EXCHANGE = "exchange"
     QUEUE = "queue"
     DELAY = "delay"
+    WEBHOOK = "webhook"
     UNKNOWN = "unknown"
 
 
@@ -53,7 +55,7 @@ def destination_of(text: str) -> Destination:
     kind, _, name = text.partition(":")
     if text == Kind.EVENTS:
         return Destination(text, Kind.EVENTS)
-    if name and kind in (Kind.EXCHANGE, Kind.QUEUE):
+    if name and kind in (Kind.EXCHANGE, Kind.QUEUE, Kind.WEBHOOK):
         return Destination(text, Kind(kind), name)
     if kind == Kind.DELAY and name.isascii() and name.isdecimal():
         return Destination(text, Kind.DELAY, name)
@@ -72,3 +74,8 @@ def to_queue(name: str) -> Destination:
 def back_after(seconds: int) -> Destination:
     """Return the destination of a copy that comes back after a tier's seconds, to the queue its routing key names."""
     return destination_of(f"delay:{seconds}")
+
+
+def to_endpoint(name: str) -> Destination:
+    """Return the destination of one webhook endpoint."""
+    return destination_of(f"webhook:{name}")

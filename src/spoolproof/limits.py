@@ -43,6 +43,24 @@ UNROUTABLE_DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0)
 """Six minutes for a queue to be declared; the sixth return makes a dead letter."""
 DEFERRED_ROW_SECONDS_MAX = 600.0
 """Twice the longest of them; a row that waits longer yet was deferred by another clock."""
+WEBHOOK_DELAYS_SECONDS = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+"""± 10 %, after each failed attempt; the tenth makes a dead letter. Source: the schedule of the Standard Webhooks
+specification, some 76 hours."""
+WEBHOOK_DEFERRED_SECONDS_MAX = 1.2 * WEBHOOK_DELAYS_SECONDS[-1]
+WEBHOOK_FAILING_SECONDS_MAX = 72 * 3_600.0
+"""An endpoint that took nothing for so long is paused: somebody has to look."""
+WEBHOOK_RETRY_AFTER_SECONDS_MAX = 3_600.0
+WEBHOOK_CONNECT_SECONDS = 5.0
+WEBHOOK_SECONDS = 15.0
+"""From looking up the name to the end of the answer; the specification asks for 15 to 30."""
+WEBHOOK_CONCURRENCY = 4
+WEBHOOK_LANE_ROWS_MAX = 16
+WEBHOOK_LANE_BYTES_MAX = 1024 * 1024
+"""In memory for one endpoint: enough that its next POST need not wait for the store, and small times a thousand."""
+WEBHOOK_ANSWER_BYTES_MAX = 16 * 1024
+WEBHOOK_ENDPOINTS_MAX = 1_000
+WEBHOOK_LOOK_SECONDS = 5.0
+"""How late a process may learn that an endpoint was paused or changed."""
 UNROUTABLE_PAUSE_COUNT = 100
 UNROUTABLE_PAUSE_WINDOW_SECONDS = 60.0
 UNROUTABLE_PROBE_SECONDS = 30.0

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PORTS: tuple[str, ...] = (
     # "file.Port",
     "schedule.Schedule",
+    "webhooks.Webhooks",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

@@ -25,6 +25,7 @@ from spoolproof.testing.conformance import (
     TransactionConformance,
     ValuesConformance,
     WakeUpConformance,
+    WebhooksConformance,
 )
 from spoolproof.wiring import PORTS
 
@@ -144,3 +145,7 @@ async def test_a_transaction_that_has_ended_or_is_anothers_is_refused(
     async with other_store.transaction() as tx:
         with pytest.raises(WrongDatabase, match=store.name):
             await store.adopt(tx)
+
+
+class TestWebhooks(_Memory, WebhooksConformance):
+    pass

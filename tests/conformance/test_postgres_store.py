@@ -23,6 +23,7 @@ from spoolproof.testing.conformance import (
     TransactionConformance,
     ValuesConformance,
     WakeUpConformance,
+    WebhooksConformance,
 )
 from spoolproof.testing.stores import postgres_store
 
@@ -95,4 +96,8 @@ class TestValues(OnPostgres, ValuesConformance):
 
 
 class TestWakeUp(OnPostgres, WakeUpConformance):
+    pass
+
+
+class TestWebhooks(OnPostgres, WebhooksConformance):
     pass

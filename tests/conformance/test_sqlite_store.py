@@ -26,6 +26,7 @@ from spoolproof.testing.conformance import (
     TransactionConformance,
     ValuesConformance,
     WakeUpConformance,
+    WebhooksConformance,
 )
 from spoolproof.wiring import PORTS
 
@@ -116,3 +117,7 @@ def _users_transaction(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("begin immediate")
         yield connection
+
+
+class TestWebhooks(OnSqlite, WebhooksConformance):
+    pass

@@ -368,7 +368,7 @@ class MemoryBroker:
             raise BrokerBlocked("the memory broker has stopped reading publishes")
         if self.room() == 0:
             raise WindowFull(len(self._travelling), limits.PUBLISH_WINDOW)
-        if outgoing.destination.kind is Kind.UNKNOWN:
+        if outgoing.destination.kind in (Kind.UNKNOWN, Kind.WEBHOOK):
             raise outgoing.destination.unknown()
         self._travelling.append((outgoing, token, sink))
         if len(self._travelling) == 1:

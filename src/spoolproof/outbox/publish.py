@@ -245,6 +245,6 @@ def _traced(message: Message, destination: Destination) -> Message:
 def _destination(text: str) -> Destination:
     check_short_text("destination", text)
     found = destination_of(text)
-    if found.kind in (Kind.DELAY, Kind.UNKNOWN) or " " in text:
+    if found.kind not in (Kind.EVENTS, Kind.EXCHANGE, Kind.QUEUE) or " " in text:
         raise InvalidMessage("destination", text, "must be 'events', 'exchange:NAME' or 'queue:NAME', without spaces")
     return found

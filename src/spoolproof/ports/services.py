@@ -16,6 +16,7 @@ from functools import cache
 from typing import Protocol
 
 _KIND = "outbox"
+_WEBHOOK_KIND = "webhook"
 
 
 @cache
@@ -48,6 +49,20 @@ class Block:
     def lease_names(self) -> list[str]:
         """The names of its leases, one for each shard."""
         return [shard_name(shard) for shard in self.shards]
+
+    @property
+    def webhooks(self) -> range:
+        """The shards of its webhooks: a quarter as many, below zero, so that no block ever meets them."""
+        return range(self.webhook_shard(self.shards[-1]), self.webhook_shard(self.first) + 1)
+
+    def webhook_shard(self, shard: int) -> int:
+        """Return where the webhooks of what is published in one of its shards go; as the stores' triggers say."""
+        return -1 - shard // max(1, self.size // 4)
+
+    @property
+    def webhook_lease_kind(self) -> str:
+        """The kind of the leases on its webhooks."""
+        return f"{_WEBHOOK_KIND}/{self.first}" if self.first else _WEBHOOK_KIND
 
 
 class Services(Protocol):

@@ -25,7 +25,8 @@ on conflict do nothing;
 
 -- name: rows
 -- Guarantees: no fewer than there are rows, at the cost of two look-ups.
-select coalesce((select max(id) from spoolproof_outbox) - (select min(id) from spoolproof_outbox) + 1, 0) as rows;
+select coalesce(
+  (select max(id) from spoolproof_outbox) - (select min(id) from spoolproof_outbox where shard >= 0) + 1, 0) as rows;
 
 -- name: scheduled_rows
 -- Guarantees: at most $2 are counted.

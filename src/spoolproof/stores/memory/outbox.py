@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from spoolproof import limits
-from spoolproof.destination import Destination
-from spoolproof.message import Outgoing, shard_of
+from spoolproof.destination import Destination, Kind, to_endpoint
+from spoolproof.message import REPLAY_OF, Outgoing, shard_of
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.leases import Fence
 from spoolproof.ports.outbox import Backlog, OutboxRow, Page, RowRef
@@ -17,6 +19,7 @@ from spoolproof.ports.services import Block
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.memory.leases import is_held
 from spoolproof.stores.memory.transaction import MemoryTransaction, own
+from spoolproof.stores.memory.webhooks import ENDPOINTS, is_wanted
 from spoolproof.stores.outbox import check_room
 
 if TYPE_CHECKING:
@@ -57,10 +60,18 @@ class MemoryOutbox:
             self.add(tx, outgoing, self._store.services.own)
 
     def add(self, tx: MemoryTransaction, outgoing: Outgoing, block: Block) -> None:
-        """Add a row to a service's block, whether there is room or not."""
+        """Add a row to a service's block, whether there is room or not, and one for each endpoint that wants it."""
+        shard = block.shards[shard_of(outgoing.message, block.size)]
+        if outgoing.destination.kind is Kind.WEBHOOK:
+            shard = block.webhook_shard(shard)
         tx.tables.last_id += 1
-        ref = RowRef(block.shards[shard_of(outgoing.message, block.size)], tx.tables.last_id)
+        ref = RowRef(shard, tx.tables.last_id)
         tx.table(OUTBOX)[ref.id] = _Row(ref, outgoing, self._store.clock.now())
+        if outgoing.destination.kind is Kind.EVENTS and REPLAY_OF not in outgoing.message.headers:
+            for name, endpoint in sorted(tx.table(ENDPOINTS).items()):
+                if is_wanted(endpoint, outgoing.message.type):
+                    message = msgspec.structs.replace(outgoing.message, key=None)
+                    self.add(tx, Outgoing(message=message, destination=to_endpoint(name)), block)
 
     async def has_room(self, messages: int) -> bool:
         return len(self._store.table(OUTBOX)) + messages <= self.rows_max

@@ -54,9 +54,11 @@ with moved as (
   returning id, service),
 copy as (
   insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)
-  select $5 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0),
+  select case when $7 like 'webhook:%' then -1 - placed.shard / greatest(1, m.shards / 4) else placed.shard end,
     $6, $7, $8, $9, $10, $11::jsonb, $12
-  from moved),
+  from moved cross join spoolproof.meta m cross join lateral (
+    select $5 + coalesce((select s.first_shard from spoolproof.service s where s.name = moved.service), 0) as shard
+  ) placed),
 audit as (
   insert into spoolproof.dead_letter_audit (dead_letter_id, actor, verb, detail) select id, $3, 'replayed', $4 from moved)
 select id from moved;

@@ -154,9 +154,9 @@ class PostgresOutbox:
         return changed == 1
 
     async def promote_due(self, shards: Collection[int]) -> Sequence[RowRef]:
-        rows = await self._relay.fetch(
-            SQL["promote_due"], list(shards), limits.PROMOTE_ROWS_MAX, limits.DEFERRED_ROW_SECONDS_MAX
-        )
+        is_webhooks = min(shards, default=0) < 0
+        most = limits.WEBHOOK_DEFERRED_SECONDS_MAX if is_webhooks else limits.DEFERRED_ROW_SECONDS_MAX
+        rows = await self._relay.fetch(SQL["promote_due"], list(shards), limits.PROMOTE_ROWS_MAX, most)
         return [RowRef(shard, id) for shard, id in rows]
 
     async def give_up(self, ref: RowRef, dead_letter: DeadLetterRecord, fence: Fence) -> bool:

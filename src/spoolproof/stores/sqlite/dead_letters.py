@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from spoolproof import limits
+from spoolproof.destination import Kind
 from spoolproof.message import Message, earlier_key, message_key
 from spoolproof.ports.dead_letters import (
     AuditEntry,
@@ -78,6 +79,8 @@ class SqliteDeadLetters:
             record = _find(connection, id)
             assert record is not None  # it was just changed
             shard = shard_of_service(connection, record.service)
+            if record.destination.kind is Kind.WEBHOOK:
+                shard = self._services.own.webhook_shard(shard)
             insert(connection, [outbox.columns_of(replay_copy(record, record.replays), shard)])
             _note(connection, id, actor, "replayed", reason)
             return True

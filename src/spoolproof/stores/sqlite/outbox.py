@@ -141,7 +141,8 @@ class SqliteOutbox:
 
 def on_reboot(connection: sqlite3.Connection) -> None:
     """After a start of the machine: no row waits longer from now than a row may wait."""
-    connection.execute(_SQL["pull_in"], (max(limits.UNROUTABLE_DELAYS_SECONDS),))
+    longest = max(limits.UNROUTABLE_DELAYS_SECONDS), max(limits.WEBHOOK_DELAYS_SECONDS)
+    connection.execute(_SQL["pull_in"], longest)
 
 
 def insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:

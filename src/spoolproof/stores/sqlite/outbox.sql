@@ -63,8 +63,10 @@ select
 
 -- name: span
 -- Guarantees: no fewer than there are rows, at the cost of two look-ups.
-select coalesce((select max(id) from spoolproof_outbox) - (select min(id) from spoolproof_outbox) + 1, 0);
+select coalesce(
+  (select max(id) from spoolproof_outbox) - (select min(id) from spoolproof_outbox where shard >= 0) + 1, 0);
 
 -- name: pull_in
--- Guarantees: no deferred row waits for longer than ?1 seconds from now.
-update spoolproof_outbox set available_at = {steady} + ?1 where state = 1 and available_at > {steady} + ?1;
+-- Guarantees: no deferred row waits for longer than ?1 seconds from now, no webhook for longer than ?2.
+update spoolproof_outbox set available_at = {steady} + case when shard < 0 then ?2 else ?1 end
+where state = 1 and available_at > {steady} + case when shard < 0 then ?2 else ?1 end;

@@ -26,6 +26,7 @@ from spoolproof.testing.conformance.state import StateConformance
 from spoolproof.testing.conformance.transaction import TransactionConformance
 from spoolproof.testing.conformance.values import ValuesConformance
 from spoolproof.testing.conformance.wakeup import WakeUpConformance
+from spoolproof.testing.conformance.webhooks import WebhooksConformance
 
 __all__ = [
     "BrokerConformance",
@@ -42,6 +43,7 @@ __all__ = [
     "TransactionConformance",
     "ValuesConformance",
     "WakeUpConformance",
+    "WebhooksConformance",
     "eventually",
     "holds_for",
 ]
