@@ -157,6 +157,12 @@ class Call:
         """Whether it may be made again although its effect may have happened."""
         return self.owner.is_idempotent or (self.options is not None and self.options.idempotency_key is not None)
 
+    def limit_at(self, seconds: float | None) -> float | None:
+        """Return when what begins now has to end: after `seconds`, or at the deadline if that is nearer."""
+        if seconds is None or (self.deadline_at is not None and self.deadline_at < self.now + seconds):
+            return self.deadline_at
+        return self.now + seconds
+
     def fork(self) -> Call:
         """Return a call that makes one more attempt at the same thing beside this one."""
         twin = Call()

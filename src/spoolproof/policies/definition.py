@@ -21,10 +21,9 @@ from spoolproof.policies.machines.budget import Budget
 from spoolproof.policies.machines.memory import Abandoned
 from spoolproof.policies.parts.part import Part, alike
 from spoolproof.policies.parts.ranges import name_faults
-from spoolproof.policies.running.pipeline import Shared
+from spoolproof.policies.running.pipeline import Machines, Shared
 from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.settings import config, lint
-from spoolproof.policies.state import Machines
 
 logger = logging.getLogger("spoolproof.policies")
 OVERFLOW_KEY = "(overflow)"

@@ -19,8 +19,8 @@ from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.line import Line
 from spoolproof.policies.machines.slots import Slots
 from spoolproof.policies.machines.tokens import Tokens
+from spoolproof.policies.running.pipeline import Machines
 from spoolproof.policies.running.retry import Drain
-from spoolproof.policies.state import Machines
 
 registries: WeakSet[Any] = WeakSet()  #: every registry of this process
 

@@ -1,8 +1,4 @@
-"""Every setting of every part: its default, its legal range, and which part it belongs to.
-
-The constructor keyword, the key in a TOML file and the suffix of the environment variable are all the name in this
-table. A number that is not one (a bool, NaN, infinity, a negative where none is legal) is refused where it is given.
-"""
+"""A policy as it is made, called, operated, kept and copied."""
 
 from __future__ import annotations
 
@@ -15,22 +11,18 @@ from spoolproof.clock import AMBIENT, Clock
 from spoolproof.errors import PolicyConfigError, PolicyUsageError
 from spoolproof.ids import random_id
 from spoolproof.policies import events
-from spoolproof.policies.call import Call, Held, Options, _idempotency_key, current
-from spoolproof.policies.deadline import ends_at
+from spoolproof.policies.call import Options
 from spoolproof.policies.definition import Definition, Home, default
 from spoolproof.policies.judging.classifier import DEFAULT, Classifier
-from spoolproof.policies.judging.report import Report, attach, disposition_of, met_closed_breakers
-from spoolproof.policies.judging.verdict import Kind, Verdict, verdict_of
 from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.isolation import VERSION, cooldown_left, tell_ignored
 from spoolproof.policies.parts.breaker import Breaker
 from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Retry, Timeout
 from spoolproof.policies.parts.part import Part
 from spoolproof.policies.parts.ranges import BreakerSettings
-from spoolproof.policies.running.block import Attempts, Block
 from spoolproof.policies.running.caller import Caller, Using
 from spoolproof.policies.running.pipeline import Shared
-from spoolproof.policies.running.retry import PUT_OFF
+from spoolproof.policies.running.runner import Runner
 
 
 class StandardSettings(BreakerSettings, total=False):
@@ -65,7 +57,7 @@ STANDARD_ORDER = ("fallback", "deadline", "retry", "hedge", "breaker", "rate_lim
 the innermost timeout turns a hang into a verdict."""
 
 
-class Policy(Caller):
+class Policy(Runner, Caller):
     """Parts around calls to one dependency. First part is outermost.
 
     name: matches `[a-z0-9][a-z0-9._-]{0,62}`. classify: what errors and results mean. idempotent: whether a call may be
@@ -180,140 +172,9 @@ class Policy(Caller):
         child._set_up(self._definition, key)
         return child
 
-    # --- run: see Runner ---------------------------------------------------------------------------------------------
-
-    def new_call(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options | None = None,
-    ) -> Call:
-        """Return a call that has not begun."""
-        call = Call()
-        call.owner = self
-        call.function = function
-        call.args = args
-        call.kwargs = kwargs
-        call.options = options
-        if options is not None:
-            call.lane, call.cost = options.lane, options.cost
-        return call
-
-    async def run(self, call: Call) -> Any:
-        """Run a call to its end."""
-        machines = self.machines
-        now = call.now = call.started_at = self.clock.monotonic()
-        breaker = machines.pipeline.breaker
-        if breaker is not None and now < (until := breaker.rejects_until):
-            machines.counts.refused += 1  # and no more is done for it: an outage has many of them
-            if events.listeners:
-                self._tell_refused(call)
-            raise breaker.rejection(until - now) from None
-        if self._chaos is not None:
-            call.without_chaos, call.function = call.function, self._chaos.around(call)
-        # what every call looks at: found on the object itself it costs a fraction of a default of the class
-        call.attempts = 0
-        call.verdict = None
-        call.deadline_at = None if ends_at.get() is None else current(ends_at)
-        held = None if call.options is None else Held(_idempotency_key, call.options.idempotency_key)
-        try:
-            value = await machines.pipeline.root.run(call)
-        except BaseException as error:
-            self._failed(call, error)
-            raise
-        finally:
-            if held is not None:
-                held.end()
-        if call.verdict is None:
-            machines.counts.succeeded += 1
-        else:
-            machines.counts.note_end(call.verdict.kind or "success", call.source)
-        if events.listeners:
-            self._announce(call, call.verdict)
-        return value
-
-    def _tell_refused(self, call: Call) -> None:
-        call.attempts = 1
-        reason = f"the breaker is {self.state}"
-        events.emit(events.CallRejectedBy(policy=self.name, key=self.key, by="breaker", reason=reason))
-        if self.machines.pipeline.retry is not None:
-            events.emit(events.RetryStopped(policy=self.name, key=self.key, reason="local", attempts=1))
-        self._announce(call, verdict_of(Kind.LOCAL, reason=reason))
-
     def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
         """Refuse a function this policy cannot protect. Raises PolicyConfigError."""
         self._definition.check_function(function, is_async)
-
-    def open_block(self, call: Call) -> Block:
-        """Return a block that runs once."""
-        block = self.machines.pipeline.block
-        return Block(call, block, block.timeout_seconds, self._begin_block)
-
-    def open_attempts(self, call: Call) -> Attempts:
-        """Return a block that may run again."""
-        return Attempts(call, self.machines.pipeline, self._begin_block)
-
-    def _begin_block(self, call: Call) -> None:
-        call.now = call.started_at = self.clock.monotonic()
-        call.deadline_at = current(ends_at)
-        deadline = self.machines.pipeline.deadline
-        if deadline is not None:
-            deadline.shorten(call)
-        call.on_end = self._ended
-
-    def _ended(self, call: Call, error: BaseException | None) -> None:
-        if error is not None:
-            self._failed(call, error)
-            return
-        if call.verdict is None:
-            self.machines.counts.succeeded += 1
-        else:
-            self.machines.counts.note_end(call.verdict.kind or "success", call.source)
-        if events.listeners:
-            self._announce(call, call.verdict)
-
-    def _failed(self, call: Call, error: BaseException) -> None:
-        verdict = call.verdict
-        if verdict is None or not isinstance(error, Exception):
-            verdict = self.machines.pipeline.block.judge.of_error(call, error)
-        elapsed = call.now - call.started_at
-        if verdict.kind is not Kind.CANCELLED:
-            is_breaker_closed = self.machines.is_closed(self.clock.monotonic()) and met_closed_breakers(
-                error, call.started_at
-            )
-            disposition = disposition_of(
-                verdict,
-                is_unknown_any=call.is_unknown,
-                is_idempotent=call.is_idempotent,
-                is_breaker_closed=is_breaker_closed,
-                is_put_off=call.stop_reason in PUT_OFF,
-            )
-            note = ""
-            if call.stop_reason:
-                note = (
-                    f"attempt {call.attempts} of {max(call.attempts_max, call.attempts)}, "
-                    f"{elapsed:.3g} s, stopped by: {call.stop_reason}"
-                )
-            kept = Report(
-                verdict, call.attempts, elapsed, call.stop_reason, disposition, is_breaker_closed, ended_at=call.now
-            )
-            attach(error, kept, f"policy {self.name!r}", note)
-        self.machines.counts.note_end(verdict.kind or "success", call.source)
-        if events.listeners:
-            self._announce(call, verdict)
-
-    def _announce(self, call: Call, verdict: Verdict | None) -> None:
-        events.emit(
-            events.CallEnded(
-                policy=self.name,
-                key=self.key,
-                result="success" if verdict is None or verdict.kind is None else verdict.kind,
-                source=call.source,
-                attempts=call.attempts,
-                elapsed_seconds=call.now - call.started_at,
-            )
-        )
 
     @property
     def shared(self) -> Shared:

@@ -18,7 +18,7 @@ from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.slots import Slots
 from spoolproof.policies.machines.tokens import Tokens
 from spoolproof.policies.registry import default_registry
-from spoolproof.policies.state import Machines
+from spoolproof.policies.running.pipeline import Machines
 
 
 @contextmanager

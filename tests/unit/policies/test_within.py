@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from spoolproof.clock import SYSTEM
-from spoolproof.policies.running.timeout import rest_of, within
+from spoolproof.policies.running.timeout import within
 
 
 async def test_a_coroutine_that_never_waits_returns_its_value() -> None:
@@ -79,18 +79,18 @@ async def test_a_cancellation_from_outside_is_no_timeout() -> None:
         await task
 
 
-def test_a_body_that_the_collector_has_closed_first_ends_its_limit_quietly() -> None:
+async def test_a_body_that_the_collector_has_closed_first_ends_its_limit_quietly() -> None:
     """Both are dropped together, and the collector closes them in an order of its own."""
 
     async def wait() -> None:
         await _Bare()
 
     body = wait()
-    rest = rest_of(body, body.send(None))
-    rest.send(None)
+    limited = within(body, 60.0, SYSTEM)
+    limited.send(None)
     body.close()
 
-    rest.close()
+    limited.close()
 
 
 class _Bare:

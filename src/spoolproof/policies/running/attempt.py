@@ -131,8 +131,7 @@ class Segment(Gate):
     async def _run_blocking(self, call: Call, timeout_seconds: float) -> Any:
         """Run the rest on a thread: the limit only keeps further attempts from starting."""
         deadline_at = call.deadline_at
-        own_at = call.now + timeout_seconds
-        call.deadline_at = own_at if deadline_at is None else min(own_at, deadline_at)
+        call.deadline_at = call.limit_at(timeout_seconds)
         try:
             return await self.inner.run(call)
         finally:
@@ -155,10 +154,9 @@ class Segment(Gate):
 class Attempt(Gate):
     """The innermost segment: each run is an attempt, judged once, by which every part around it goes.
 
-    abandoned: sync attempts with a Timeout run in threads of their own, and this counts those that hang; None runs them
-    here."""
+    abandoned: sync attempts with a Timeout run in threads of their own, and this counts those that hang."""
 
-    abandoned: Abandoned | None
+    abandoned: Abandoned
 
     async def run(self, call: Call) -> Any:
         """Make one attempt."""
@@ -197,7 +195,8 @@ class Attempt(Gate):
                         except StopIteration as end:
                             result = end.value
                         else:
-                            result = await finish(call, coroutine, waited_for, self.timeout_seconds)
+                            limit_at = call.limit_at(self.timeout_seconds)
+                            result = await finish(call, coroutine, waited_for, limit_at, self.timeout_seconds)
             verdict = self.judge.of_result(call, result) if self.judge.judges_results else SUCCESS
         except BaseException as error:
             self.fail(call, permits, error)
@@ -214,7 +213,7 @@ class Attempt(Gate):
         """Run the function on this thread, or in one of its own if it has a Timeout. A deadline alone moves nothing:
         whatever is bound to this thread (a transaction, a connection) would be out of reach."""
         abandoned = self.abandoned
-        if abandoned is not None and abandoned.maximum and self.timeout_seconds is not None:
+        if abandoned.maximum and self.timeout_seconds is not None:
             result = run_in_thread(call, self.timeout_seconds, abandoned, self.counts)
         else:
             call.has_started = True
@@ -226,10 +225,7 @@ class Attempt(Gate):
 
     def _run_here(self, call: Call) -> Any:
         """Run the function on this thread, which nobody can cut off: it is only told how long it has."""
-        limit_at = call.deadline_at
-        if self.timeout_seconds is not None:
-            own_at = call.now + self.timeout_seconds
-            limit_at = own_at if limit_at is None else min(own_at, limit_at)
+        limit_at = call.limit_at(self.timeout_seconds)
         if limit_at == current(ends_at):  # said already, or there is none
             return call.function(*call.args, **call.kwargs)
         held = Held(ends_at, limit_at)

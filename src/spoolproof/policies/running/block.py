@@ -70,12 +70,11 @@ class Permit:
 
 
 class Block:
-    """One run of a block under a policy."""
+    """One run of a block under a policy. segment: what guards it. begin: starts the call."""
 
     def __init__(
-        self, call: Call, segment: Attempt, timeout_seconds: float | None, begin: Callable[[Call], None] | None
+        self, call: Call, segment: Attempt, timeout_seconds: float | None, begin: Callable[[Call], None]
     ) -> None:
-        """segment: what guards it. begin: starts the call; None if it has begun, and another run may follow."""
         self._call = call
         self._begin = begin
         self._segment = segment
@@ -84,82 +83,63 @@ class Block:
         self._permit = Permit(call)
         self._expiry: Expiry | None = None
         self._held: list[Held[Any]] = []
-        self.is_used = False
+        self._is_used = False
 
-    def use(self) -> None:
+    async def __aenter__(self) -> Permit:
+        """Return once admitted. Raises CallRejected or DeadlineExceeded; PolicyUsageError the second time."""
+        self._use()
+        return await self._enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Judge the run and give everything back. Raises the error of a limit that has cut it off."""
+        return self._leave(error)
+
+    def __enter__(self) -> Permit:
+        """The same on a thread. Nobody can cut the block off there: it is only told how long it has. Raises
+        PolicyUsageError on a thread that runs an event loop: `async` was forgotten."""
+        self._use()
+        refuse_event_loop(f"policy {self._call.name!r}: `with` instead of `async with`")
+        self._call.is_blocking = True
+        return run_now(self._enter())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Judge the run and give everything back."""
+        return self._leave(error)
+
+    def _use(self) -> None:
         """Take the block. Raises PolicyUsageError for one that was entered before: its permits are counted once."""
-        if self.is_used:
+        if self._is_used:
             raise PolicyUsageError(
                 f"policy {self._call.name!r}: this block was entered before; ask for another with permit() or "
                 "attempts()"
             )
-        self.is_used = True
+        self._is_used = True
 
-    async def __aenter__(self) -> Permit:
-        """Return once admitted. Raises CallRejected or DeadlineExceeded; PolicyUsageError the second time."""
-        self.use()
-        return await self.enter()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Judge the run and give everything back."""
-        self.leave(error)
-
-    def __enter__(self) -> Permit:
-        """The same on a thread. Nobody can cut the block off there: it is only told how long it has."""
-        self.use()
-        return self.enter_blocking()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Judge the run and give everything back."""
-        self.leave(error)
-
-    async def enter(self) -> Permit:
-        """Return once admitted."""
+    async def _enter(self) -> Permit:
         call = self._call
-        self._open()
+        self._begin(call)
         try:
-            await self._segment.admit(call, self._permits)
-            limit_at = self._limit_at()
-            if limit_at is not None and not call.is_blocking:
-                self._expiry = Expiry(call.clock, limit_at)
+            self._segment.open(call)
+            try:
+                await self._segment.admit(call, self._permits)
+                call.attempt_started_at = call.now
+                limit_at = call.limit_at(self._timeout_seconds)
+                if limit_at is not None and not call.is_blocking:
+                    self._expiry = Expiry(call.clock, limit_at)
+            except BaseException as error:
+                self._segment.fail(call, self._permits, error)
+                raise
         except BaseException as error:
             self._refused(error)
             raise
-        return self._entered(limit_at if call.is_blocking else call.deadline_at)
+        self._hold(limit_at if call.is_blocking else call.deadline_at)
+        return self._permit
 
-    def enter_blocking(self) -> Permit:
-        """Return once admitted. Raises PolicyUsageError on a thread that runs an event loop: `async` was forgotten."""
-        refuse_event_loop(f"policy {self._call.name!r}: `with` instead of `async with`")
-        self._call.is_blocking = True
-        return run_now(self.enter())
-
-    def _open(self) -> None:
-        call = self._call
-        if self._begin is not None:
-            self._begin(call)
-        else:
-            call.now = call.clock.monotonic()  # the block may be entered long after it was made
-        try:
-            self._segment.open(call)
-        except BaseException as error:
-            self._report(error)
-            raise
-
-    def _limit_at(self) -> float | None:
-        call, seconds = self._call, self._timeout_seconds
-        call.attempt_started_at = call.now
-        ends = [at for at in (None if seconds is None else call.now + seconds, call.deadline_at) if at is not None]
-        return min(ends, default=None)
-
-    def _refused(self, error: BaseException) -> None:
-        self._segment.fail(self._call, self._permits, error)
-        self._report(error)
-
-    def _entered(self, told_at: float | None) -> Permit:
+    def _hold(self, told_at: float | None) -> None:
         """Note that the block runs, and tell what is inside when it has to end."""
         call = self._call
         call.has_started = True
@@ -168,37 +148,30 @@ class Block:
             self._held.append(Held(ends_at, told_at))
         if call.options is not None and call.options.idempotency_key is not None:
             self._held.append(Held(_idempotency_key, call.options.idempotency_key))
-        if self._begin is None and call.attempts > 1:
-            self._held.append(Held(is_repeating, True))
-        return self._permit
 
-    def leave(self, error: BaseException | None) -> None:
-        """Judge the run and give everything back. Raises the error of a limit that has cut it off."""
-        translated = self._translated(error)
-        if translated is not None and translated is not error:
-            self._judge(translated)
-            self._report(translated)
-            raise translated from error
-        self._judge(error)
-        self._report(error)
+    def _leave(self, error: BaseException | None) -> bool:
+        cut_off = self._cut_off(error)
+        self._judge(cut_off or error)
+        if self._ended(cut_off or error):
+            return True
+        if cut_off is not None:
+            raise cut_off
+        return False
 
-    def _report(self, error: BaseException | None) -> None:
-        if self._begin is not None:
-            self._call.on_end(self._call, error)
-
-    def _translated(self, error: BaseException | None) -> BaseException | None:
+    def _cut_off(self, error: BaseException | None) -> TimeoutError | None:
+        """Return the error of the limit that has cut the run off, if one has."""
         while self._held:
             self._held.pop().end()
         if self._expiry is None:
-            return error
+            return None
         if not isinstance(error, asyncio.CancelledError):
             self._expiry.disarm()
-            return error
+            return None
         if not self._expiry.claim():
-            return error
-        call, timeout_seconds = self._call, self._timeout_seconds
-        own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
-        return expired(call, own_at, timeout_seconds)
+            return None
+        made = expired(self._call, self._timeout_seconds)
+        made.__cause__ = error
+        return made
 
     def _judge(self, error: BaseException | None) -> None:
         call, segment, declared = self._call, self._segment, self._permit.declared
@@ -208,6 +181,15 @@ class Block:
             segment.conclude(call, self._permits, SUCCESS)
         else:
             segment.fail(call, self._permits, error)
+
+    def _refused(self, error: BaseException) -> None:
+        """Take note of a run that was not admitted."""
+        self._call.on_end(self._call, error)
+
+    def _ended(self, error: BaseException | None) -> bool:
+        """Take note of a run's end; True if its error is swallowed."""
+        self._call.on_end(self._call, error)
+        return False
 
 
 class Attempts:
@@ -226,7 +208,7 @@ class Attempts:
     def __aiter__(self) -> Attempts:
         return self
 
-    async def __anext__(self) -> _Attempt:
+    async def __anext__(self) -> Block:
         """Return the next run, after its back-off."""
         run = await self._next()
         if run is None:
@@ -236,7 +218,7 @@ class Attempts:
     def __iter__(self) -> Attempts:
         return self
 
-    def __next__(self) -> _Attempt:
+    def __next__(self) -> Block:
         """The same on a thread. Raises PolicyUsageError on one that runs an event loop."""
         refuse_event_loop(f"policy {self._call.name!r}: `for` instead of `async for`")
         self._call.is_blocking = True
@@ -245,7 +227,7 @@ class Attempts:
             raise StopIteration
         return run
 
-    async def _next(self) -> _Attempt | None:
+    async def _next(self) -> Block | None:
         call, retry, step = self._call, self._pipeline.retry, self._next_step()
         if retry is not None and isinstance(step, Wait):
             try:
@@ -263,9 +245,7 @@ class Attempts:
             raise PolicyUsageError(_NOT_ENTERED.format(name=call.name))
         if self._step is None:
             self._begin(call)
-            if self._pipeline.whole_seconds is not None:
-                ends = call.now + self._pipeline.whole_seconds
-                call.deadline_at = ends if call.deadline_at is None else min(ends, call.deadline_at)
+            call.deadline_at = call.limit_at(self._pipeline.whole_seconds)
             if retry is not None:
                 self._attempts_max = retry.begin(call)
         return self._step
@@ -286,15 +266,17 @@ class Attempts:
             raise self._last
         return False
 
-    def _next_run(self) -> _Attempt:
+    def _next_run(self) -> Block:
         self._step = Stop("")
-        block = Block(self._call, self._pipeline.block, self._pipeline.run_seconds, None)
         self.is_ignored = True
-        return _Attempt(self, self._call, block)
+        return _Run(self, self._call, self._pipeline)
 
-    def ended(self, error: Exception | None) -> bool:
+    def ended(self, error: BaseException | None) -> bool:
         """Take note of a run's end; True if its error is swallowed because another run follows."""
         call, retry = self._call, self._pipeline.retry
+        if error is not None and not isinstance(error, Exception):
+            self.over(error)
+            return False
         if retry is not None and call.verdict is not None:
             self._step = retry.after(call, self._attempts_max)
             self._last = error
@@ -324,60 +306,34 @@ _NOT_ENTERED = (
 )
 
 
-class _Attempt:
-    """One run of the block of `attempts()`."""
+class _Run(Block):
+    """One run of the block of `attempts()`; another may follow."""
 
-    def __init__(self, attempts: Attempts, call: Call, block: Block) -> None:
+    def __init__(self, attempts: Attempts, call: Call, pipeline: Pipeline) -> None:
+        super().__init__(call, pipeline.block, pipeline.run_seconds, _look_at_clock)
         self._attempts = attempts
-        self._call = call
-        self._block = block
 
     def __del__(self) -> None:
-        if self._attempts.is_ignored and not self._block.is_used:  # left at once; an error would reach nobody
+        if self._attempts.is_ignored and not self._is_used:  # left at once; an error would reach nobody
             warnings.warn(_NOT_ENTERED.format(name=self._call.name), RuntimeWarning, stacklevel=1)
 
-    async def __aenter__(self) -> Permit:
-        self._use()
-        try:
-            return await self._block.enter()
-        except Exception as error:
-            raise self._attempts.rejected(error) from None
-        except BaseException as error:
-            self._attempts.over(error)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        return self._leave(error)
-
-    def __enter__(self) -> Permit:
-        self._use()
-        try:
-            return self._block.enter_blocking()
-        except Exception as error:
-            raise self._attempts.rejected(error) from None
-        except BaseException as error:
-            self._attempts.over(error)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        return self._leave(error)
-
     def _use(self) -> None:
-        self._block.use()
+        super()._use()
         self._attempts.is_ignored = False
 
-    def _leave(self, error: BaseException | None) -> bool:
-        try:
-            self._block.leave(error)
-        except Exception as translated:
-            if self._attempts.ended(translated):
-                return True
-            raise
-        if error is not None and not isinstance(error, Exception):
-            self._attempts.over(error)
-            return False
+    def _hold(self, told_at: float | None) -> None:
+        super()._hold(told_at)
+        if self._call.attempts > 1:
+            self._held.append(Held(is_repeating, True))
+
+    def _refused(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            raise self._attempts.rejected(error) from None
+        self._attempts.over(error)
+
+    def _ended(self, error: BaseException | None) -> bool:
         return self._attempts.ended(error)
+
+
+def _look_at_clock(call: Call) -> None:
+    call.now = call.clock.monotonic()  # the block may be entered long after it was made

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from spoolproof.errors import BreakerOpen
 from spoolproof.policies.call import Call, Options, run_now
 from spoolproof.policies.functions import is_coroutine_function, refuse_generators
 from spoolproof.policies.judging.verdict import SUCCESS, Verdict
 from spoolproof.policies.running.block import Attempts, Block
+from spoolproof.policies.running.runner import Runner
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,27 +36,6 @@ class Result(Generic[T]):
     def is_ok(self) -> bool:
         """Whether there is a value, from wherever."""
         return self.error is None
-
-
-class Runner(Protocol):
-    """What runs calls: a policy, or one key of it."""
-
-    def new_call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None
-    ) -> Call:
-        """Return a call that has not begun."""
-
-    async def run(self, call: Call) -> Any:
-        """Run a call to its end."""
-
-    def check_function(self, function: Callable[..., Any], is_async: bool) -> None:
-        """Refuse a function this policy cannot protect."""
-
-    def open_block(self, call: Call) -> Block:
-        """Return a block that runs once."""
-
-    def open_attempts(self, call: Call) -> Attempts:
-        """Return a block that may run again."""
 
 
 class Caller:
@@ -81,9 +62,11 @@ class Caller:
             raise TypeError(f"{function!r} is not a function")
         is_async = is_coroutine_function(function)
         self._runner.check_function(function, is_async)
-        new_call, run, options = self._runner.new_call, self._runner.run, self._options
+        turn_away, new_call, run = self._runner.turn_away, self._runner.new_call, self._runner.run
+        options = self._options
 
         async def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
+            turn_away()
             return await run(new_call(function, args, kwargs, options))
 
         def protected_sync(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -103,7 +86,7 @@ class Caller:
 
         Raises what the function raises, BreakerOpen, BulkheadFull, RateLimited, AttemptTimeout or DeadlineExceeded.
         """
-        return self._runner.run(self._new(function, args, kwargs))
+        return self._run(self._new(function, args, kwargs))
 
     def call_sync(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for a sync function. Raises TypeError when it returns an awaitable, PolicyUsageError when it would
@@ -122,6 +105,11 @@ class Caller:
         return run_now(self._try(call))
 
     async def _try(self, call: Call) -> Result[Any]:
+        try:
+            self._runner.turn_away()
+        except BreakerOpen as rejection:
+            call.started_at = call.clock.monotonic()
+            return _result(call, None, rejection)
         try:
             value = await self._runner.run(call)
         except Exception as error:
@@ -149,7 +137,11 @@ class Caller:
 
     def _run_sync(self, call: Call) -> Any:
         call.is_blocking = True
-        return run_now(self._runner.run(call))
+        return run_now(self._run(call))
+
+    async def _run(self, call: Call) -> Any:
+        self._runner.turn_away()
+        return await self._runner.run(call)
 
 
 class Using(Caller):

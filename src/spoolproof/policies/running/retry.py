@@ -293,10 +293,14 @@ class DeadlineNode:
         if call.deadline_at is None or at < call.deadline_at:
             call.deadline_at = at
 
+    def begin(self, call: Call) -> Held[float]:
+        """Put a call, and what it calls, under the deadline until the end of what is returned."""
+        self.shorten(call)
+        return Held(ends_at, call.deadline_at)
+
     async def run(self, call: Call) -> Any:
         """Run the rest under the deadline."""
-        self.shorten(call)
-        held = Held(ends_at, call.deadline_at)
+        held = self.begin(call)
         try:
             return await self.inner.run(call)
         finally:

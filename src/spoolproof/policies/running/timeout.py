@@ -14,7 +14,7 @@ import contextvars
 import logging
 import threading
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 from spoolproof.clock import Clock
@@ -84,10 +84,13 @@ class Expiry:
 
 
 @types.coroutine
-def rest_of(coroutine: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any, Any, Any]:
-    """Run the rest of a coroutine that has been stepped to its first wait."""
-    while True:
-        try:
+def _limited(
+    clock: Clock, at: float, coroutine: Coroutine[Any, Any, Any], waited_for: Any, expired: Callable[[], BaseException]
+) -> Generator[Any, Any, Any]:
+    """Run the rest of a coroutine that has been stepped to its first wait; `expired` makes the error of one cut off."""
+    expiry = Expiry(clock, at)
+    try:
+        while True:
             try:
                 sent = yield waited_for
             except GeneratorExit:
@@ -96,24 +99,15 @@ def rest_of(coroutine: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[A
             except BaseException as error:  # a cancellation: the body must see it, whatever it is
                 waited_for = coroutine.throw(error)
             else:
+                if sent is None:
+                    value = yield from coroutine
+                    break
                 waited_for = coroutine.send(sent)
-        except StopIteration as end:
-            return end.value
-
-
-async def finish(
-    call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: Any, timeout_seconds: float | None
-) -> Any:
-    """Return what the rest of `coroutine` returns, under its limits. Raises AttemptTimeout or DeadlineExceeded."""
-    own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
-    expiry = Expiry(
-        call.clock, min(_NEVER if own_at is None else own_at, _NEVER if call.deadline_at is None else call.deadline_at)
-    )
-    try:
-        value = await rest_of(coroutine, waited_for)
+    except StopIteration as end:
+        value = end.value
     except asyncio.CancelledError as error:
         if expiry.claim():
-            raise expired(call, own_at, timeout_seconds) from error
+            raise expired() from error
         raise
     except BaseException:
         expiry.disarm()
@@ -122,8 +116,18 @@ async def finish(
     return value
 
 
-def expired(call: Call, own_at: float | None, timeout_seconds: float | None) -> TimeoutError:
+def finish(
+    call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: Any, at: float | None, timeout_seconds: float | None
+) -> Awaitable[Any]:
+    """Return what the rest of `coroutine` returns, until `at`. Raises AttemptTimeout or DeadlineExceeded."""
+    return _limited(
+        call.clock, _NEVER if at is None else at, coroutine, waited_for, lambda: expired(call, timeout_seconds)
+    )
+
+
+def expired(call: Call, timeout_seconds: float | None) -> TimeoutError:
     """Return the error of whichever limit came first; the attempt's own when both are the same."""
+    own_at = None if timeout_seconds is None else call.attempt_started_at + timeout_seconds
     if own_at is None or timeout_seconds is None or (call.deadline_at is not None and call.deadline_at < own_at):
         return DeadlineExceeded(policy=call.name, has_started=True)
     if events.listeners:
@@ -137,11 +141,12 @@ def expired(call: Call, own_at: float | None, timeout_seconds: float | None) -> 
 
 async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], timeout_seconds: float | None) -> Any:
     """Run a whole coroutine under the limits of `call`."""
+    at = call.limit_at(timeout_seconds)
     try:
         waited_for = coroutine.send(None)
     except StopIteration as end:
         return end.value
-    return await finish(call, coroutine, waited_for, timeout_seconds)
+    return await finish(call, coroutine, waited_for, at, timeout_seconds)
 
 
 async def within(coroutine: Coroutine[Any, Any, Any], seconds: float, clock: Clock) -> Any:
@@ -150,18 +155,8 @@ async def within(coroutine: Coroutine[Any, Any, Any], seconds: float, clock: Clo
         waited_for = coroutine.send(None)
     except StopIteration as end:
         return end.value
-    expiry = Expiry(clock, clock.monotonic() + seconds)
-    try:
-        value = await rest_of(coroutine, waited_for)
-    except asyncio.CancelledError as error:
-        if expiry.claim():
-            raise TimeoutError(f"took longer than {seconds:g} s") from error
-        raise
-    except BaseException:
-        expiry.disarm()
-        raise
-    expiry.disarm()
-    return value
+    at = clock.monotonic() + seconds
+    return await _limited(clock, at, coroutine, waited_for, lambda: TimeoutError(f"took longer than {seconds:g} s"))
 
 
 logger = logging.getLogger("spoolproof.policies")
@@ -233,8 +228,7 @@ def run_in_thread(call: Call, timeout_seconds: float, abandoned: Abandoned, coun
     AttemptTimeout, DeadlineExceeded, or ThreadsExhausted when too many threads hang."""
     if abandoned.count >= abandoned.maximum:
         raise ThreadsExhausted(policy=call.name, abandoned=abandoned.count)
-    own_at = call.attempt_started_at + timeout_seconds
-    limit_at = own_at if call.deadline_at is None else min(own_at, call.deadline_at)
+    limit_at = call.limit_at(timeout_seconds)
     attempt = _Attempt(call, abandoned)
     context = contextvars.copy_context()
     for variable in _OF_CALLS:
@@ -243,12 +237,12 @@ def run_in_thread(call: Call, timeout_seconds: float, abandoned: Abandoned, coun
     counts.attempts += 1
     threading.Thread(target=context.run, args=(attempt.run,), name="spoolproof.attempt", daemon=True).start()
     try:
-        is_done = attempt.done.wait(max(0.0, limit_at - call.now))
+        is_done = attempt.done.wait(None if limit_at is None else max(0.0, limit_at - call.now))
     except BaseException:  # Ctrl-C in the waiting thread
         attempt.abandon()
         raise
     if not is_done and attempt.abandon():
-        raise expired(call, own_at, timeout_seconds)
+        raise expired(call, timeout_seconds)
     error, attempt.error = attempt.error, None
     if error is None:
         return attempt.value
