@@ -194,6 +194,8 @@ SQS_WAIT_SECONDS = 5
 then unseen for a visibility timeout. Longer costs less: a request per queue each time."""
 SQS_VISIBILITY_SECONDS = 60
 """How long a message is ours, extended every third of it: what a killed process held is back in a minute."""
+SQS_RECEIVES_MAX = 1000
+"""SQS's own limit for a redrive policy."""
 SQS_HELD_SECONDS_MAX = 11 * 3600.0
 """SQS lets nobody keep a message for more than twelve hours."""
 SQS_RETENTION_SECONDS = 14 * 86400
@@ -209,6 +211,20 @@ DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 """With 8 attempts: two at once, six through the tiers, 21 minutes in all."""
 TIERS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 21600)
 """Delay queues; one fixed delay per queue, so nothing waits behind a longer one."""
+ORDERED_ATTEMPTS = 7
+ORDERED_DELAYS_SECONDS = (1.0, 5.0, 15.0, 60.0)
+"""In its place, its lane waiting: 3.5 minutes and the handler's own time, far below the broker's own limit."""
+ORDERED_LANES = 64
+"""Keys that share a lane wait for each other; at the default concurrency that is one in six while all are busy."""
+ORDERED_PREFETCH_PER_CONCURRENCY = 10
+"""What waits behind a failing message of its key stays in the prefetch, and the others still need room there."""
+ORDERED_DELIVERY_LIMIT = 1_000_000
+"""An ordered message goes back whenever it was held for long, and no copy of it may begin anew: it is never worn out.
+A quorum queue puts back at the head only what has a limit."""
+ORDERED_BACK_SECONDS = 1.0
+"""Between the reason to give everything back and doing so."""
+ORDERED_BEGUN_MAX = 10_000
+"""Messages whose failed attempts one queue remembers here; the oldest go, and begin to count again."""
 IMMEDIATE_RETRY_SECONDS = 0.1
 COPY_PAUSE_FIRST_SECONDS = 0.5
 COPY_PAUSE_MAX_SECONDS = 5.0

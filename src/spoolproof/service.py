@@ -118,11 +118,13 @@ class Service:
         timeout: float = limits.HANDLER_SECONDS,
         concurrency: int = limits.CONCURRENCY,
         prefetch: int | None = None,
-        attempts: int = limits.ATTEMPTS,
-        delays: Sequence[float] = limits.DELAYS_SECONDS,
+        attempts: int | None = None,
+        delays: Sequence[float] | None = None,
         dedupe: str = "inbox",
         gate: GatingPolicy | Sequence[GatingPolicy] = (),
         on_unknown: str | None = None,
+        ordered: bool = False,
+        on_key_failure: str = "skip",
     ) -> Callable[[F], F]:
         """Register a function as the handler of these events: classes marked by @event, or wire names for dicts.
 
@@ -132,6 +134,10 @@ class Service:
         queue: default `<service>.<function>`. timeout: seconds per attempt. concurrency: handlers at once in this
         process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
         delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.
+        ordered: messages of one ordering key run one after the other, in the order they were published, in one process
+        at a time; a failed one is tried again in its place (default 7 attempts; delays before 2, 3, …), prefetch is
+        10 × concurrency. on_key_failure: when one was given up, its key goes on (`skip`), or waits until it was
+        replayed with success or discarded (`hold_key`).
         dedupe: `inbox`, or `none` for at least once without a transaction. gate: a policy that every message of the
         queue needs, or several; while its breaker is open the queue is left alone, uncounted. on_unknown: for handlers
         without a `Transaction`: claims each run, so that no two processes run a message at once, and says what follows
@@ -163,6 +169,8 @@ class Service:
                 dedupe=dedupe,
                 gate=gate,
                 on_unknown=on_unknown,
+                ordered=ordered,
+                on_key_failure=on_key_failure,
             )
             for model in events:
                 self._registry.add(model)

@@ -68,8 +68,10 @@ class _Delayed:
 
 
 class _Queue:
-    def __init__(self, name: str, delivery_limit: int | None) -> None:
+    def __init__(self, name: str, delivery_limit: int | None, *, is_ordered: bool) -> None:
         self.name = name
+        self.is_ordered = is_ordered
+        self.holder: MemoryBroker | None = None  #: of an ordered queue: whose service had a message last
         self.delivery_limit = delivery_limit
         self.ready: list[_Entry] = []  # a heap
         self.consumers: deque[MemorySubscription] = deque()
@@ -92,12 +94,12 @@ class MemoryBrokerServer:
         self._tiers.update((topology.service, seconds) for seconds in topology.tiers_seconds)
         bindings = self._bindings.setdefault(topology.exchange, set())
         for spec in topology.queues:
-            self._add_queue(spec.name, spec.delivery_limit)
+            self._add_queue(spec.name, spec.delivery_limit, is_ordered=spec.is_ordered)
             self._add_queue(dead_queue(spec.name), None)
             bindings.update((pattern, spec.name) for pattern in spec.types)
 
-    def _add_queue(self, name: str, delivery_limit: int | None) -> None:
-        self.queues.setdefault(name, _Queue(name, delivery_limit))
+    def _add_queue(self, name: str, delivery_limit: int | None, *, is_ordered: bool = False) -> None:
+        self.queues.setdefault(name, _Queue(name, delivery_limit, is_ordered=is_ordered))
 
     def delete_queue(self, name: str) -> None:
         """Drop a queue with its messages and bindings, as an operator's mistake would."""
@@ -179,9 +181,12 @@ class MemoryBrokerServer:
 
     def _hand_out(self, queue: _Queue) -> None:
         while queue.ready:
-            taker = next((consumer for consumer in queue.consumers if consumer.has_room), None)
+            holder = queue.holder if queue.holder is not None and queue.holder.holds_of(queue.name) else None
+            able = (one for one in queue.consumers if one.has_room and holder in (None, one.owner))
+            taker = next(able, None)
             if taker is None:
                 return
+            queue.holder = taker.owner if queue.is_ordered else None
             queue.consumers.remove(taker)  # to the end of the line
             queue.consumers.append(taker)
             taker.deliver(queue, heapq.heappop(queue.ready))
@@ -226,8 +231,9 @@ class MemoryIncoming:
 class MemorySubscription:
     """One consumer of one queue, across reconnects."""
 
-    def __init__(self, server: MemoryBrokerServer, place: Place, prefetch: int, on_delivery: OnIncoming) -> None:
-        self.server = server
+    def __init__(self, owner: MemoryBroker, place: Place, prefetch: int, on_delivery: OnIncoming) -> None:
+        self.owner = owner
+        self.server = owner.server
         self.place = place
         self._queue = place.name
         self._prefetch = prefetch
@@ -261,6 +267,14 @@ class MemorySubscription:
     async def cancel(self) -> None:
         self._is_cancelled = True
         self._leave()
+
+    async def give_back(self) -> None:
+        self._is_cancelled = True
+        self.close()
+
+    @property
+    def has_unsettled(self) -> bool:
+        return bool(self._unsettled)
 
     def _leave(self) -> None:
         if self.is_active:
@@ -391,7 +405,7 @@ class MemoryBroker:
 
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> MemorySubscription:
         place = place_of(source, self._service)
-        subscription = MemorySubscription(self.server, place, prefetch, on_delivery)
+        subscription = MemorySubscription(self, place, prefetch, on_delivery)
         self._subscriptions.append(subscription)
         if self._is_connected:
             subscription.open()
@@ -431,6 +445,10 @@ class MemoryBroker:
         await asyncio.gather(*timers, return_exceptions=True)
 
     # --- inside
+
+    def holds_of(self, queue: str) -> bool:
+        """Whether a message of a queue is with one of its consumers."""
+        return any(one.place.name == queue and one.has_unsettled for one in self._subscriptions)
 
     def release_at(self, due: float) -> None:
         """Have the server's delayed messages released once this broker's clock reads `due`."""

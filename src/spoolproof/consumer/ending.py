@@ -30,6 +30,7 @@ from spoolproof.consumer.failure import (
     decide,
     decide_refusal,
     deferred_since,
+    in_place,
     is_wait_for_release,
 )
 from spoolproof.consumer.gate import Gate
@@ -80,10 +81,15 @@ class Endings:
         if not is_refused and work.admitted is None:
             raise error  # no step before the handler's fails but for an outage: that is a bug, and the worker's to tell
         decision = self._refuse(work, error) if isinstance(error, Refusal) else self._decide(work, error)
+        if work.begun is not None:
+            decision = in_place(decision)
         match decision:
             case RunAgain():
                 seconds = spread_seconds(decision.seconds, ratio=0.2, source=self._random)
                 self._tell(work, error, decision, f"runs again in {seconds:.1f} s")
+                if work.begun is not None:  # its lane waits, and takes no other's place meanwhile
+                    work.begun.note(work, self._clock.monotonic() + seconds)
+                    return False
                 await self._clock.sleep(seconds)
                 return False
             case SendCopy():
@@ -121,6 +127,7 @@ class Endings:
             delays_seconds=handler.delays_seconds,
             deferred_seconds=0.0 if deferred_at is None else max(0.0, (now - deferred_at).total_seconds()),
             gate=gate,
+            is_ordered=handler.is_ordered,
         )
         if isinstance(decision, RunAgain) and not decision.counts and self._gate.is_draining:
             decision = SendCopy(_AGAIN_TIER_SECONDS, counts=False)  # whoever takes over need not wait for us

@@ -188,6 +188,17 @@ class ExecutionFailed(Event, name="consumer.execution_failed", level=ERROR, line
     message_id: str
 
 
+class OrderedGoesBack(
+    Event,
+    name="consumer.ordered_goes_back",
+    level=WARNING,
+    line="queue={queue}: what is not settled goes back to the broker, in order, and is taken from there again",
+):
+    """A delivery of an ordered queue was held for as long as the broker allows, or met a bug of ours."""
+
+    queue: str
+
+
 class BridgeFailed(Event, name="dead_letters.bridge_failed", level=ERROR, line="queue={queue} error={error}"):
     """A message that the broker gave up cannot be recorded as a dead letter; it goes back to where it lay."""
 

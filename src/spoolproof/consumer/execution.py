@@ -31,7 +31,7 @@ from spoolproof.consumer.router import Router
 from spoolproof.consumer.suspects import Suspects
 from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.turns import Turns
-from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
+from spoolproof.consumer.work import Admitted, Begun, GoBack, Refusal, Work, work_of
 from spoolproof.errors import OutboxFull, StoreBusy, TransactionTooLong, Unavailable, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
@@ -78,22 +78,36 @@ class Execution:
         self._clock = clock
         self._random = random
 
-    async def handle(self, delivery: Incoming, arrived_at: float) -> Work:
+    async def handle(self, delivery: Incoming, arrived_at: float, begun: Begun | None = None) -> Work:
         """Bring one delivery to its end and settle it; returns what became of it. Raises GateClosing when it should go
         back unstarted.
 
-        arrived_at: monotonic seconds; it may have waited for its lane.
+        arrived_at: monotonic seconds; it may have waited for its lane. begun: of an ordered queue, where it may also
+        return a work that is not settled, to be handled again in `again_seconds`, and raise GoBack.
         """
         failpoint("consumer.after_receive")
         work = work_of(delivery, self._clock.now())
+        if begun is not None:
+            begun.recall(work)
         try:
             await self._run_to_end(work, arrived_at)
         finally:
             self._turns.end(work)
+        if begun is not None and self._rests(work, begun, arrived_at):
+            return work
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
         return work
+
+    def _rests(self, work: Work, begun: Begun, arrived_at: float) -> bool:
+        """Whether an ordered message waits for its next attempt, for as long as its delivery may be held."""
+        now = self._clock.monotonic()
+        if begun.again_at <= now:
+            return False
+        until = now if work.delivery.is_stale else min(begun.again_at, self._patience.leave_at(arrived_at))
+        work.again_seconds = max(0.0, until - now)
+        return True
 
     async def renew(self, delivery: Incoming) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
@@ -105,6 +119,8 @@ class Execution:
     async def _run_to_end(self, work: Work, arrived_at: float) -> None:
         """Run attempts until the message is done, or lives on as a copy or a dead letter."""
         held_until, leave_at = self._patience.hold_until(arrived_at), self._patience.leave_at(arrived_at)
+        if work.begun is not None and self._clock.monotonic() < min(work.begun.again_at, leave_at):
+            return  # it came again before its time
         while True:
             is_late = self._clock.monotonic() >= leave_at
             if is_late or not await self._may_run(work, until=held_until):
@@ -124,7 +140,9 @@ class Execution:
                 await self._attempts.keep_outlived(work, is_patient=is_own)
                 if not is_own:
                     raise
-                if not await self._is_held(work, error) and await self._endings.fail(work, error):
+                if await self._is_held(work, error):
+                    continue
+                if await self._endings.fail(work, error) or work.begun is not None:
                     return
             else:
                 self._passed(work)
@@ -203,6 +221,10 @@ class Execution:
         if it stays: one that cannot be sent again, and one whose success is still to be recorded."""
         if work.delivery.is_stale:
             work.outcome = "stale"
+        elif work.begun is not None:
+            if work.has_run:
+                return False
+            raise GoBack
         is_away = work.delivery.is_stale or await self._endings.send_away(work, self._patience.away_seconds)
         if is_away and work.has_run:
             work.delivery.ack()  # the copy comes after the record, and is a duplicate then

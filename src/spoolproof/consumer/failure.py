@@ -68,12 +68,14 @@ def decide(
     delays_seconds: tuple[float, ...],
     deferred_seconds: float = 0.0,
     gate: str = "closed",
+    is_ordered: bool = False,
 ) -> Decision:
     """Decide what follows a failed attempt.
 
     attempt: which one failed, from 1. attempts: how many there may be. delays_seconds: the waits before attempt 3, 4
     and so on; the last one repeats. deferred_seconds: since the message's first deferral. gate: the strictest state of
-    the policies its queue is gated on; open means that nothing leaves the queue.
+    the policies its queue is gated on; open means that nothing leaves the queue. is_ordered: the first wait is before
+    attempt 2, and all of them are `in_place`.
     """
     known = None if isinstance(error, Outcome) else kept_report(error)
     disposition = None if known is None else known.disposition
@@ -93,11 +95,17 @@ def decide(
             return SendCopy(tier_for(seconds, limits.TIERS_SECONDS), counts=True)
         case _ if disposition is not None and disposition.after_seconds is not None:
             return SendCopy(tier_for(disposition.after_seconds, limits.TIERS_SECONDS), counts=True)
-        case _ if attempt == 1:
+        case _ if attempt == 1 and not is_ordered:
             return RunAgain(limits.IMMEDIATE_RETRY_SECONDS, counts=True)
         case _:
-            wait = delay_seconds(delays_seconds, attempt - 1)
+            wait = delay_seconds(delays_seconds, attempt if is_ordered else attempt - 1)
             return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=True)
+
+
+def in_place(decision: Decision) -> Decision:
+    """Return the decision for an ordered message: what would leave as a copy waits where it is, or it would come back
+    behind younger ones of its key."""
+    return RunAgain(decision.tier_seconds, decision.counts) if isinstance(decision, SendCopy) else decision
 
 
 def is_wait_for_release(reason: str) -> bool:

@@ -43,6 +43,14 @@ class OnUnknown(StrEnum):
     PARK = "park"
 
 
+class OnKeyFailure(StrEnum):
+    """What becomes of later messages of an ordering key when one is given up. skip: they go on. hold_key: they wait
+    until that one was replayed with success, or discarded."""
+
+    SKIP = "skip"
+    HOLD_KEY = "hold_key"
+
+
 class Argument(StrEnum):
     """What one parameter of a handler is given."""
 
@@ -69,6 +77,8 @@ class Handler:
     dedupe: Dedupe
     gates: tuple[GatingPolicy, ...] = ()
     on_unknown: OnUnknown | None = None  #: None: runs are not claimed
+    is_ordered: bool = False
+    on_key_failure: OnKeyFailure = OnKeyFailure.SKIP
     is_sync: bool = False  #: a plain function, which runs in a thread
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
 
@@ -126,17 +136,23 @@ def make_handler(
     timeout: float,
     concurrency: int,
     prefetch: int | None,
-    attempts: int,
-    delays: Sequence[float],
+    attempts: int | None,
+    delays: Sequence[float] | None,
     dedupe: str,
     gate: object = (),
     on_unknown: str | None = None,
+    ordered: bool = False,
+    on_key_failure: str = OnKeyFailure.SKIP,
     timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
 ) -> Handler:
     """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
     name = getattr(function, "__qualname__", repr(function))
     if queue is None and not hasattr(function, "__name__"):
         raise RegistrationError(f"{name} has no name to call its queue by; write a function, or give it queue=")
+    if attempts is None:
+        attempts = limits.ORDERED_ATTEMPTS if ordered else limits.ATTEMPTS
+    if delays is None:
+        delays = limits.ORDERED_DELAYS_SECONDS if ordered else limits.DELAYS_SECONDS
     faults = _option_faults(
         timeout=timeout,
         timeout_max_seconds=timeout_max_seconds,
@@ -147,6 +163,7 @@ def make_handler(
         dedupe=dedupe,
         queue=queue,
     )
+    faults += _order_faults(ordered, on_key_failure, dedupe)
     gates = _gates(gate, faults)
     types_handled = _wire_names(models, faults)
     dependencies: dict[str, Any] = {}
@@ -154,19 +171,12 @@ def make_handler(
     is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments) or any(
         map(is_session, dependencies.values())
     )
-    if dedupe == Dedupe.NONE and is_in_transaction:
-        faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
-    if on_unknown is not None and on_unknown not in list(OnUnknown):
-        faults.append(f"on_unknown={on_unknown!r}: 'retry' or 'park'")
-    elif on_unknown is not None and (is_in_transaction or dedupe == Dedupe.NONE):
-        reason = (
-            "dedupe='none' keeps no record" if dedupe == Dedupe.NONE else "a transaction that ends early rolls back"
-        )
-        faults.append(f"on_unknown={on_unknown!r} is for handlers that call the world, without Transaction: {reason}")
+    faults += _record_faults(dedupe, on_unknown, is_in_transaction=is_in_transaction)
     if faults:
         raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))
     for policy in gates:
         policy.gating()
+    per_handler = limits.ORDERED_PREFETCH_PER_CONCURRENCY if ordered else limits.PREFETCH_PER_CONCURRENCY
     return Handler(
         queue=queue or f"{service}.{function.__name__}",
         function=function,
@@ -175,12 +185,14 @@ def make_handler(
         models=tuple(models),
         timeout_seconds=float(timeout),
         concurrency=concurrency,
-        prefetch=prefetch or limits.PREFETCH_PER_CONCURRENCY * concurrency,
+        prefetch=prefetch or per_handler * concurrency,
         attempts=attempts,
         delays_seconds=tuple(float(delay) for delay in delays),
         dedupe=Dedupe(dedupe),
         gates=gates,
         on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
+        is_ordered=ordered,
+        on_key_failure=OnKeyFailure(on_key_failure),
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
     )
@@ -215,6 +227,37 @@ def _option_faults(
         faults.append(f"dedupe={dedupe!r}: 'inbox' or 'none'")
     if queue is not None and not _is_name(queue, 200):
         faults.append(f"queue={queue!r}: 1 to 200 bytes without spaces")
+    return faults
+
+
+def _order_faults(ordered: object, on_key_failure: object, dedupe: str) -> list[str]:
+    faults = []
+    if not isinstance(ordered, bool):
+        faults.append(f"ordered={ordered!r}: True or False")
+    if on_key_failure not in list(OnKeyFailure):
+        faults.append(f"on_key_failure={on_key_failure!r}: 'skip' or 'hold_key'")
+    elif on_key_failure == OnKeyFailure.HOLD_KEY and ordered:
+        faults.append("on_key_failure='hold_key' is not available yet")
+    elif on_key_failure == OnKeyFailure.HOLD_KEY:
+        faults.append("on_key_failure='hold_key' holds an ordering key, which needs ordered=True")
+    if ordered and dedupe == Dedupe.NONE:
+        faults.append(
+            "ordered=True needs the inbox: a redelivery would run again after younger ones; drop dedupe='none'"
+        )
+    return faults
+
+
+def _record_faults(dedupe: str, on_unknown: str | None, *, is_in_transaction: bool) -> list[str]:
+    faults = []
+    if dedupe == Dedupe.NONE and is_in_transaction:
+        faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
+    if on_unknown is not None and on_unknown not in list(OnUnknown):
+        faults.append(f"on_unknown={on_unknown!r}: 'retry' or 'park'")
+    elif on_unknown is not None and (is_in_transaction or dedupe == Dedupe.NONE):
+        reason = (
+            "dedupe='none' keeps no record" if dedupe == Dedupe.NONE else "a transaction that ends early rolls back"
+        )
+        faults.append(f"on_unknown={on_unknown!r} is for handlers that call the world, without Transaction: {reason}")
     return faults
 
 

@@ -14,6 +14,7 @@ from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import THREADS_ABANDONED
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.ordered import OrderedWorker
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
 from spoolproof.consumer.queues import QueueWatch
@@ -118,7 +119,8 @@ class ConsumerPart(Part):
 
 def _worker(queue: str, execution: Execution, of: Context) -> Worker:
     handler = of.registrations.of(Router).handlers(queue)[0]  # those of one queue agree, the router saw to it
-    return Worker(
+    kind = OrderedWorker if handler.is_ordered else Worker
+    return kind(
         queue,
         execution,
         of.broker,

@@ -36,7 +36,8 @@ class Router:
                 gates = ", ".join(label_of(policy) for policy in other.gates) or "none"
                 raise RegistrationError(
                     f"queue {handler.queue!r}: {other.function.__qualname__} has concurrency={other.concurrency}, "
-                    f"prefetch={other.prefetch}, gate={gates}; handlers of one queue share them"
+                    f"prefetch={other.prefetch}, gate={gates}, ordered={other.is_ordered}, "
+                    f"on_key_failure={other.on_key_failure.value!r}; handlers of one queue share them"
                 )
         beside.append(handler)
 
@@ -70,11 +71,13 @@ class Router:
             QueueSpec(
                 name=queue,
                 types=tuple(sorted({name for handler in handlers for name in handler.types})),
-                delivery_limit=limits.DELIVERY_LIMIT,
+                delivery_limit=limits.ORDERED_DELIVERY_LIMIT if handlers[0].is_ordered else limits.DELIVERY_LIMIT,
+                is_ordered=handlers[0].is_ordered,
             )
             for queue, handlers in self._queues.items()
         )
 
 
 def _shared(handler: Handler) -> tuple[object, ...]:
-    return (handler.concurrency, handler.prefetch, frozenset(label_of(policy) for policy in handler.gates))
+    gates = frozenset(label_of(policy) for policy in handler.gates)
+    return (handler.concurrency, handler.prefetch, gates, handler.is_ordered, handler.on_key_failure)

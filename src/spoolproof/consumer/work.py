@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -28,6 +29,35 @@ _SHOWN_CHARACTERS = 100
 
 
 @dataclass(slots=True)
+class Begun:
+    """What this process knows of an ordered message from its earlier attempts: no copy of it carries that, for none is
+    sent. again_at: when the next attempt may begin, in monotonic seconds."""
+
+    failed: int = 0
+    history: list[Attempt] = field(default_factory=list)
+    first_deferred_at: datetime | None = None
+    first_unknown_at: datetime | None = None
+    again_at: float = -math.inf
+
+    def recall(self, work: Work) -> None:
+        """Tell the work of a delivery what is known."""
+        work.begun = self
+        if self.failed:
+            work.failed, work.history = self.failed, self.history
+        work.first_deferred_at = self.first_deferred_at or work.first_deferred_at
+        work.first_unknown_at = self.first_unknown_at or work.first_unknown_at
+
+    def note(self, work: Work, again_at: float) -> None:
+        """Remember how far it has come."""
+        self.failed, self.history, self.again_at = work.failed, work.history, again_at
+        self.first_deferred_at, self.first_unknown_at = work.first_deferred_at, work.first_unknown_at
+
+
+class GoBack(Exception):
+    """An ordered delivery was held for long: it goes back to the broker, with all that came after it."""
+
+
+@dataclass(slots=True)
 class Work:
     """A delivery and what is known of it so far.
 
@@ -35,7 +65,8 @@ class Work:
     only the recording of that may still be missing; is_recorded: it is there. pending: what it published until then.
     running: the handler's run in the last attempt, None if that never came to it. reruns: how often it ran again,
     uncounted, for no outage. admitted: None until a handler was found that takes it. outcome: what became of the
-    delivery, as far as is known.
+    delivery, as far as is known. begun: set if and only if its queue is ordered. again_seconds: after how long such a
+    one is to be handled again; None when it has ended.
     """
 
     delivery: Incoming
@@ -54,6 +85,8 @@ class Work:
     running: Running | None = None
     reruns: int = 0
     outcome: str = "handled"
+    begun: Begun | None = None
+    again_seconds: float | None = None
 
     @property
     def messages(self) -> int:

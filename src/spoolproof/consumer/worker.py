@@ -65,7 +65,7 @@ class Worker:
         self._is_gated = is_gated
         self._clock = clock
         self._spawn = spawn
-        self._waiting: asyncio.Queue[Waiting | None] = asyncio.Queue(maxsize=prefetch + concurrency)
+        self._waiting: asyncio.Queue[Waiting | None] = self._room(prefetch + concurrency)
         self._subscriptions: list[Subscription] = []
         self._subscribed = 0  #: the prefetch of all subscriptions together
         self._intake = Intake(concurrency, prefetch)
@@ -80,6 +80,9 @@ class Worker:
         self._handled_at: datetime | None = None
         self._handler_seconds = METER.spread(HANDLER_SECONDS, queue)
         self._end_to_end = METER.spread(END_TO_END, queue)
+
+    def _room(self, most: int) -> asyncio.Queue[Waiting | None]:
+        return asyncio.Queue(maxsize=most)
 
     @property
     def is_subscribed(self) -> bool:
@@ -158,13 +161,23 @@ class Worker:
                 return False
         else:
             waiting = self._waiting.get_nowait()
-        if waiting is None or waiting.is_stale:  # stale: the broker delivers it again by itself
+        if waiting is None:
+            return False
+        if waiting.is_stale:  # the broker delivers it again by itself
+            self._drop(waiting)
             return False
         if self.in_flight >= self._intake.lanes:  # the gate closed on the way here
-            self._keep(waiting)
+            self._put_back(waiting)
             return False
-        delivery = waiting.delivery
         self.in_flight += 1
+        try:
+            await self._run(waiting)
+        finally:
+            self.in_flight -= 1
+        return True
+
+    async def _run(self, waiting: Waiting) -> None:
+        delivery = waiting.delivery
         try:
             self._note(await self._execution.handle(delivery, waiting.arrived_at))
         except GateClosing:
@@ -180,9 +193,6 @@ class Worker:
             if not self._is_draining:  # the lane was cancelled by its handler: it goes on, so this must not be kept
                 delivery.nack()
             raise
-        finally:
-            self.in_flight -= 1
-        return True
 
     def _note(self, work: Work) -> None:
         if work.outcome != "handled":
@@ -237,6 +247,12 @@ class Worker:
 
     def _on_delivery(self, delivery: Incoming) -> None:
         self._keep(Waiting(delivery, self._clock.monotonic()))
+
+    def _drop(self, waiting: Waiting) -> None:
+        """Let go of a stale one."""
+
+    def _put_back(self, waiting: Waiting) -> None:
+        self._keep(waiting)
 
     def _keep(self, waiting: Waiting) -> None:
         is_shut = self._intake.prefetch == 0 and not self._subscriptions

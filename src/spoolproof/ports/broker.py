@@ -115,11 +115,13 @@ OnIncoming = Callable[[Incoming], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
     """A queue to declare and consume. types: wire names it is bound to on the service's exchange; patterns may use
-    `*` and `#`. delivery_limit: redeliveries before the broker gives the message up by itself."""
+    `*` and `#`. delivery_limit: redeliveries before the broker gives the message up by itself. is_ordered: messages are
+    with one process at a time, and one that goes back keeps its place; on some brokers that is asked of each key."""
 
     name: str
     types: tuple[str, ...]
     delivery_limit: int
+    is_ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,10 @@ class Subscription(Protocol):
 
     async def cancel(self) -> None:
         """Take no further deliveries; returns when none can arrive. Unsettled ones stay valid. Idempotent."""
+
+    async def give_back(self) -> None:
+        """Take no further deliveries and send all unsettled ones back at once, each to its place: they are stale, and
+        none overtakes another. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,7 @@ class EmbeddedBroker:
         self._spawn = spawn
         self._claim_seconds = claim_seconds
         self._topology: Topology | None = None
+        self._ordered: frozenset[str] = frozenset()
         self._database: Database | None = None
         self._ownership: Ownership | None = None
         self._task: asyncio.Task[None] | None = None
@@ -102,6 +103,7 @@ class EmbeddedBroker:
 
     async def start(self, topology: Topology) -> None:
         self._topology, self._service = topology, topology.service
+        self._ordered = frozenset(spec.name for spec in topology.queues if spec.is_ordered)
         self._task = self._spawn(self._run(topology), f"broker.embedded.{self._service}")
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
@@ -330,7 +332,10 @@ class EmbeddedBroker:
             queues.release_due(db, limits.RELEASE_ROWS_MAX)
             if not queues.is_owner(db, ownership.owner):
                 return None
-            return [queues.claim(db, ownership.owner, one.queue, room) for one, room in wanted]
+            return [
+                queues.claim(db, ownership.owner, one.queue, room, is_ordered=one.queue in self._ordered)
+                for one, room in wanted
+            ]
 
         claimed = await database.write(work)
         if claimed is None:

@@ -79,6 +79,11 @@ class EmbeddedSubscription:
     async def cancel(self) -> None:
         self._is_cancelled = True
 
+    async def give_back(self) -> None:
+        self._is_cancelled = True
+        for delivery in list(self._unsettled):  # a message's place is its id: the order of these says nothing
+            delivery.nack()
+
     def deliver(self, claimed: Claimed) -> None:
         """Hand a message to the consumer, or back to its queue if it was cancelled while the claim was under way."""
         if self._is_cancelled:

@@ -223,8 +223,14 @@ def seconds_until_due(db: sqlite3.Connection) -> float | None:
     return None if found is None else float(found)
 
 
-def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int) -> list[Claimed]:
-    """Hand the oldest ready messages of a queue to an owner, in order."""
+def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int, *, is_ordered: bool = False) -> list[Claimed]:
+    """Hand the oldest ready messages of a queue to an owner, in order.
+
+    is_ordered: none while another owner holds some. Those of one owner cannot overtake each other, for it runs them in
+    lanes; those of two could.
+    """
+    if is_ordered and _is_held_by_others(db, owner, queue):
+        return []
     rows = db.execute(
         "update message set owner = ?, claims = claims + 1 where id in ("
         "  select id from message where queue = ? and owner is null and available_at is null order by id limit ?)"
@@ -233,6 +239,11 @@ def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int) -> list[Cl
     ).fetchall()
     rows.sort()  # RETURNING promises no order; ids are unique, so nothing else is compared
     return [Claimed(Claim(id, number), *rest) for id, number, *rest in rows]
+
+
+def _is_held_by_others(db: sqlite3.Connection, owner: int, queue: str) -> bool:
+    held = "select 1 from message where owner is not null and owner <> ? and queue = ? limit 1"
+    return db.execute(held, (owner, queue)).fetchone() is not None
 
 
 def settle(db: sqlite3.Connection, owner: int, settlements: Sequence[Settlement]) -> None:

@@ -1,5 +1,8 @@
 """The broker port on RabbitMQ: one publish connection and one consume connection, each kept open by itself.
 
+Each ordered queue has one more: what is unsettled there goes back only by losing the connection, which must cost no
+other queue anything.
+
 Publishing begins once the topology was declared for the first time in this process: before that a message would come
 back only because its queue is about to be made.
 """
@@ -69,14 +72,16 @@ class RabbitMQBroker:
         self._is_required = is_required
         self._rounds_max = rounds_max if is_required else None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: tuple[BrokerConnection, BrokerConnection] | None = None
+        self._connections: list[BrokerConnection] = []
         self._sender: Sender | None = None
         self._consumers: Consumers | None = None
+        self._ordered: dict[str, Consumers | None] = {}  #: by queue; None until it is subscribed to
         self._declarer: Declarer | None = None
         self._is_stopped = False
 
     async def start(self, topology: Topology) -> None:
         self._service = topology.service
+        self._ordered = {spec.name: None for spec in topology.queues if spec.is_ordered}
         silence("pika")  # it logs a traceback per failed attempt; we log a line
 
         def give_up_publishing(reason: str) -> None:
@@ -100,9 +105,6 @@ class RabbitMQBroker:
         )
         publish = self._connection("publish", 0, self._sender)
         consume = self._connection("consume", 1, self._consumers)
-        self._connections = (publish, consume)
-        for connection in self._connections:
-            self._spawn(connection.run(), f"rabbitmq.{connection.name}")
         self._spawn(self._watch(self._sender, consumers), "rabbitmq.watch")
         if self._is_required:
             await self._until_connected()
@@ -124,7 +126,9 @@ class RabbitMQBroker:
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         if self._consumers is None:
             raise BrokerUnavailable("the broker is not started")
-        return await self._consumers.subscribe(place_of(source, self._service), prefetch, on_delivery)
+        place = place_of(source, self._service)
+        consumers = self._consumers if place.name not in self._ordered else self._consumers_of(place.name)
+        return await consumers.subscribe(place, prefetch, on_delivery)
 
     async def depth(self, queue: str) -> int | None:
         if self._consumers is None:
@@ -132,7 +136,7 @@ class RabbitMQBroker:
         return await self._consumers.depth(queue)
 
     def status(self) -> BrokerStatus:
-        if self._connections is None:
+        if not self._connections:
             return BrokerStatus(kind=_KIND, state=ConnectionState.DISCONNECTED, is_blocked=False, connections=())
         statuses = tuple(connection.status() for connection in self._connections)
         return BrokerStatus(
@@ -141,7 +145,10 @@ class RabbitMQBroker:
             is_blocked=any(status.is_blocked for status in statuses),
             connections=statuses,
             issues=tuple(self._issues()),
-            consumer_timeout_seconds=None if self._consumers is None else self._consumers.consumer_timeout_seconds,
+            consumer_timeout_seconds=min(
+                (one.consumer_timeout_seconds for one in self._all_consumers() if one.consumer_timeout_seconds),
+                default=None,
+            ),
         )
 
     async def stop(self) -> None:
@@ -150,11 +157,32 @@ class RabbitMQBroker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(connection.stop() for connection in self._connections or ()))
+        await asyncio.gather(*(connection.stop() for connection in self._connections))
 
-    def _connection(self, purpose: str, offset: int, user: Sender | Consumers) -> BrokerConnection:
+    def _all_consumers(self) -> list[Consumers]:
+        return [one for one in (self._consumers, *self._ordered.values()) if one is not None]
+
+    def _consumers_of(self, queue: str) -> Consumers:
+        """Return those of an ordered queue, with their own connection, which is opened the first time."""
+        consumers = self._ordered[queue]
+        if consumers is None:
+            assert self._declarer is not None  # made at the start, with the names of these queues
+            consumers = self._ordered[queue] = Consumers(
+                self._declarer,
+                clock=self._clock,
+                spawn=self._spawn,
+                abort=lambda reason: connection.abort(reason),
+                declared=lambda: None,
+            )
+            connection = self._connection("consume", 1, consumers, f"consume-{queue}", is_cut=True)
+        return consumers
+
+    def _connection(
+        self, purpose: str, offset: int, user: Sender | Consumers, name: str = "", *, is_cut: bool = False
+    ) -> BrokerConnection:
         start = offset % len(self._addresses)
-        return BrokerConnection(
+        connection = BrokerConnection(
+            name or f"{purpose}-0",
             purpose,
             self._addresses[start:] + self._addresses[:start],
             user,
@@ -163,11 +191,15 @@ class RabbitMQBroker:
             random=self._random,
             retry_first_seconds=self._retry_first_seconds,
             rounds_max=self._rounds_max,
+            is_cut=is_cut,
         )
+        self._connections.append(connection)
+        self._spawn(connection.run(), f"rabbitmq.{connection.name}")
+        return connection
 
     async def _until_connected(self) -> None:
         """Return when both connections are there; raise, with everything closed, when one gave up."""
-        connections = self._connections or ()
+        connections = list(self._connections)
         await asyncio.gather(*(connection.start_settled.wait() for connection in connections))
         errors = [connection.start_error for connection in connections if connection.start_error is not None]
         if errors:
@@ -177,7 +209,7 @@ class RabbitMQBroker:
     async def _watch(self, sender: Sender, consumers: Consumers) -> None:
         while True:
             await self._clock.sleep(_TICK_SECONDS)
-            for connection in self._connections or ():
+            for connection in self._connections:
                 connection.tick()
             sender.tick()
             consumers.check(limits.TOPOLOGY_CHECK_SECONDS)
@@ -185,8 +217,9 @@ class RabbitMQBroker:
     def _issues(self) -> list[str]:
         issues = [] if self._declarer is None else self._declarer.issues()
         issues += [] if self._sender is None else self._sender.issues()
-        issues += [] if self._consumers is None else self._consumers.issues()
-        for connection in self._connections or ():
+        for consumers in self._all_consumers():
+            issues += consumers.issues()
+        for connection in self._connections:
             issues += connection.issues()
         return issues
 

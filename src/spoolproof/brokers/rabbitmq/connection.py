@@ -66,6 +66,7 @@ class BrokerConnection:
 
     def __init__(
         self,
+        name: str,
         purpose: str,
         addresses: Sequence[Address],
         user: ConnectionUser,
@@ -75,9 +76,12 @@ class BrokerConnection:
         random: RandomSource,
         retry_first_seconds: float,
         rounds_max: int | None,
+        is_cut: bool = False,
     ) -> None:
-        """addresses: in the order to try. identity: `<service>/<host>/<pid>`. rounds_max: None for an optional one."""
-        self.name = f"{purpose}-0"
+        """addresses: in the order to try. identity: `<service>/<host>/<pid>`. rounds_max: None for an optional one.
+        is_cut: it ends without a word, for the broker keeps the order of what it takes back then."""
+        self.name = name
+        self._is_cut = is_cut
         self.start_settled = asyncio.Event()  #: set once: connected, or `start_error` says why not
         self.start_error: BrokerUnavailable | None = None
         self._purpose = purpose
@@ -130,7 +134,7 @@ class BrokerConnection:
         """Close gracefully within a limit, then by force. Call after `run` has ended. Idempotent."""
         connection, closed = self._connection, self._closed
         if connection is not None and closed is not None:
-            if connection.is_open:
+            if connection.is_open and not self._is_cut:
                 connection.close()
                 await asyncio.wait([closed], timeout=limits.CLOSE_SECONDS)
             await self._drop(BrokerUnavailable("stopped"))

@@ -10,6 +10,7 @@ cancel is only for draining.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Callable
@@ -58,8 +59,10 @@ class RabbitMQSubscription:
         self._rpc: RpcChannel | None = None
         self._channel: ConsumeChannel | None = None
         self._consumer_tag = ""
+        self._is_lost = asyncio.Event()
         self.on_lost: Callable[[RabbitMQSubscription], None] = lambda _: None
         self.on_timeout: Callable[[float], None] = lambda _: None
+        self.on_give_back: Callable[[], None] = lambda: None
 
     @property
     def is_active(self) -> bool:
@@ -103,8 +106,19 @@ class RabbitMQSubscription:
             emit(CancelUnanswered(queue=self.queue, error=str(error)))
         channel.retire()
 
+    async def give_back(self) -> None:
+        self.is_cancelled = True
+        if self._channel is None:
+            return
+        # the broker answers a closed channel, as it does a cancel, by activating the next consumer before it takes back
+        # what this one has: only a connection that is lost gives everything back at once, and nacks one by one do not
+        self._is_lost.clear()
+        self.on_give_back()
+        await self._is_lost.wait()  # in one of the next turns
+
     def lost(self) -> None:
         """The connection is gone, and every channel with it."""
+        self._is_lost.set()
         self._rpc = self._channel = None
 
     def _deliver(self, channel: ConsumeChannel, _pika: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -212,6 +226,7 @@ class Consumers:
         subscription = RabbitMQSubscription(place, prefetch, on_delivery, self._clock, self._declarer)
         subscription.on_lost = self._reopen
         subscription.on_timeout = self._note_timeout
+        subscription.on_give_back = partial(self._abort, f"what is unsettled of {place.name} goes back")
         self._subscriptions.append(subscription)
         if self._connection is not None:
             await self._open(subscription, self._connection)

@@ -37,7 +37,7 @@ async def look(url: str, clock: Clock, random: RandomSource, spawn: Spawn) -> st
     silence("pika")
     visitor = _Visitor()
     connection = BrokerConnection(
-        "doctor",
+        *("doctor-0", "doctor"),
         parse_urls([url]),
         visitor,
         identity="spoolproof/doctor",

@@ -118,6 +118,8 @@ def _queue_plans(queue: QueueSpec) -> tuple[QueuePlan, QueuePlan]:
         "x-dead-letter-routing-key": dead,
         "x-delivery-limit": queue.delivery_limit,
     }
+    if queue.is_ordered:
+        arguments["x-single-active-consumer"] = True
     return QueuePlan(dead, {"x-queue-type": "quorum"}), QueuePlan(queue.name, arguments)
 
 

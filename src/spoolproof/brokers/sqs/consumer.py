@@ -68,6 +68,11 @@ class SqsSubscription:
         self.is_cancelled = True
         self.changed.set()
 
+    async def give_back(self) -> None:
+        await self.cancel()
+        for delivery in list(self.held.values()):  # a group goes on only when none of its messages is with anybody
+            delivery.nack()
+
 
 class Consumers:
     """ready: returns when SQS answers. on_trouble: told of every request that failed."""

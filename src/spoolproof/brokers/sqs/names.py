@@ -54,6 +54,17 @@ class Names:
                 text = f"queues {other!r} and {queue!r} are both {self.queue(queue)!r} in SQS; rename one (queue=)"
                 raise SettingsError([text])
 
+    def check_ordered(self, queues: list[str]) -> None:
+        """Refuse standard queues, which keep no order, for handlers that ask for it. Raises SettingsError."""
+        faults = [
+            f"queue {queue!r} is declared with ordered=True and would be a standard SQS queue, which keeps no order; "
+            f"name it queue={queue + _FIFO!r}"
+            for queue in queues
+            if not is_fifo(queue)
+        ]
+        if faults:
+            raise SettingsError(faults)
+
     def _plain(self, name: str) -> str:
         return self.prefix + re.sub("[^A-Za-z0-9_-]", "-", name)
 

@@ -66,6 +66,7 @@ class Declarer:
         if self.has_fifo:
             self._own.append(self.delay)
         names.check(self._own)
+        names.check_ordered([spec.name for spec in topology.queues if spec.is_ordered])
         self._root = ""  # of every ARN of a queue here
         self._urls: dict[str, str] = {}
         self._declared: set[str] = set()  # what has been there
@@ -183,7 +184,8 @@ class Declarer:
                 others = [one for one in statements if one.get("Sid") != _SID]
                 wanted["Policy"] = json.dumps({"Version": "2012-10-17", **policy, "Statement": [*others, ours]})
         if name in self._queues:
-            dead, count = self._arn(dead_queue(name)), self._queues[name].delivery_limit + 1
+            dead = self._arn(dead_queue(name))
+            count = min(self._queues[name].delivery_limit + 1, limits.SQS_RECEIVES_MAX)
             redrive = json.loads(found.get("RedrivePolicy") or "{}")
             if not redrive:
                 wanted["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": count})

@@ -88,6 +88,7 @@ def make_topology(
     queues: dict[str, tuple[str, ...]] | None = None,
     exchange: str | None = None,
     delivery_limit: int = 20,
+    is_ordered: bool = False,
 ) -> Topology:
     """Return a topology with names of its own: `queues` maps a short name to its types; or one queue for `types`."""
     mark = IDS.message_id().replace("-", "")[-16:]
@@ -96,7 +97,7 @@ def make_topology(
         service=f"conf-{mark}",
         exchange=exchange or f"conf-{mark}.events",
         queues=tuple(
-            QueueSpec(name=f"conf-{mark}.{name}", types=bound, delivery_limit=delivery_limit)
+            QueueSpec(name=f"conf-{mark}.{name}", types=bound, delivery_limit=delivery_limit, is_ordered=is_ordered)
             for name, bound in specs.items()
         ),
         tiers_seconds=(1,),

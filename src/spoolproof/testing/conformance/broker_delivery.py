@@ -206,6 +206,33 @@ class BrokerDeliveryConformance(BrokerSuite):
         expected = [outgoing.message.id for outgoing in sent]
         assert expected == (inherited.ids if brokers.capabilities.keeps_order else sorted(inherited.ids))
 
+    async def test_what_an_ordered_queue_takes_back_goes_on_in_order(self, brokers: Brokers) -> None:
+        """S6: one process at a time; what it gives back goes to the next one, and nothing has overtaken it."""
+        self.needs(brokers, "is_shared")
+        topology = make_topology(queues={"steps.fifo": ("test.happened",)}, is_ordered=True)
+        aside = make_topology()
+        publisher, one, two = [await start(brokers, topology) for _ in range(3)]
+        queue = topology.queues[0].name
+        first, held = await consume(one, queue, prefetch=3)
+        second, _ = await consume(two, queue, prefetch=10)
+        sent = [make_outgoing(key="a key") for _ in range(5)]
+        await publish(publisher, *sent)
+        seconds = CONNECT_SECONDS
+        await eventually(lambda: len(first.all) + len(second.all) >= 3, seconds)
+        (active, passive) = (first, second) if first.all else (second, first)
+        elsewhere = await start(brokers, aside)
+        await publish(elsewhere, make_outgoing())
+        await (await consume(elsewhere, aside.queues[0].name))[0].reach(1)  # time for who must not get any
+        assert [] == passive.all
+        if active is second:
+            return  # it has all of them, in order, and nobody to give them back to
+
+        await held.give_back()
+
+        await second.reach(5, seconds)
+        assert [True] * 3 == [delivery.is_stale for delivery in first.all]
+        assert [outgoing.message.id for outgoing in sent] == second.ids
+
     async def test_consumers_of_one_queue_share_its_messages(self, brokers: Brokers) -> None:
         """Each message goes to one of them."""
         self.needs(brokers, "is_shared")
