@@ -262,6 +262,10 @@ INBOX_RETENTION_SECONDS = 14 * 86400.0
 PRUNE_ROWS_MAX = 5000
 PRUNE_SECONDS = 60.0
 CLOSED_RETENTION_SECONDS = 30 * 86400.0
+STILL_FAILING_SECONDS = 300.0
+"""What failed in this time fails still: longer than the delays of the first four attempts."""
+REPLAY_STUCK_SECONDS = 3600.0
+"""A replay that has come to no end by then is worth a look; the longest wait between two attempts is 15 min."""
 PROCESS_RETENTION_SECONDS = 86400.0
 ATTEMPT_HISTORY_MAX = 20
 STACK_BYTES_MAX = 8 * 1024

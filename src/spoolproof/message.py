@@ -28,9 +28,10 @@ FIRST_DEFERRED_AT: Final = "spoolproof-first-deferred-at"
 FIRST_UNKNOWN_AT: Final = "spoolproof-first-unknown-at"
 REPLAY_OF: Final = "spoolproof-replay-of"
 REPLAY_NO: Final = "spoolproof-replay-no"
+EDIT_OF: Final = "spoolproof-edit-of"
 HISTORY: Final = "spoolproof-history"
 OWN_HEADERS: Final = frozenset(
-    {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, HISTORY}
+    {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, EDIT_OF, HISTORY}
 )
 """Headers Spoolproof sets on copies and replays; a publisher may not set them."""
 

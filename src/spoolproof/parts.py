@@ -21,6 +21,7 @@ FEATURES = (
     "schedules.part:SCHEDULES",
     "consumer.part:CONSUMER",
     "maintenance.part:MAINTENANCE",
+    "dead_letters.part:DEAD_LETTERS",
 )
 ENTRIES: tuple[Entry, ...] = tuple(resolve_name(f"spoolproof.{name}") for name in FEATURES)
 

@@ -50,6 +50,7 @@ from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import build_blocking_outbox, setting_faults
 
 if TYPE_CHECKING:
+    from spoolproof.dead_letters.part import DeadLettersFacet
     from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
 
@@ -101,7 +102,9 @@ class Service:
         self._blocking: BlockingPublisher | None = None
         self._health = Health(self._snapshot)
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
+    else:
 
         def __getattr__(self, name: str) -> Facet:
             """Return a facet: what a feature offers beyond the verbs above, as `parts` lists it."""

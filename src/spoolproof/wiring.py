@@ -41,6 +41,7 @@ PORTS: tuple[str, ...] = (
     # "file.Port",
     "schedule.Schedule",
     "webhooks.Webhooks",
+    "triage.Triage",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

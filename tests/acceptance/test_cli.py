@@ -464,6 +464,77 @@ def test_the_life_of_a_dead_letter(folder: Folder) -> None:
     assert "refused" == twice["error"]["code"]
 
 
+def test_what_fails_is_found_by_its_cause_mended_and_sent_again(folder: Folder) -> None:
+    """3 a.m.: what is it, how many, is it still failing; and one of them has a typo that can be put right."""
+    folder.publish(-1, -2)
+    (folder.path / "evil.json").write_bytes(b'{"n":7,"note":"\\u001b[2J"}')
+    with folder.running() as server:
+        (group,) = until(lambda: _groups_of(2, folder.document("dlq", "groups")))
+        first, second = (letter["id"] for letter in folder.document("dlq", "ls")["dead_letters"])
+        by = ("--reason", "sign was wrong", "--actor", "ana")
+        unread = folder.document("dlq", "edit", first, "--set", "n=1", *by, exit_code=2)
+        wrong = folder.document("dlq", "edit", first, "--set", "n=x", *by, "--service", "shop:service", exit_code=2)
+        edited = folder.document("dlq", "edit", first, "--set", "n=1", *by, "--service", "shop:service")
+        late = folder.document("dlq", "edit", first, "--set", "n=3", *by, "--force", "--version", "1", exit_code=4)
+        folder.document("dlq", "edit", second, "--body", "evil.json", *by, "--force")
+        shown = folder.cli("dlq", "show", second).stdout
+        folder.document("dlq", "replay", first, "--reason", "mended")
+        until(lambda: folder.effects())
+        resolved = until(lambda: _in_state("resolved", folder.document("dlq", "show", first)))
+        server.term()
+        assert 0 == server.end()[0]
+
+    assert (2, "shop.take", "handler", "RuntimeError", "the bank is closed", True) == tuple(
+        group[name] for name in ("count", "consumer", "reason", "error_class", "error", "is_failing")
+    )
+    assert "--service" in unread["error"]["message"]
+    assert "--force" in wrong["error"]["message"]
+    assert '-  "n": -1' in edited["diff"]
+    assert "refused" == late["error"]["code"]
+    assert "\x1b" not in shown
+    assert ('{"n":-1}', '{"n":1}', [1]) == (
+        resolved["original_body"]["body"],
+        resolved["message"]["body"],
+        folder.effects(),
+    )
+    assert ["recorded", "edited", "replayed", "resolved"] == [entry["verb"] for entry in resolved["audit"]]
+    table = folder.cli("dlq", "groups", "--type", "shop.order", "--since", "1h").stdout
+    assert "1 open" in table
+    assert "still failing" in table
+
+
+def test_dead_letters_are_taken_to_another_store_and_never_doubled(folder: Folder, tmp_path: Path) -> None:
+    """Out of a store that is to be deleted, into one where somebody has time for them."""
+    folder.publish(-1, -2)
+    with folder.running() as server:
+        until(lambda: _all_of(2, folder.document("dlq", "ls")))
+        server.term()
+        server.end()
+    assert 0 == folder.cli("dlq", "export", "--out", "letters.jsonl").returncode
+    there = folder.cli("dlq", "export", "--out", "letters.jsonl")
+    (folder.path / "cut.jsonl").write_bytes((folder.path / "letters.jsonl").read_bytes()[:-9])
+    other = {"SPOOLPROOF_STORE": f"sqlite:///{tmp_path / 'other.db'}"}
+    assert 0 == folder.cli("migrate", **other).returncode
+
+    cut = folder.document("dlq", "import", "cut.jsonl", "--reason", "moved", exit_code=2, **other)
+    empty = folder.document("dlq", "ls", **other)["dead_letters"]
+    counts = [folder.document("dlq", "import", "letters.jsonl", "--reason", "moved", **other) for _ in range(2)]
+
+    before, after = (folder.document("dlq", "ls", **place)["dead_letters"] for place in ({}, other))
+    page = folder.document("dlq", "ls", "--limit", "1", **other)
+    rest = folder.document("dlq", "ls", "--limit", "5", "--after", page["next"], **other)
+    assert (2, "there is such a file" in there.stderr) == (there.returncode, True)
+    assert ("line 2" in cut["error"]["message"], []) == (True, empty)
+    assert [(2, 0), (0, 2)] == [(one["imported"], one["known"]) for one in counts]
+    assert before == after
+    assert (after, None) == ([*page["dead_letters"], *rest["dead_letters"]], rest["next"])
+
+
+def _groups_of(count: int, document: dict[str, Any]) -> list[dict[str, Any]] | None:
+    groups: list[dict[str, Any]] = document["groups"]
+    return groups if count == sum(group["count"] for group in groups) else None
+
+
 def _all_of(count: int, document: dict[str, Any]) -> list[dict[str, Any]] | None:
     letters: list[dict[str, Any]] = document["dead_letters"]
     return letters if len(letters) == count else None
@@ -478,6 +549,12 @@ def _in_state(state: str, document: dict[str, Any]) -> dict[str, Any] | None:
     ("arguments", "exit_code", "code"),
     [
         (("dlq", "show", "nothing"), 1, "not_found"),
+        (("dlq", "ls", "--after", "x"), 2, "usage"),
+        (("dlq", "ls", "--since", "yesterday"), 2, "usage"),
+        (("dlq", "edit", "nothing", "--set", "n", "--reason", "x"), 2, "usage"),
+        (("dlq", "edit", "nothing", "--set", "n=1", "--reason", "x"), 1, "not_found"),
+        (("dlq", "replay", "nothing", "--to", "events", "--reason", "x"), 2, "usage"),
+        (("dlq", "import", "nothing.jsonl", "--reason", "x"), 2, "usage"),
         (("dlq", "replay", "nothing", "--reason", "x"), 1, "not_found"),
         (("dlq", "discard", "nothing", "--reason", "x", "--yes"), 1, "not_found"),
         (("dlq", "replay", "nothing", "--reason", "  "), 2, "usage"),
@@ -501,7 +578,9 @@ def test_a_verb_that_cannot_be_done_says_why(
 READS: list[tuple[str, ...]] = [
     ("outbox", "status"),
     ("dlq", "ls"),
+    ("dlq", "groups"),
     ("dlq", "show", "x"),
+    ("dlq", "edit", "x", "--set", "n=1", "--reason", "y", "--force"),
     ("dlq", "replay", "x", "--reason", "y"),
     ("dlq", "discard", "x", "--reason", "y", "--yes"),
     ("migrate",),

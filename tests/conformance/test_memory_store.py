@@ -23,6 +23,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    TriageConformance,
     ValuesConformance,
     WakeUpConformance,
     WebhooksConformance,
@@ -91,6 +92,10 @@ class TestServices(_Memory, ServicesConformance):
 
 
 class TestState(_Memory, StateConformance):
+    pass
+
+
+class TestTriage(_Memory, TriageConformance):
     pass
 
 

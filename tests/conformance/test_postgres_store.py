@@ -21,6 +21,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    TriageConformance,
     ValuesConformance,
     WakeUpConformance,
     WebhooksConformance,
@@ -88,6 +89,10 @@ class TestServices(OnPostgres, ServicesConformance):
 
 
 class TestState(OnPostgres, StateConformance):
+    pass
+
+
+class TestTriage(OnPostgres, TriageConformance):
     pass
 
 

@@ -24,6 +24,7 @@ from spoolproof.testing.conformance import (
     ServicesConformance,
     StateConformance,
     TransactionConformance,
+    TriageConformance,
     ValuesConformance,
     WakeUpConformance,
     WebhooksConformance,
@@ -101,6 +102,10 @@ class TestServices(OnSqlite, ServicesConformance):
 
 
 class TestState(OnSqlite, StateConformance):
+    pass
+
+
+class TestTriage(OnSqlite, TriageConformance):
     pass
 
 

@@ -61,5 +61,7 @@ def plain(value: object) -> str:
 
 
 def _visible(character: str) -> str:
-    is_control = character < " " or "\x7f" <= character <= "\x9f"
-    return f"\\x{ord(character):02x}" if is_control and character not in "\n\t" else character
+    if character < " " or "\x7f" <= character <= "\x9f":
+        return character if character in "\n\t" else f"\\x{ord(character):02x}"
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"  # the direction of what follows
+    return f"\\u{ord(character):04x}" if turns else character

@@ -5,15 +5,28 @@ A summary holds no body: lists are what people paste.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterRecord
+from spoolproof import limits
+from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterRecord, DeadLetterState
+from spoolproof.ports.triage import Group
 
 
-def summary(record: DeadLetterRecord) -> dict[str, Any]:
-    """Return what a list shows of one."""
+def group_document(group: Group) -> dict[str, Any]:
+    """Return a group, with the first line of its newest error and whether it fails still."""
+    line = next(iter(group.error.splitlines()), "")
+    return {**asdict(group), "error": line, "is_failing": group.recent > 0}
+
+
+def summary(record: DeadLetterRecord, now: datetime) -> dict[str, Any]:
+    """Return what a list shows of one. is_stuck: replayed an hour ago, and neither success nor failure since."""
+    stuck_at = (
+        None if record.replayed_at is None else record.replayed_at + timedelta(seconds=limits.REPLAY_STUCK_SECONDS)
+    )
     return {
         "id": record.id,
         "state": record.state,
@@ -27,20 +40,24 @@ def summary(record: DeadLetterRecord) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "attempts": len(record.attempts),
         "replays": record.replays,
+        "replayed_at": record.replayed_at,
+        "is_stuck": record.state is DeadLetterState.REPLAYING and stuck_at is not None and stuck_at <= now,
         "first_failed_at": record.first_failed_at,
         "last_failed_at": record.last_failed_at,
     }
 
 
-def whole(details: DeadLetterDetails) -> dict[str, Any]:
+def whole(details: DeadLetterDetails, now: datetime) -> dict[str, Any]:
     """Return everything that is known of one, with its body and audit trail."""
     record = details.record
     message = msgspec.to_builtins(record.message, builtin_types=(bytes,))
     body = message.pop("body")
     return {
-        **summary(record),
+        **summary(record, now),
         "destination": str(record.destination),
         "routing_key": record.routing_key,
+        "version": record.version,
+        "original_body": None if record.original_body is None else shown_body(record.original_body),
         "note": record.note,
         "closed_at": record.closed_at,
         "stack": record.stack,

@@ -143,7 +143,9 @@ def _dead_letter_issues(snapshot: Snapshot) -> list[Issue]:
     if found is None:
         return []
     text = f"dead letters: {count_text(found.count)} open, the oldest since {instant(found.oldest_at)}"
-    return [Issue(f"{text}; see spoolproof dlq ls")]
+    if found.count >= limits.ROWS_COUNTED_MAX:
+        return [Issue(f"{text}: too many to be read one by one; intake goes on; see spoolproof dlq groups")]
+    return [Issue(f"{text}; see spoolproof dlq groups")]
 
 
 def _local_issues(snapshot: Snapshot) -> list[Issue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from spoolproof.ids import derived_id
 from spoolproof.message import REPLAY_OF
 from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord, DeadLetters
 from spoolproof.ports.outbox import OutboxRow
@@ -29,7 +30,7 @@ def relay_dead_letter(
         destination=outgoing.destination,
         routing_key=outgoing.routing_key,
         reason=reason,
-        fingerprint="",
+        fingerprint=derived_id("relay", reason).replace("-", "")[:16],
         error_class=reason,
         error=error,
         stack="",

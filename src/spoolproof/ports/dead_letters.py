@@ -46,6 +46,8 @@ class Move:
 
 CLOSED = (DeadLetterState.RESOLVED, DeadLetterState.DISCARDED)
 _UNCLOSED = tuple(state for state in DeadLetterState if state not in CLOSED)
+FORCED = Move(_UNCLOSED, DeadLetterState.REPLAYING)
+"""A replay of one whose earlier replay seems to have come to nothing: the inbox absorbs what arrives twice."""
 MOVES: Mapping[str, Move] = {
     "recorded": Move(tuple(DeadLetterState), DeadLetterState.OPEN),
     "replayed": Move((DeadLetterState.OPEN,), DeadLetterState.REPLAYING),
@@ -72,7 +74,8 @@ class DeadLetterRecord:
     replay sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused,
     encode, decode, unknown_type, unknown_version, too_large, expired, crash_loop, or `broker:WHY`. fingerprint: 16
     hex digits, equal for equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose
-    relay ships its replay; the store fills it in, empty where nobody had claimed a block.
+    relay ships its replay; the store fills it in, empty where nobody had claimed a block. replayed_at: by the store's
+    clock, the last time. version: one more with each edit. original_body: before the first edit.
     """
 
     id: str
@@ -93,23 +96,41 @@ class DeadLetterRecord:
     note: str | None = None
     closed_at: datetime | None = None
     service: str = ""
+    replayed_at: datetime | None = None
+    version: int = 1
+    original_body: bytes | None = None
+
+
+Position = tuple[datetime, str]
+"""Where one stands in a list: `first_failed_at` and id, which never change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which dead letters; every given field must match. limit: at most so many, oldest failure first."""
+    """Which dead letters; every given field must match. limit: at most so many, oldest failure first.
+
+    key: the ordering key. text: in the error's class or text, in any case. since, until: of the last failure, from and
+    before. after: those behind this position.
+    """
 
     state: DeadLetterState | None = None
     consumer: str | None = None
     reason: str | None = None
     type: str | None = None
     message_id: str | None = None
+    fingerprint: str | None = None
+    key: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ids: tuple[str, ...] | None = None
+    after: Position | None = None
     limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One verb on a dead letter: recorded, replayed, resolved, discarded; by whom and why."""
+    """One verb on a dead letter: recorded, replayed, edited, imported, resolved, discarded; by whom and why."""
 
     at: datetime
     actor: str
@@ -142,11 +163,13 @@ class DeadLetters(Protocol):
     async def counts(self) -> Mapping[DeadLetterState, int]:
         """Return how many are in each state; each count stops at 100 000."""
 
-    async def replay(self, id: str, actor: str, reason: str) -> bool:
+    async def replay(self, id: str, actor: str, reason: str, *, queue: str | None = None, force: bool = False) -> bool:
         """Move one from open to replaying and put its copy into its service's outbox, both or neither.
 
         The copy keeps the message id, goes to `destination`, and carries the headers `spoolproof-replay-of` and
         `spoolproof-replay-no`. False, and nothing written, if it is not open (two people pressed the button).
+        queue: it is this queue's from now on, and goes there; False too if that has a dead letter of this message.
+        force: one that is replaying is moved again.
         """
 
     async def discard(self, id: str, actor: str, note: str) -> bool:

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from spoolproof.destination import destination_of
+from spoolproof.destination import destination_of, to_queue
 from spoolproof.message import REPLAY_NO, REPLAY_OF, Outgoing, message_key, pack_meta, unpack_message
-from spoolproof.ports.dead_letters import MOVES, Attempt, DeadLetterRecord, DeadLetterState
+from spoolproof.ports.dead_letters import FORCED, MOVES, Attempt, DeadLetterRecord, DeadLetterState, Move
 from spoolproof.stores.values import storable
 
 SYSTEM_ACTOR = "spoolproof"
 
-WORDS = {f"may_be_{verb}": ", ".join(f"'{state}'" for state in move.after) for verb, move in MOVES.items()}
+
+def _after(move: Move) -> str:
+    return ", ".join(f"'{state}'" for state in move.after)
+
+
+WORDS = {f"may_be_{verb}": _after(move) for verb, move in MOVES.items()}
 """The table of moves for statements: `state in ({may_be_discarded})`."""
+
+
+def forced(replay: str) -> str:
+    """Return the statement of a replay as that of a forced one."""
+    return replay.replace(WORDS["may_be_replayed"], _after(FORCED))
+
 
 _ALIKE = (
     *("consumer", "routing_key", "reason", "fingerprint", "error_class", "error", "stack"),
     *("first_failed_at", "last_failed_at", "replays", "note", "closed_at", "service"),
+    *("replayed_at", "version", "original_body"),
 )
 _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+
+
+def redirected(record: DeadLetterRecord, queue: str | None) -> DeadLetterRecord:
+    """Return the record as one of another queue, if one is named."""
+    if queue is None:
+        return record
+    return replace(record, consumer=queue, destination=to_queue(queue), routing_key=None)
 
 
 def replay_copy(record: DeadLetterRecord, number: int) -> Outgoing:

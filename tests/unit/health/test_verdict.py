@@ -131,11 +131,14 @@ def backlog(rows: int, seconds: float | None) -> Backlog:
         (replace(WELL, backlog=backlog(1, 61)), ["outbox: 1 event waits, the oldest for 61 s"]),
         (
             replace(WELL, dead_letters=OpenDeadLetters(count=3, oldest_at=SINCE)),
-            ["dead letters: 3 open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq ls"],
+            ["dead letters: 3 open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq groups"],
         ),
         (
             replace(WELL, dead_letters=OpenDeadLetters(count=100_000, oldest_at=SINCE)),
-            ["dead letters: 100000+ open, the oldest since 2026-11-22T01:45:21Z; see spoolproof dlq ls"],
+            [
+                "dead letters: 100000+ open, the oldest since 2026-11-22T01:45:21Z: too many to be read one by one; "
+                "intake goes on; see spoolproof dlq groups"
+            ],
         ),
         (local(issues=("breaker psp: open since …",)), ["breaker psp: open since …"]),
         (local(stalled=("relay",)), ["loop relay: stalled"]),

@@ -18,14 +18,24 @@ from spoolproof.ports.dead_letters import (
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.statements import filled, load_statements
 from spoolproof.stores import outbox
-from spoolproof.stores.dead_letters import WORDS, columns_of, dead_letter_of, replay_copy
+from spoolproof.stores.dead_letters import WORDS, columns_of, dead_letter_of, forced, redirected, replay_copy
+from spoolproof.stores.filter import Dialect, conditions
 from spoolproof.stores.postgres.connections import Pool
 from spoolproof.stores.postgres.services import PostgresServices
 from spoolproof.stores.values import storable
 
 _SQL = load_statements(__package__, "dead_letters.sql", WORDS)
 KEEP = _SQL["keep"]
+_AGAIN = forced(_SQL["replay"])
 _ADD = filled(KEEP, {"before": "with", "condition": _SQL["is_not_handled"]})
+
+DIALECT = Dialect(
+    contains="strpos(lower(error_class || ': ' || error), {}) > 0",
+    among="id = any({}::uuid[])",
+    ids=lambda ids: [UUID(id) for id in ids],
+    id=UUID,
+    instant=lambda instant: instant,
+)
 
 
 class PostgresDeadLetters:
@@ -48,41 +58,44 @@ class PostgresDeadLetters:
         return DeadLetterDetails(dead_letter_of(rows[0]), tuple(AuditEntry(**row) for row in audit))
 
     async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
-        rows = await self._upkeep.fetch(
-            _SQL["search"],
-            filter.state,
-            filter.consumer,
-            filter.reason,
-            filter.type,
-            filter.message_id,
-            filter.limit,
-        )
+        where, values = conditions(filter, DIALECT, first=2)
+        rows = await self._upkeep.fetch(filled(_SQL["search"], {"and_where": where}), filter.limit, *values)
         return [dead_letter_of(row) for row in rows]
 
     async def counts(self) -> Mapping[DeadLetterState, int]:
         rows = await self._upkeep.fetch(_SQL["counts"], list(DeadLetterState), limits.ROWS_COUNTED_MAX)
         return {DeadLetterState(row["state"]): row["count"] for row in rows}
 
-    async def replay(self, id: str, actor: str, reason: str) -> bool:
-        if not is_uuid(id):
-            return False
-        rows = await self._upkeep.fetch(_SQL["get"], UUID(id))
+    async def replay(self, id: str, actor: str, reason: str, *, queue: str | None = None, force: bool = False) -> bool:
+        rows = await self._upkeep.fetch(_SQL["get"], UUID(id)) if is_uuid(id) else []
         if not rows:
             return False
-        record = dead_letter_of(rows[0])
+        sql, values = self._replay(redirected(dead_letter_of(rows[0]), queue), actor, reason, force)
+        return await self._upkeep.fetch_value(sql, *values) is not None
+
+    async def replay_in(
+        self, tx: StoreTransaction, record: DeadLetterRecord, actor: str, reason: str, *, force: bool
+    ) -> bool:
+        """Replay one, as it is or is to be, in an open transaction; False if it is not what it was any more."""
+        sql, values = self._replay(record, actor, reason, force)
+        return bool(await tx.fetch(sql, *values))
+
+    def _replay(self, record: DeadLetterRecord, actor: str, reason: str, force: bool) -> tuple[str, list[object]]:
         number = record.replays + 1
         # by id and key, which never change; the statement adds where the block of its service begins
         shard = shard_of(record.message, self._services.own.size)
         copy = outbox.columns_of(replay_copy(record, number), shard)
-        moved = await self._upkeep.fetch_value(
-            _SQL["replay"], UUID(id), number, storable(actor), storable(reason), *copy
-        )
-        return moved is not None
+        given = (UUID(record.id), number, storable(actor), storable(reason), *copy, record.consumer, record.version)
+        return _AGAIN if force else _SQL["replay"], list(given)
 
     async def discard(self, id: str, actor: str, note: str) -> bool:
         if not is_uuid(id):
             return False
         return await self._upkeep.fetch_value(_SQL["discard"], UUID(id), storable(actor), storable(note)) is not None
+
+    async def discard_in(self, tx: StoreTransaction, id: str, actor: str, note: str) -> bool:
+        """Discard one in an open transaction."""
+        return bool(await tx.fetch(_SQL["discard"], UUID(id), storable(actor), storable(note)))
 
     async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         key = message_key(message)

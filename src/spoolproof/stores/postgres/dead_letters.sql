@@ -34,11 +34,8 @@ select * from spoolproof.dead_letter where id = $1;
 select at, actor, verb, detail from spoolproof.dead_letter_audit where dead_letter_id = $1 order by id;
 
 -- name: search
--- Guarantees: every given field matches; oldest failure first; at most $6 rows.
-select * from spoolproof.dead_letter
-where ($1::text is null or state = $1) and ($2::text is null or consumer = $2) and ($3::text is null or reason = $3)
-  and ($4::text is null or type = $4) and ($5::text is null or coalesce(given_id, message_id) = $5)
-order by first_failed_at, id limit $6;
+-- Guarantees: every given field matches; oldest failure first; at most $1 rows.
+select * from spoolproof.dead_letter where true{and_where} order by first_failed_at, id limit $1;
 
 -- name: counts
 -- Guarantees: bounded work; each count stops at $2.
@@ -47,10 +44,13 @@ select s.state, (select count(*) from (
 from unnest($1::text[]) s(state);
 
 -- name: replay
--- Guarantees: moved and the copy in the outbox of its service, both or neither; of two at once, one makes replay $2.
+-- Guarantees: moved and the copy in the outbox of its service, both or neither; of two at once, one makes replay $2; what
+-- is sent is the version that was read, $14. One message has one dead letter of a consumer, $13.
 with moved as (
-  update spoolproof.dead_letter set state = 'replaying', replays = $2
-  where id = $1 and state in ({may_be_replayed}) and replays = $2 - 1
+  update spoolproof.dead_letter d set state = 'replaying', replays = $2, replayed_at = clock_timestamp(),
+    consumer = $13, destination = $7, routing_key = $9
+  where id = $1 and state in ({may_be_replayed}) and replays = $2 - 1 and version = $14 and not exists (
+    select 1 from spoolproof.dead_letter o where o.consumer = $13 and o.message_id = d.message_id and o.id <> d.id)
   returning id, service),
 copy as (
   insert into spoolproof.outbox (shard, message_id, destination, type, routing_key, ordering_key, headers, body)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from spoolproof import limits
@@ -16,19 +17,38 @@ from spoolproof.ports.dead_letters import (
     DeadLetterRecord,
     DeadLetterState,
 )
-from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.ports.transaction import Row, StoreTransaction
 from spoolproof.sqlite import Database, load_statements
+from spoolproof.statements import filled
 from spoolproof.stores import outbox
-from spoolproof.stores.dead_letters import SYSTEM_ACTOR, WORDS, columns_of, dead_letter_of, replay_copy
+from spoolproof.stores.dead_letters import (
+    SYSTEM_ACTOR,
+    WORDS,
+    columns_of,
+    dead_letter_of,
+    forced,
+    redirected,
+    replay_copy,
+)
+from spoolproof.stores.filter import Dialect, conditions
 from spoolproof.stores.sqlite.inbox import has_handled
 from spoolproof.stores.sqlite.outbox import insert
 from spoolproof.stores.sqlite.services import SqliteServices, shard_of_service
 from spoolproof.stores.sqlite.times import instant_of, seconds_of
-from spoolproof.stores.sqlite.transaction import rows_of
+from spoolproof.stores.sqlite.transaction import SqliteTransaction, rows_of
 from spoolproof.stores.values import storable
 
 _SQL = load_statements(__package__, "dead_letters.sql", WORDS)
-_INSTANTS = ("first_failed_at", "last_failed_at", "closed_at")
+_AGAIN = forced(_SQL["start_replay"])
+_INSTANTS = ("first_failed_at", "last_failed_at", "closed_at", "replayed_at")
+
+DIALECT = Dialect(
+    contains="instr(lower(error_class || ': ' || error), {}) > 0",
+    among="id in (select value from json_each({}))",
+    ids=lambda ids: json.dumps(list(ids)),
+    id=str,
+    instant=seconds_of,
+)
 
 
 class SqliteDeadLetters:
@@ -56,14 +76,14 @@ class SqliteDeadLetters:
         return await self._database.read(work)
 
     async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
-        fields = ("state", "consumer", "reason", "type", "message_id")
-        given = {field: value for field in fields if (value := getattr(filter, field)) is not None}
-        if "message_id" in given:
-            given["coalesce(given_id, message_id)"] = given.pop("message_id")
-        where = "where " + " and ".join(f"{field} = ?" for field in given) if given else ""
-        sql = _SQL["search"].replace("{where}", where)
-        values = (*given.values(), filter.limit)
-        return await self._database.read(lambda connection: list(_records(connection.execute(sql, values))))
+        where, values = conditions(filter, DIALECT, first=2)
+        rows = await self.read(filled(_SQL["search"], {"and_where": where}), filter.limit, *values)
+        return [_record(row) for row in rows]
+
+    async def read(self, sql: str, *args: object) -> Sequence[Row]:
+        """Return the rows of a query with parameters `$1`, `$2` …, of what is committed."""
+        named = {str(number): value for number, value in enumerate(args, 1)}
+        return await self._database.read(lambda connection: rows_of(connection.execute(sql, named)))
 
     async def counts(self) -> Mapping[DeadLetterState, int]:
         def work(connection: sqlite3.Connection) -> dict[DeadLetterState, int]:
@@ -72,29 +92,47 @@ class SqliteDeadLetters:
 
         return await self._database.read(work)
 
-    async def replay(self, id: str, actor: str, reason: str) -> bool:
+    async def replay(self, id: str, actor: str, reason: str, *, queue: str | None = None, force: bool = False) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            if not connection.execute(_SQL["start_replay"], (id,)).rowcount:
-                return False
             record = _find(connection, id)
-            assert record is not None  # it was just changed
-            shard = shard_of_service(connection, record.service)
-            if record.destination.kind is Kind.WEBHOOK:
-                shard = self._services.own.webhook_shard(shard)
-            insert(connection, [outbox.columns_of(replay_copy(record, record.replays), shard)])
-            _note(connection, id, actor, "replayed", reason)
-            return True
+            return record is not None and self._replay(connection, redirected(record, queue), actor, reason, force)
 
         return await self._database.write(work)
+
+    async def replay_in(
+        self, tx: StoreTransaction, record: DeadLetterRecord, actor: str, reason: str, *, force: bool
+    ) -> bool:
+        """Replay one, as it is or is to be, in an open transaction; False if it is not what it was any more."""
+        assert isinstance(tx, SqliteTransaction)
+        return await tx.run(lambda connection: self._replay(connection, record, actor, reason, force))
+
+    def _replay(
+        self, connection: sqlite3.Connection, record: DeadLetterRecord, actor: str, reason: str, force: bool
+    ) -> bool:
+        values = (
+            record.id,
+            record.replays,
+            record.version,
+            record.consumer,
+            str(record.destination),
+            record.routing_key,
+        )
+        if not connection.execute(_AGAIN if force else _SQL["start_replay"], values).rowcount:
+            return False
+        shard = shard_of_service(connection, record.service)
+        if record.destination.kind is Kind.WEBHOOK:
+            shard = self._services.own.webhook_shard(shard)
+        insert(connection, [outbox.columns_of(replay_copy(record, record.replays + 1), shard)])
+        _note(connection, record.id, actor, "replayed", reason)
+        return True
 
     async def discard(self, id: str, actor: str, note: str) -> bool:
-        def work(connection: sqlite3.Connection) -> bool:
-            if not connection.execute(_SQL["discard"], (id, storable(note))).rowcount:
-                return False
-            _note(connection, id, actor, "discarded", note)
-            return True
+        return await self._database.write(lambda connection: _discard(connection, id, actor, note))
 
-        return await self._database.write(work)
+    async def discard_in(self, tx: StoreTransaction, id: str, actor: str, note: str) -> bool:
+        """Discard one in an open transaction."""
+        assert isinstance(tx, SqliteTransaction)
+        return await tx.run(lambda connection: _discard(connection, id, actor, note))
 
     async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         values = (consumer, message_key(message), message.id, message.type, message.source)
@@ -110,15 +148,21 @@ class SqliteDeadLetters:
         _note(connection, id, SYSTEM_ACTOR, "recorded", record.reason)
 
 
+def _discard(connection: sqlite3.Connection, id: str, actor: str, note: str) -> bool:
+    if not connection.execute(_SQL["discard"], (id, storable(note))).rowcount:
+        return False
+    _note(connection, id, actor, "discarded", note)
+    return True
+
+
 def _note(connection: sqlite3.Connection, id: str, actor: str, verb: str, detail: str) -> None:
     connection.execute(_SQL["note"], (id, storable(actor), verb, storable(detail)))
 
 
 def _find(connection: sqlite3.Connection, id: str) -> DeadLetterRecord | None:
-    return next(_records(connection.execute(_SQL["get"], (id,))), None)
+    return next(map(_record, rows_of(connection.execute(_SQL["get"], (id,)))), None)
 
 
-def _records(cursor: sqlite3.Cursor) -> Iterator[DeadLetterRecord]:
-    for row in rows_of(cursor):
-        instants = {name: None if row[name] is None else instant_of(row[name]) for name in _INSTANTS}
-        yield dead_letter_of({**row, **instants})
+def _record(row: Row) -> DeadLetterRecord:
+    instants = {name: None if row[name] is None else instant_of(row[name]) for name in _INSTANTS}
+    return dead_letter_of({**row, **instants})

@@ -24,8 +24,8 @@ insert into spoolproof_dead_letter_audit (dead_letter_id, actor, verb, detail) v
 select * from spoolproof_dead_letter where id = ?1;
 
 -- name: search
--- Guarantees: oldest failure first; at most so many rows as the last parameter says.
-select * from spoolproof_dead_letter {where} order by first_failed_at, id limit ?;
+-- Guarantees: every given field matches; oldest failure first; at most $1 rows.
+select * from spoolproof_dead_letter where true{and_where} order by first_failed_at, id limit $1;
 
 -- name: audit_of
 -- Guarantees: oldest first.
@@ -37,8 +37,11 @@ select count(*) from (
   select 1 from spoolproof_dead_letter indexed by spoolproof_dead_letter_age where state = ?1 limit ?2);
 
 -- name: start_replay
--- Guarantees: of two at once, one moves it.
-update spoolproof_dead_letter set state = 'replaying', replays = replays + 1 where id = ?1 and state in ({may_be_replayed});
+-- Guarantees: of two at once, one moves it, and the version that was read; one message has one dead letter of a consumer.
+update spoolproof_dead_letter as d set state = 'replaying', replays = replays + 1, replayed_at = {now},
+  consumer = ?4, destination = ?5, routing_key = ?6
+where id = ?1 and state in ({may_be_replayed}) and replays = ?2 and version = ?3 and not exists (
+  select 1 from spoolproof_dead_letter o where o.consumer = ?4 and o.message_id = d.message_id and o.id <> d.id);
 
 -- name: discard
 -- Guarantees: only where it may be; the content stays.

@@ -24,6 +24,7 @@ from spoolproof.testing.conformance.schedule import ScheduleConformance
 from spoolproof.testing.conformance.services import ServicesConformance
 from spoolproof.testing.conformance.state import StateConformance
 from spoolproof.testing.conformance.transaction import TransactionConformance
+from spoolproof.testing.conformance.triage import TriageConformance
 from spoolproof.testing.conformance.values import ValuesConformance
 from spoolproof.testing.conformance.wakeup import WakeUpConformance
 from spoolproof.testing.conformance.webhooks import WebhooksConformance
@@ -41,6 +42,7 @@ __all__ = [
     "ServicesConformance",
     "StateConformance",
     "TransactionConformance",
+    "TriageConformance",
     "ValuesConformance",
     "WakeUpConformance",
     "WebhooksConformance",
