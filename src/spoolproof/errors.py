@@ -42,6 +42,9 @@
     ├── NotStarted               the service is used before its start or after its end
     ├── NotFound                 no such dead letter or other thing
     ├── Conflict                 the thing is in a state that refuses this verb
+    ├── InvalidEndpoint          a webhook's endpoint cannot be used as given
+    │   └── BlockedAddress       its URL leads where no webhook may go
+    ├── InvalidSignature         what came as a webhook is not by who it should be
     └── InvariantViolated        a promise of ours is broken; always a bug
 
 What a handler raises to steer its delivery is in `outcome`, not here. `failure_kind` and `is_unknown`, where an error
@@ -265,6 +268,26 @@ class Conflict(SpoolproofError):
 
     code = "refused"
     hint = "spoolproof dlq show ID tells what was done to it"
+
+
+class InvalidEndpoint(SpoolproofError):
+    """An endpoint of webhooks cannot be used as given: its name, URL, secrets or types."""
+
+    code = "usage"
+    hint = "spoolproof webhook --help shows the options"
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        self.field = field
+        self.value = value
+        super().__init__(f"{field}={value!r}: {reason}")
+
+
+class BlockedAddress(InvalidEndpoint):
+    """A webhook's URL leads where none may go: into a private network, to this machine, to another port."""
+
+
+class InvalidSignature(SpoolproofError):
+    """What came as a webhook was not signed with any of these secrets, or not lately."""
 
 
 class InvariantViolated(SpoolproofError):

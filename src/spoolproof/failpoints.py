@@ -36,6 +36,7 @@ FAILPOINTS: Mapping[str, str] = {
     "relay.after_delete": "Confirmed rows are gone from the outbox.",
     "relay.before_give_up": "The row is in the outbox, its last attempt returned.",
     "relay.after_give_up": "The row is a dead letter.",
+    "webhook.after_send": "The receiver has the webhook and said so; its row is in the outbox.",
     "embedded.before_enqueue": "The message is only in memory; its row is in the outbox.",
     "embedded.after_enqueue": "The message is in its queues; the publisher was not told.",
     "embedded.after_claim": "The delivery is claimed by this process; no handler has seen it.",

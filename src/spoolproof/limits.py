@@ -54,7 +54,7 @@ WEBHOOK_CONNECT_SECONDS = 5.0
 WEBHOOK_SECONDS = 15.0
 """From looking up the name to the end of the answer; the specification asks for 15 to 30."""
 WEBHOOK_CONCURRENCY = 4
-WEBHOOK_LANE_ROWS_MAX = 16
+WEBHOOK_LANE_ROWS_MAX = 64
 WEBHOOK_LANE_BYTES_MAX = 1024 * 1024
 """In memory for one endpoint: enough that its next POST need not wait for the store, and small times a thousand."""
 WEBHOOK_ANSWER_BYTES_MAX = 16 * 1024

@@ -18,6 +18,7 @@ from spoolproof.telemetry.settings import LogSettings
 FEATURES = (
     "maintenance.part:POLICIES",
     "outbox.part:RELAY",
+    "webhooks.part:WEBHOOKS",
     "schedules.part:SCHEDULES",
     "consumer.part:CONSUMER",
     "maintenance.part:MAINTENANCE",

@@ -65,7 +65,7 @@ DRIVERS = {
     "pika": ("brokers/rabbitmq", "testing"),
     "aiobotocore": ("brokers/sqs",),
     "botocore": ("brokers/sqs",),
-    "aiohttp": ("brokers/sqs",),
+    "aiohttp": ("brokers/sqs", "webhooks/transport.py"),
     "asyncpg": ("stores/postgres", "contrib", "testing"),
     "sqlite3": ("sqlite", "stores/sqlite", "stores/orm.py", "brokers/embedded", "contrib", "testing"),
     "sqlalchemy": ("contrib", "stores/sqlalchemy_handles.py", "stores/orm.py", "testing"),

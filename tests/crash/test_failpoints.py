@@ -20,10 +20,13 @@ from harness import CLEAN, Scenario, verdict  # type: ignore[import-not-found]
 
 DOSE = os.environ.get("SPOOLPROOF_DOSE", "test")
 
+_WEBHOOKS = {"webhook.after_send": "it has endpoints and a receiver in test_webhooks.py"}
+
 UNREACHABLE = {
-    "embedded": {},
+    "embedded": _WEBHOOKS,
     "servers": {
-        name: "only the embedded broker has this boundary" for name in FAILPOINTS if name.startswith("embedded.")
+        **_WEBHOOKS,
+        **{n: "only the embedded broker has this boundary" for n in FAILPOINTS if n.startswith("embedded.")},
     },
 }
 """Failpoints a backend cannot reach, with the reason."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spoolproof import limits
-from spoolproof.ports.broker import Barred, Confirmed, Nacked, PublishOutcome, Refused, Returned, Unknown
+from spoolproof.ports.broker import Barred, Confirmed, Failed, Nacked, PublishOutcome, Refused, Returned, Unknown
 from spoolproof.ports.outbox import OutboxRow
 
 
@@ -63,6 +63,11 @@ def fate_of(row: OutboxRow, outcome: PublishOutcome, *, is_paused: bool) -> Fate
             return GiveUp("unroutable", detail)
         case Refused(code, detail):
             return GiveUp("refused", f"{code} {detail}")
+        case Failed(detail, is_final=False) if row.attempts < len(limits.WEBHOOK_DELAYS_SECONDS):
+            seconds = limits.WEBHOOK_DELAYS_SECONDS[row.attempts] * outcome.spread
+            return DeferRow(max(seconds, outcome.at_least_seconds), detail)
+        case Failed(detail):
+            return GiveUp("webhook", detail)
         case Nacked():
             return Keep("destination")
         case Barred():

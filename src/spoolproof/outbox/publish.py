@@ -112,6 +112,7 @@ class Publisher:
         self, store: Store, *, source: str, clock: Clock, ids: Ids, around: PublishAround | None = None
     ) -> None:
         self._store = store
+        self.bells: list[Callable[[], None]] = []  #: rung beside the store's own
         self._around = around
         self._source = source
         self._clock = clock
@@ -159,6 +160,8 @@ class Publisher:
     def wake(self) -> None:
         """Tell the relays that rows may be waiting."""
         self._store.wakeup.notify()
+        for ring in self.bells:
+            ring()
 
 
 def compose(payload: object, options: PublishOptions, *, source: str, clock: Clock, ids: Ids) -> Outgoing:

@@ -48,7 +48,7 @@ from spoolproof.outbox.given_up import consumer_of, relay_dead_letter
 from spoolproof.outbox.pauses import Pauses
 from spoolproof.outbox.progress import Progress
 from spoolproof.outbox.suspects import CRASH_LOOP, RowSuspects
-from spoolproof.ports.broker import Broker, Confirmed, PublishOutcome, Returned
+from spoolproof.ports.broker import Confirmed, Outlet, PublishOutcome, Returned
 from spoolproof.ports.dead_letters import RECORDED, DeadLetters
 from spoolproof.ports.outbox import Outbox, OutboxRow, RowRef
 from spoolproof.ports.services import shard_name
@@ -56,7 +56,7 @@ from spoolproof.ports.wakeup import WakeUp
 from spoolproof.telemetry import tracing
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
-from spoolproof.telemetry.metrics import METER, Measure
+from spoolproof.telemetry.metrics import METER, Measure, Metric
 
 _FLUSH_SECONDS = 5.0  #: how long a drain waits for outstanding confirms; what is left is sent again by a peer
 
@@ -74,14 +74,17 @@ class Relay(Loop):
         outbox: Outbox,
         dead_letters: DeadLetters,
         wakeup: WakeUp,
-        broker: Broker,
+        broker: Outlet,
         shards: Holding,
         *,
         clock: Clock,
         ids: Ids,
         suspects: RowSuspects | None = None,
+        pauses: Pauses | None = None,
+        confirm_seconds: Metric = CONFIRM_SECONDS,
     ) -> None:
-        """suspects: finds the row that ends its process; None: nothing looks for one."""
+        """suspects: finds the row that ends its process; None: nothing looks for one. pauses: who is left alone.
+        confirm_seconds: how long a confirm takes."""
         self._outbox = outbox
         self._dead_letters = dead_letters
         self._wakeup = wakeup
@@ -91,7 +94,7 @@ class Relay(Loop):
         self._ids = ids
         self._suspects = suspects
         self._held: set[str] = set()
-        self._pauses = Pauses()
+        self._pauses = pauses or Pauses()
         self._folded = Folded(clock)
         self._progress = Progress()
         self._known: set[RowRef] = set()
@@ -103,7 +106,7 @@ class Relay(Loop):
         self._confirmed: dict[RowRef, None] = {}
         self._fetch_rows = limits.RELAY_BATCH_ROWS_MAX
         self.answers: defaultdict[tuple[Destination, type], int] = defaultdict(int)  # read at a scrape
-        self._confirm_seconds = METER.spread(CONFIRM_SECONDS)
+        self._confirm_seconds = METER.spread(confirm_seconds)
         self._generation = 0
         self._delete_at = 0.0
         self._poll_seconds = limits.POLL_FIRST_SECONDS
@@ -358,15 +361,16 @@ class Relay(Loop):
                 # others behind it wait for it; should it go by other means than its promotion, nobody calls them
                 self._progress.revisit(self._clock.monotonic() + seconds, row.ref)
                 failpoint("relay.after_defer")
-                self._folded.emit(
-                    RelayReturned(
-                        type=type_name,
-                        destination=str(destination),
-                        id=outgoing.message.id,
-                        error=error,
-                        attempt=row.attempts + 1,
+                if isinstance(outcome, Returned):
+                    self._folded.emit(
+                        RelayReturned(
+                            type=type_name,
+                            destination=str(destination),
+                            id=outgoing.message.id,
+                            error=error,
+                            attempt=row.attempts + 1,
+                        )
                     )
-                )
             case GiveUp(reason, error) if fence is not None:
                 failpoint("relay.before_give_up")
                 consumer = await consumer_of(row, self._dead_letters)

@@ -59,7 +59,19 @@ class Unknown:
     is_silence: bool = True
 
 
-PublishOutcome = Confirmed | Returned | Nacked | Barred | Refused | Unknown
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The receiver of a webhook did not take it. is_final: it never will. at_least_seconds: when it asked to be left
+    alone until then. spread: what the wait before the next attempt is multiplied by, so that not all come back at once.
+    """
+
+    detail: str
+    is_final: bool = False
+    at_least_seconds: float = 0.0
+    spread: float = 1.0
+
+
+PublishOutcome = Confirmed | Returned | Nacked | Barred | Refused | Unknown | Failed
 CONFIRMED = Confirmed()
 NACKED = Nacked()
 
@@ -214,14 +226,8 @@ class Capabilities:
     is_shared: bool  #: other processes see the same queues
 
 
-class Broker(Protocol):
-    """What the relay and the consumers need from a broker."""
-
-    capabilities: Capabilities
-
-    async def start(self, topology: Topology) -> None:
-        """Begin to connect, in the background, and declare the topology on every connect. Returns at once, unless the
-        broker is required: then it returns when connected, or raises BrokerUnavailable after the configured rounds."""
+class Outlet(Protocol):
+    """Where a relay ships rows: a broker, or the endpoints of webhooks."""
 
     def submit(self, outgoing: Outgoing, token: object, sink: Sink) -> None:
         """Send one message, mandatory and persistent; `sink` gets (token, outcome) exactly once, never from within
@@ -233,6 +239,16 @@ class Broker(Protocol):
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after `timeout_seconds`."""
+
+
+class Broker(Outlet, Protocol):
+    """What the relay and the consumers need from a broker."""
+
+    capabilities: Capabilities
+
+    async def start(self, topology: Topology) -> None:
+        """Begin to connect, in the background, and declare the topology on every connect. Returns at once, unless the
+        broker is required: then it returns when connected, or raises BrokerUnavailable after the configured rounds."""
 
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         """Consume a queue of the topology, or what was given up there, at most `prefetch` unsettled at once. With the

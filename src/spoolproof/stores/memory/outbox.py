@@ -136,7 +136,7 @@ class MemoryOutbox:
 
     async def backlog(self, shards: range | None = None) -> Backlog:
         outbox: dict[int, _Row] = self._store.table(OUTBOX)
-        rows = [row for row in outbox.values() if shards is None or row.ref.shard in shards]
+        rows = [row for row in outbox.values() if (row.ref.shard >= 0 if shards is None else row.ref.shard in shards)]
         return Backlog(
             rows=min(len(rows), limits.ROWS_COUNTED_MAX),
             deferred=min(sum(row.available_at is not None for row in rows), limits.ROWS_COUNTED_MAX),
