@@ -151,6 +151,14 @@ TOPOLOGY_CHECK_SECONDS = 60.0
 """How often it is looked whether all that was declared is there; far below the six minutes of an unroutable row."""
 TOPOLOGY_REPAIR_SECONDS = 1.0
 """How often at most while messages say that something is missing."""
+QUEUE_SILENT_SECONDS = 3.0
+"""A publish still unconfirmed after this, while later ones of other queues were: its queue has no leader. An election
+takes well under a second."""
+SILENT_KINDS_MAX = 256
+FRESH_CHANNEL_SECONDS = 1.0
+"""How long the first publish of a channel is waited for alone: a resource alarm is told within milliseconds of it."""
+DECLARE_PATIENCE_SECONDS = 5.0
+"""How long a new connection waits for the slowest of its queues; the declaration goes on, and nobody waits for it."""
 VANISHED_KEPT_SECONDS = 600.0
 """How long an issue tells of what had vanished: what was in a queue is lost, and somebody should know."""
 SETUP_SECONDS = 120.0
@@ -168,6 +176,12 @@ SUSPECT_WAIT_SECONDS = 1.0
 """How long a message that may be at fault waits for another one to go first."""
 RESUBSCRIBE_FIRST_SECONDS = 1.0
 RESUBSCRIBE_MAX_SECONDS = 30.0
+TRIAL_MAX_SECONDS = 10.0
+"""Between two looks, on a connection of its own, whether a queue that ended a connection can be consumed."""
+TRIAL_SECONDS = 20.0
+"""For one look; RabbitMQ needs 13 s to find that a quorum queue has no leader."""
+TRIALS_MAX = 4
+"""Such connections at once: each may be kept waiting by the broker for a quarter of a minute."""
 DELIVERY_LIMIT = 50
 """Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
 DELIVERIES_WORN = 10

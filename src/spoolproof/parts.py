@@ -33,7 +33,7 @@ GROUPS: tuple[type[SettingsGroup], ...] = (
     LogSettings,
     *(group for entry in ENTRIES for group in entry.settings),
 )
-"""Every group of settings but the service's own."""
+"""Every group of settings but the service's own and those of adapters."""
 FACETS = dict(entry.facet for entry in ENTRIES if entry.facet is not None)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spoolproof.backoff import RandomSource
+from spoolproof.brokers.settings import RabbitMQSettings
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
 from spoolproof.health.settings import HealthSettings
@@ -23,6 +24,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.finding import Finding
 from spoolproof.ports.store import Store
+from spoolproof.settings_group import SettingsGroup
 from spoolproof.stores.blocking.outbox import BlockingOutbox
 from spoolproof.urls import (
     UrlForm,
@@ -44,6 +46,9 @@ PORTS: tuple[str, ...] = (
     "triage.Triage",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
+
+ADAPTER_GROUPS: tuple[type[SettingsGroup], ...] = (RabbitMQSettings,)
+"""Settings of one adapter alone."""
 
 STORE, BROKER = "SPOOLPROOF_STORE", "SPOOLPROOF_BROKER"
 
@@ -147,6 +152,7 @@ def _embedded(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, 
 def _rabbitmq(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, spawn: Spawn) -> Broker:
     from spoolproof.brokers.rabbitmq import RabbitMQBroker
 
+    own = settings.of(RabbitMQSettings)
     return RabbitMQBroker(
         settings.broker_urls,
         clock=clock,
@@ -155,6 +161,9 @@ def _rabbitmq(settings: Settings, clock: Clock, ids: Ids, random: RandomSource, 
         retry_first_seconds=settings.broker_retry_seconds,
         is_required=settings.broker_required,
         rounds_max=settings.broker_rounds_max,
+        publish_connections=own.publish_connections,
+        consume_connections=own.consume_connections,
+        topology_mode=own.topology,
     )
 
 

@@ -21,26 +21,30 @@ class BarredKinds:
         self._clock = clock
         self._folded = Folded(clock)
         self._kinds: dict[tuple[Destination, str], tuple[str, float]] = {}
+        self._harmless: set[tuple[Destination, str]] = set()
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
     def holds(self, outgoing: Outgoing) -> bool:
-        """Whether the last one of its kind was not taken."""
-        return bool(self._kinds) and (outgoing.destination, outgoing.message.type) in self._kinds
-
-    def bar(self, outgoing: Outgoing, detail: str) -> None:
-        """Note that one was not taken, and why."""
+        """Whether the last one of its kind was not taken, in a way that harms others on their way."""
         kind = (outgoing.destination, outgoing.message.type)
+        return bool(self._kinds) and kind in self._kinds and kind not in self._harmless
+
+    def bar(self, outgoing: Outgoing, detail: str, *, is_harmless: bool = False) -> None:
+        """Note that one was not taken, and why. is_harmless: trying another one harms nobody else's."""
+        kind = (outgoing.destination, outgoing.message.type)
+        (self._harmless.add if is_harmless else self._harmless.discard)(kind)
         if kind not in self._kinds and len(self._kinds) >= limits.LOG_CAUSES_MAX:
-            self._kinds.pop(next(iter(self._kinds)))
+            self._forget(next(iter(self._kinds)))
         self._kinds[kind] = (detail, self._clock.monotonic())
         self._folded.emit(KindBarred(destination=str(kind[0]), type=kind[1], error=detail))
 
     def confirm(self, outgoing: Outgoing) -> None:
         """Note that one was taken."""
         kind = (outgoing.destination, outgoing.message.type)
-        if self._kinds.pop(kind, None) is not None:
+        if kind in self._kinds:
+            self._forget(kind)
             self._folded.over(KindBarred, str(kind[0]), kind[1])
             emit(KindAdmitted(destination=str(kind[0]), type=kind[1]))
 
@@ -48,6 +52,10 @@ class BarredKinds:
         """Return a sentence for each, of the newest few."""
         since = self._clock.monotonic() - limits.BARRED_KEPT_SECONDS
         for kind in [kind for kind, (_, at) in self._kinds.items() if at < since]:
-            del self._kinds[kind]
+            self._forget(kind)
         newest = list(self._kinds.items())[-limits.BARRED_ISSUES_MAX :]
         return [f"{type} to {destination} waits: {detail}" for (destination, type), (detail, _) in newest]
+
+    def _forget(self, kind: tuple[Destination, str]) -> None:
+        del self._kinds[kind]
+        self._harmless.discard(kind)

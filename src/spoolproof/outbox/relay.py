@@ -28,7 +28,7 @@ from typing import assert_never, cast
 
 from spoolproof import limits
 from spoolproof.clock import Clock
-from spoolproof.destination import Destination
+from spoolproof.destination import Destination, Kind
 from spoolproof.errors import BrokerUnavailable, EncodeError, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
@@ -382,7 +382,9 @@ class Relay(Loop):
                 METER.add(RECORDED, (consumer, reason))
                 emit(RelayGaveUp(id=outgoing.message.id, reason=reason, error=error))
             case Keep(rests="destination"):
-                self._pauses.rest(destination, None, now)
+                # an exchange leads to many queues, of which one declined: only what goes there waits
+                is_shared = destination.kind in (Kind.EVENTS, Kind.EXCHANGE)
+                self._pauses.rest(destination, type_name if is_shared else None, now)
                 self._folded.emit(RelayNacked(destination=str(destination)))
             case Keep(rests="type"):
                 self._pauses.rest(destination, type_name, now)  # the broker has said why

@@ -1,4 +1,7 @@
-"""The broker port on RabbitMQ: one publish connection and one consume connection, each kept open by itself.
+"""The broker port on RabbitMQ: connections that publish and connections that consume, each kept open by itself.
+
+Connection i of a purpose begins at URL i, consuming one URL further on than publishing: with several nodes, the loss of
+one takes neither all publishing nor all consuming.
 
 Each ordered queue has one more: what is unsettled there goes back only by losing the connection, which must cost no
 other queue anything.
@@ -12,17 +15,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource
 from spoolproof.brokers.given_up import place_of
 from spoolproof.brokers.rabbitmq.connection import BrokerConnection
-from spoolproof.brokers.rabbitmq.consumer import Consumers
-from spoolproof.brokers.rabbitmq.sender import Sender
-from spoolproof.brokers.rabbitmq.topology import Declarer
-from spoolproof.brokers.rabbitmq.urls import parse_urls
+from spoolproof.brokers.rabbitmq.consumer import Consumers, Lane, RabbitMQSubscription
+from spoolproof.brokers.rabbitmq.declarer import Declarer, Mode
+from spoolproof.brokers.rabbitmq.publishers import Publishers
+from spoolproof.brokers.rabbitmq.sender import Sender, Shared
+from spoolproof.brokers.rabbitmq.trial import try_out
+from spoolproof.brokers.rabbitmq.urls import Address, parse_urls
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
 from spoolproof.message import Outgoing
@@ -30,6 +35,7 @@ from spoolproof.ports.broker import (
     BrokerStatus,
     Capabilities,
     ConnectionState,
+    ConnectionStatus,
     OnIncoming,
     Sink,
     Source,
@@ -41,6 +47,13 @@ from spoolproof.telemetry.logging import silence
 
 _KIND: Final = "rabbitmq"
 _TICK_SECONDS = 1.0
+_PURPOSES = ("publish", "consume")
+_WORST_FIRST = (
+    ConnectionState.FAILED,
+    ConnectionState.DISCONNECTED,
+    ConnectionState.CONNECTING,
+    ConnectionState.CONNECTED,
+)
 
 
 class RabbitMQBroker:
@@ -60,8 +73,12 @@ class RabbitMQBroker:
         retry_first_seconds: float,
         is_required: bool,
         rounds_max: int,
+        publish_connections: int | None = None,
+        consume_connections: int | None = None,
+        topology_mode: Mode = "apply",
     ) -> None:
-        """urls: `amqp(s)://user:password@host:port/vhost`, one per node. Raises SettingsError with every fault."""
+        """urls: `amqp(s)://user:password@host:port/vhost`, one per node. publish_connections, consume_connections: None
+        is 1 with one URL, else 2. Raises SettingsError with every fault."""
         # each process starts elsewhere, so that a cluster is not hit node by node
         self._addresses = sorted(parse_urls(urls), key=lambda _: random.uniform(0.0, 1.0))
         self._service = ""  #: known from its topology on
@@ -72,11 +89,16 @@ class RabbitMQBroker:
         self._is_required = is_required
         self._rounds_max = rounds_max if is_required else None
         self._tasks: set[asyncio.Task[None]] = set()
+        usual = 1 if len(self._addresses) == 1 else 2
+        self._publish_count = publish_connections or usual
+        self._consume_count = consume_connections or usual
+        self._topology_mode: Mode = topology_mode
         self._connections: list[BrokerConnection] = []
-        self._sender: Sender | None = None
+        self._sender: Sender | Publishers | None = None
         self._consumers: Consumers | None = None
         self._ordered: dict[str, Consumers | None] = {}  #: by queue; None until it is subscribed to
         self._declarer: Declarer | None = None
+        self._trials = 0
         self._is_stopped = False
 
     async def start(self, topology: Topology) -> None:
@@ -84,27 +106,13 @@ class RabbitMQBroker:
         self._ordered = {spec.name: None for spec in topology.queues if spec.is_ordered}
         silence("pika")  # it logs a traceback per failed attempt; we log a line
 
-        def give_up_publishing(reason: str) -> None:
-            publish.abort(reason)
-            consumers.check()  # a node that answers no publish may deliver nothing either: ask it something
-
-        self._declarer = Declarer(topology, self._clock)
-        self._sender = Sender(
-            topology=topology,
-            clock=self._clock,
-            spawn=self._spawn,
-            abort=give_up_publishing,
-            missing=lambda: consumers.check(),
-        )
-        self._consumers = consumers = Consumers(
-            self._declarer,
-            clock=self._clock,
-            spawn=self._spawn,
-            abort=lambda reason: consume.abort(reason),
-            declared=self._sender.allow,
-        )
-        publish = self._connection("publish", 0, self._sender)
-        consume = self._connection("consume", 1, self._consumers)
+        self._declarer = Declarer(topology, self._clock, self._spawn, self._topology_mode)
+        self._consumers = consumers = self._make_consumers(declared=lambda: sender.allow())
+        shared = Shared(self._clock)
+        senders = [self._add_sender(i, topology, shared, consumers) for i in range(self._publish_count)]
+        self._sender = sender = senders[0] if len(senders) == 1 else Publishers(senders, shared)
+        for index in range(self._consume_count):
+            self._add_lane(consumers, index, f"consume-{index}")
         self._spawn(self._watch(self._sender, consumers), "rabbitmq.watch")
         if self._is_required:
             await self._until_connected()
@@ -136,13 +144,11 @@ class RabbitMQBroker:
         return await self._consumers.depth(queue)
 
     def status(self) -> BrokerStatus:
-        if not self._connections:
-            return BrokerStatus(kind=_KIND, state=ConnectionState.DISCONNECTED, is_blocked=False, connections=())
         statuses = tuple(connection.status() for connection in self._connections)
         return BrokerStatus(
             kind=_KIND,
-            state=_aggregate([status.state for status in statuses]),
-            is_blocked=any(status.is_blocked for status in statuses),
+            state=_aggregate(statuses),
+            is_blocked=_is_blocked(statuses),
             connections=statuses,
             issues=tuple(self._issues()),
             consumer_timeout_seconds=min(
@@ -166,27 +172,44 @@ class RabbitMQBroker:
         """Return those of an ordered queue, with their own connection, which is opened the first time."""
         consumers = self._ordered[queue]
         if consumers is None:
-            assert self._declarer is not None  # made at the start, with the names of these queues
-            consumers = self._ordered[queue] = Consumers(
-                self._declarer,
-                clock=self._clock,
-                spawn=self._spawn,
-                abort=lambda reason: connection.abort(reason),
-                declared=lambda: None,
-            )
-            connection = self._connection("consume", 1, consumers, f"consume-{queue}", is_cut=True)
+            consumers = self._ordered[queue] = self._make_consumers(declared=lambda: None)
+            self._add_lane(consumers, 0, f"consume-{queue}", is_cut=True)
         return consumers
 
+    def _make_consumers(self, declared: Callable[[], None]) -> Consumers:
+        assert self._declarer is not None  # made at the start
+        return Consumers(self._declarer, clock=self._clock, spawn=self._spawn, declared=declared, try_out=self._try_out)
+
+    def _add_sender(self, index: int, topology: Topology, shared: Shared, consumers: Consumers) -> Sender:
+        def abort(reason: str) -> None:
+            connection.abort(reason)
+            consumers.check()  # a node that answers no publish may deliver nothing either: ask it something
+
+        sender = Sender(
+            topology=topology,
+            clock=self._clock,
+            spawn=self._spawn,
+            abort=abort,
+            missing=consumers.check,
+            shared=shared,
+        )
+        connection = self._connection("publish", index, sender, f"publish-{index}")
+        return sender
+
+    def _add_lane(self, consumers: Consumers, index: int, name: str, *, is_cut: bool = False) -> None:
+        lane = Lane(consumers, lambda reason: connection.abort(reason))
+        consumers.lanes.append(lane)
+        connection = self._connection("consume", index + 1, lane, name, is_cut=is_cut)
+
     def _connection(
-        self, purpose: str, offset: int, user: Sender | Consumers, name: str = "", *, is_cut: bool = False
+        self, purpose: str, offset: int, user: Sender | Lane, name: str, *, is_cut: bool = False
     ) -> BrokerConnection:
-        start = offset % len(self._addresses)
         connection = BrokerConnection(
-            name or f"{purpose}-0",
+            name,
             purpose,
-            self._addresses[start:] + self._addresses[:start],
+            self._addresses_from(offset),
             user,
-            identity=f"{self._service}/{socket.gethostname()}/{os.getpid()}",
+            identity=self._identity,
             clock=self._clock,
             random=self._random,
             retry_first_seconds=self._retry_first_seconds,
@@ -197,21 +220,42 @@ class RabbitMQBroker:
         self._spawn(connection.run(), f"rabbitmq.{connection.name}")
         return connection
 
-    async def _until_connected(self) -> None:
-        """Return when both connections are there; raise, with everything closed, when one gave up."""
-        connections = list(self._connections)
-        await asyncio.gather(*(connection.start_settled.wait() for connection in connections))
-        errors = [connection.start_error for connection in connections if connection.start_error is not None]
-        if errors:
-            await self.stop()
-            raise errors[0]
+    def _addresses_from(self, offset: int) -> list[Address]:
+        start = offset % len(self._addresses)
+        return self._addresses[start:] + self._addresses[:start]
 
-    async def _watch(self, sender: Sender, consumers: Consumers) -> None:
+    @property
+    def _identity(self) -> str:
+        return f"{self._service}/{socket.gethostname()}/{os.getpid()}"
+
+    async def _try_out(self, subscription: RabbitMQSubscription) -> str | None:
+        self._trials += 1  # each at another node
+        return await try_out(
+            subscription.queue,
+            self._addresses_from(self._trials),
+            identity=self._identity,
+            clock=self._clock,
+            random=self._random,
+            spawn=self._spawn,
+        )
+
+    async def _until_connected(self) -> None:
+        """Return when a connection of each purpose is there; raise, with everything closed, when all of one gave up."""
+        await asyncio.gather(*(connection.start_settled.wait() for connection in self._connections))
+        for purpose in _PURPOSES:
+            errors = [one.start_error for one in self._connections if one.purpose == purpose]
+            if None not in errors:
+                await self.stop()
+                raise errors[0] or BrokerUnavailable("not connected")
+
+    async def _watch(self, sender: Sender | Publishers, consumers: Consumers) -> None:
         while True:
             await self._clock.sleep(_TICK_SECONDS)
             for connection in self._connections:
                 connection.tick()
             sender.tick()
+            for one in self._all_consumers():
+                one.tick()
             consumers.check(limits.TOPOLOGY_CHECK_SECONDS)
 
     def _issues(self) -> list[str]:
@@ -233,9 +277,16 @@ class RabbitMQBroker:
         return task
 
 
-def _aggregate(states: Sequence[ConnectionState]) -> ConnectionState:
-    """Return the state of the whole: connected while one connection of each purpose is."""
-    for state in (ConnectionState.FAILED, ConnectionState.DISCONNECTED, ConnectionState.CONNECTING):
-        if state in states:
-            return state
-    return ConnectionState.CONNECTED
+def _aggregate(statuses: Sequence[ConnectionStatus]) -> ConnectionState:
+    """Return the state of the whole: that of the purpose which is off worse, each as good as its best connection."""
+    best = [
+        max((one.state for one in statuses if one.purpose == purpose), key=_WORST_FIRST.index, default=_WORST_FIRST[1])
+        for purpose in _PURPOSES
+    ]
+    return min(best, key=_WORST_FIRST.index)
+
+
+def _is_blocked(statuses: Sequence[ConnectionStatus]) -> bool:
+    """Whether no connection that publishes can: those that are there are blocked."""
+    able = [one for one in statuses if one.state is ConnectionState.CONNECTED and one.purpose == "publish"]
+    return bool(able) and all(one.is_blocked for one in able)

@@ -38,13 +38,13 @@ from spoolproof.brokers.rabbitmq.pika_internals import Connection, abort
 from spoolproof.brokers.rabbitmq.probe import Probe
 from spoolproof.brokers.rabbitmq.rpc import guarded
 from spoolproof.brokers.rabbitmq.urls import Address
+from spoolproof.brokers.rabbitmq.versions import VERSION_MIN, is_too_old, version_of
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerTooOld, BrokerUnavailable
 from spoolproof.ports.broker import ConnectionState, ConnectionStatus
 from spoolproof.telemetry.events import ERROR, INFO, WARNING, emit
 from spoolproof.telemetry.folding import Folded
 
-VERSION_MIN = (3, 10)
 _AFTER_TURN_SECONDS = 0.1  #: many processes see a broker return at the same moment
 
 
@@ -77,14 +77,17 @@ class BrokerConnection:
         retry_first_seconds: float,
         rounds_max: int | None,
         is_cut: bool = False,
+        is_told: bool = True,
     ) -> None:
         """addresses: in the order to try. identity: `<service>/<host>/<pid>`. rounds_max: None for an optional one.
-        is_cut: it ends without a word, for the broker keeps the order of what it takes back then."""
+        is_cut: it ends without a word, for the broker keeps the order of what it takes back then. is_told: whether the
+        log speaks of it."""
         self.name = name
+        self.purpose = purpose
         self._is_cut = is_cut
+        self._is_silent = not is_told
         self.start_settled = asyncio.Event()  #: set once: connected, or `start_error` says why not
         self.start_error: BrokerUnavailable | None = None
-        self._purpose = purpose
         self._addresses = addresses
         self._user = user
         self._identity = f"{identity}/{self.name}"
@@ -122,11 +125,12 @@ class BrokerConnection:
             self._last_error = one_line(error)
             self._note_blocked(False)
             seconds = self._seconds_after_loss(self._clock.monotonic() - self._connected_at)
-            self._is_told |= self._folded.emit(
-                ConnectionLost(
-                    connection=self.name, url=self._address.shown, error=self._last_error, retry_in_seconds=seconds
+            if not self._is_silent:
+                self._is_told |= self._folded.emit(
+                    ConnectionLost(
+                        connection=self.name, url=self._address.shown, error=self._last_error, retry_in_seconds=seconds
+                    )
                 )
-            )
             self._attempts = self._rounds = 0
             await self._wait(ConnectionState.DISCONNECTED, seconds)
 
@@ -178,7 +182,7 @@ class BrokerConnection:
         """Return its state for people; no I/O."""
         return ConnectionStatus(
             name=self.name,
-            purpose=self._purpose,
+            purpose=self.purpose,
             state=self._state,
             is_blocked=self._blocked_at is not None,
             url=self._address.shown,
@@ -331,6 +335,8 @@ class BrokerConnection:
 
     def _log_attempt(self, failure: Failure | None, retry_in_seconds: float) -> None:
         """Write a line; failures of one kind share one a minute. A connection after them is told as loudly."""
+        if self._is_silent:
+            return
         attempted = ConnectionAttempted(
             connection=self.name,
             url=self._address.shown,
@@ -348,8 +354,7 @@ class BrokerConnection:
 
 
 def _check_version(connection: Connection) -> None:
-    text = str((connection.server_properties or {}).get("version", ""))
-    parts = text.split(".")
-    if len(parts) >= 2 and parts[0].isdigit() and parts[1].isdigit() and (int(parts[0]), int(parts[1])) < VERSION_MIN:
+    text = version_of(connection)
+    if is_too_old(text):
         needed = ".".join(map(str, VERSION_MIN))
         raise BrokerTooOld(f"RabbitMQ {text} is too old; {needed} or newer is needed")

@@ -102,6 +102,22 @@ class QueueMissing(Event, name="topology.queue_missing", level=ERROR, line="queu
     queue: str
 
 
+class QueueUnanswered(
+    Event, name="topology.queue_unanswered", level=ERROR, line="queue={queue}: the broker does not answer about it"
+):
+    """The broker leaves a question about a queue open; the others go on without it."""
+
+    queue: str
+
+
+class TopologyMissing(
+    Event, name="topology.missing", level=ERROR, line='what="{what}": RABBITMQ_TOPOLOGY=verify declares nothing'
+):
+    """Something that this service needs is not there, and its settings let it declare nothing."""
+
+    what: str
+
+
 class TopologyDrifted(Event, name="topology.drifted", level=WARNING, line='what="{what}" error="{error}"'):
     """Something exists otherwise than this release would declare it; it is used as it is."""
 

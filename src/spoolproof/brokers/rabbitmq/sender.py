@@ -8,6 +8,9 @@ it does it again (`suspects.py`); its neighbours are unknown, never blamed.
 No permission, no exchange, or a queue of our own that is gone is not the message's fault: it is barred, and goes on
 when the broker lets it; what is missing of our own is declared again.
 
+A queue without a leader confirms nothing, and nacks late: what goes to it is barred once others overtook it, and from
+then on one message of its kind at a time is tried, which keeps nobody waiting (`silent.py`).
+
 Blocked: the window is kept and its timers stand still, because the broker confirms what it has read once it goes on.
 
 Must never happen: a publish before Select-Ok; an answer from anything but a confirm frame, a closed channel or a time
@@ -32,6 +35,7 @@ from spoolproof.brokers.rabbitmq.failure import ENCODE_ERRORS, end_code, one_lin
 from spoolproof.brokers.rabbitmq.pika_internals import Connection
 from spoolproof.brokers.rabbitmq.properties import to_properties
 from spoolproof.brokers.rabbitmq.rpc import ChannelClosed, RpcChannel, closed_by, guarded
+from spoolproof.brokers.rabbitmq.silent import NO_LEADER, SilentKinds
 from spoolproof.brokers.rabbitmq.suspects import Suspects
 from spoolproof.brokers.rabbitmq.topology import is_expected, route_of
 from spoolproof.brokers.rabbitmq.unanswered import Entry, Unanswered, answer_of, by_sink
@@ -55,6 +59,27 @@ from spoolproof.telemetry.folding import Folded
 _ACCESS_REFUSED, _NOT_FOUND = 403, 404
 
 
+class Shared:
+    """What the senders of one process know together: a message at fault may be sent by any of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.suspects = Suspects()
+        self.barred = BarredKinds(clock)
+        self.changed = asyncio.Event()  #: there may be room
+
+
+async def has_room_within(seconds: float, room: Callable[[], int], changed: asyncio.Event) -> bool:
+    """Return True as soon as there is room, or False after the time. changed: set whenever that may be."""
+    try:
+        async with asyncio.timeout(seconds):
+            while room() <= 0:
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        return room() > 0
+    return True
+
+
 class Sender:
     """The user of the publish connection."""
 
@@ -66,8 +91,10 @@ class Sender:
         spawn: Spawn,
         abort: Callable[[str], None],
         missing: Callable[[], None],
+        shared: Shared,
     ) -> None:
-        """abort: gives up the connection. missing: told when something of the topology seems to be gone."""
+        """abort: gives up the connection. missing: told when something of the topology seems to be gone. shared: with
+        the senders of the other publish connections."""
         self._route = route_of(topology.service, topology.exchange)
         self._is_expected = is_expected(topology)
         self._clock = clock
@@ -81,16 +108,17 @@ class Sender:
         self._waiting: dict[str, deque[Entry]] = {}  # behind an unanswered publish of the same id; bounded by room()
         self._waiting_count = 0
         self._aside: deque[str] = deque()  # of those that wait, the suspects: they go after others
-        self._suspects = Suspects()
-        self._barred = BarredKinds(clock)
-        self._ends: deque[float] = deque(maxlen=2)  # when publishes were last cut off
+        self._suspects = shared.suspects
+        self._barred = shared.barred
+        self._silent = SilentKinds()
         self._singly = 1  # confirms to see before the window opens
+        self._unheeded = 0  # publishes so old that the next need not wait for them, where they go singly
         self._has_confirmed = False  # on this channel
         self._is_allowed = False
         self._is_blocked = False
         self._answered_at = 0.0
         self._unanswered_issue: str | None = None
-        self._changed = asyncio.Event()
+        self._changed = shared.changed
 
     # --- the port's half ---------------------------------------------------------------------------------------------
 
@@ -104,13 +132,40 @@ class Sender:
             count = len(self._unanswered) + self._waiting_count
             raise WindowFull(count, self._limit(), "wait for room()")
         entry = Entry(outgoing, token, sink, self._clock.monotonic())
-        if entry.id in self._unanswered or entry.id in self._waiting:
+        if self._silent and not self._silent.admit(outgoing):
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._answer, [(entry, Barred(NO_LEADER))])
+        elif self.holds(entry.id):
             self._put_off(entry)
         elif self._must_go_alone(entry):
             self._put_off(entry)
             self._aside.append(entry.id)
         else:
-            self._write(entry)
+            try:
+                self._write(entry)
+            except (BrokerUnavailable, EncodeError):
+                if self._silent.holds(outgoing):
+                    self._silent.add(outgoing)  # it was not tried after all
+                raise
+
+    def holds(self, message_id: str) -> bool:
+        """Whether a publish of that id is on its way here, or was answered as unknown and may still be confirmed."""
+        return message_id in self._unanswered or message_id in self._waiting
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it would publish, if there is room."""
+        return self._channel is not None and self._is_allowed
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has stopped reading this connection."""
+        return self._is_blocked
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it looks for a message that ends channels."""
+        return self._singly > 1 and self.is_open
 
     def room(self) -> int:
         """Return how many submits would be taken now."""
@@ -122,14 +177,7 @@ class Sender:
 
     async def wait_for_room(self, timeout_seconds: float) -> bool:
         """Return True as soon as room() is above 0, or False after the time."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while self.room() <= 0:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return self.room() > 0
-        return True
+        return await has_room_within(timeout_seconds, self.room, self._changed)
 
     def allow(self) -> None:
         """Begin to take publishes: the topology they go to was declared."""
@@ -166,9 +214,16 @@ class Sender:
         if oldest is not None and now - max(oldest, self._answered_at) >= limits.CONFIRM_SECONDS:
             reason = f"no confirm for {limits.CONFIRM_SECONDS:g} s"
             self._unanswered_issue = f"publishing: {reason}; that connection was given up and the next URL is tried"
+            for entry in self._unanswered.older_than(now - limits.CONFIRM_SECONDS):
+                self._silent.add(entry.outgoing)  # on the next connection it stands in nobody's way
             self._give_up(reason)
             return
         self._expire(now - limits.CONFIRM_SECONDS)
+        if self._channel is not None:
+            self._bar_silent(now - limits.QUEUE_SILENT_SECONDS)
+        if self._singly:
+            self._unheeded = len(self._unanswered.older_than(now - limits.FRESH_CHANNEL_SECONDS))
+            self._changed.set()
         if self._aside and now - self._waiting[self._aside[0]][0].since >= limits.SUSPECT_WAIT_SECONDS:
             answers: list[tuple[Entry, PublishOutcome]] = []
             self._write_aside(answers)  # nothing else wants to go first
@@ -213,7 +268,7 @@ class Sender:
 
     def _limit(self) -> int:
         has_suspect = self._aside and self._has_confirmed  # the window runs empty for it
-        return 1 if self._singly or has_suspect else limits.PUBLISH_WINDOW
+        return 1 + self._unheeded if self._singly or has_suspect else limits.PUBLISH_WINDOW
 
     def _put_off(self, entry: Entry) -> None:
         self._waiting.setdefault(entry.id, deque()).append(entry)
@@ -224,12 +279,7 @@ class Sender:
         if self._barred.holds(entry.outgoing):
             self._singly = max(1, self._singly)
             return len(self._unanswered) > 0
-        return entry.id in self._suspects and self._is_repeating()
-
-    def _is_repeating(self) -> bool:
-        """Whether publishes were cut off more than once lately."""
-        oldest = self._ends[0] if len(self._ends) == self._ends.maxlen else None
-        return oldest is not None and self._clock.monotonic() - oldest <= limits.ENDS_WINDOW_SECONDS
+        return entry.id in self._suspects and self._suspects.is_repeating(self._clock.monotonic())
 
     def _write(self, entry: Entry) -> None:
         """Encode an entry, then write it: an encode error takes no tag."""
@@ -283,12 +333,15 @@ class Sender:
         if self._singly:
             self._singly = max(0, self._singly - len(settled))
         self._has_confirmed = True
+        self._unheeded = 0
         self._unanswered_issue = None
         self._answered_at = self._clock.monotonic()
         answers = [(entry, self._judged(entry, is_ack)) for entry in settled if not entry.is_late]
         if self._suspects:
             for entry in settled:
                 self._suspects.acquit(entry.id)
+        if self._silent:
+            self._hear(settled, is_ack)
         if self._waiting:
             for entry in settled:
                 self._write_next(entry.id, answers)
@@ -303,6 +356,25 @@ class Sender:
         if self._barred and outcome is CONFIRMED:
             self._barred.confirm(entry.outgoing)
         return outcome
+
+    def _hear(self, settled: Iterable[Entry], is_ack: bool) -> None:
+        """Note what the answer to a late publish or a trial says of its kind."""
+        self._silent.answered([entry.outgoing for entry in settled], is_ack)
+        if is_ack and self._barred:
+            for entry in settled:
+                self._barred.confirm(entry.outgoing)
+
+    def _bar_silent(self, before: float) -> None:
+        """Bar the kinds that are silent, and answer all of them that are on their way."""
+        overtaken = self._unanswered.older_than(before, overtaken=True)
+        if not self._silent.judge(entry.outgoing for entry in overtaken):
+            return
+        silent = [entry for entry in self._unanswered.unanswered() if self._silent.holds(entry.outgoing)]
+        self._unanswered.make_late(silent)
+        for entry in silent:
+            self._barred.bar(entry.outgoing, NO_LEADER, is_harmless=True)
+        self._answer([(entry, Barred(NO_LEADER)) for entry in silent])
+        self._replace_if_too_late()
 
     def _bar(self, entry: Entry, detail: str) -> Barred:
         self._barred.bar(entry.outgoing, detail)
@@ -335,8 +407,9 @@ class Sender:
         unanswered = self._unanswered.unanswered()
         if not unanswered:
             return None
-        self._ends.append(self._clock.monotonic())
-        if code or self._is_repeating():
+        now = self._clock.monotonic()
+        self._suspects.cut_off(now)
+        if code or self._suspects.is_repeating(now):
             self._singly = max(self._singly, len(unanswered))
         if len(unanswered) > 1:
             return None
@@ -349,7 +422,8 @@ class Sender:
 
     def _expire(self, before: float) -> None:
         detail = f"no confirm within {limits.CONFIRM_SECONDS:g} s"
-        expired = self._unanswered.expire(before)
+        expired = self._unanswered.older_than(before)
+        self._unanswered.make_late(expired)
         for message_id, waiting in list(self._waiting.items()):
             while waiting and waiting[0].since < before:
                 expired.append(waiting.popleft())  # never written: it is simply let go
@@ -357,14 +431,23 @@ class Sender:
             if not waiting:
                 del self._waiting[message_id]
         self._aside = deque(message_id for message_id in self._aside if message_id in self._waiting)
+        for entry in expired:
+            if self._silent.holds(entry.outgoing):
+                self._silent.add(entry.outgoing)
         self._answer([(entry, Unknown(detail)) for entry in expired])
+        self._replace_if_too_late()
+
+    def _replace_if_too_late(self) -> None:
         if self._unanswered.late >= limits.LATE_CONFIRMS_MAX:
             emit(ChannelReplaced(unanswered=self._unanswered.late))
-            self._replace_channel(Unknown("its confirms came too late; the channel was replaced"))
+            detail = "other confirms of its channel came too late; it was replaced"
+            self._replace_channel(Unknown(detail, is_silence=False))
 
     def _end_channel(self, unknown: Unknown, blame: tuple[Entry, PublishOutcome] | None = None) -> None:
         """Answer everything of this channel; from here submit() refuses until a new one is there."""
         self._channel = None
+        self._unheeded = 0
+        self._silent.forget_trials()
         unanswered = self._unanswered.unanswered()
         for waiting in self._waiting.values():
             unanswered.extend(waiting)

@@ -13,7 +13,10 @@ Everything else (no permission, no exchange, an operator, a dead node) is the br
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
+
+from spoolproof import limits
 
 ABOUT_CONTENT: Final = frozenset({311, 406, 501, 502, 540})
 """content-too-large, precondition-failed, frame-error, syntax-error, not-implemented: AMQP 0-9-1, section 1.2, and
@@ -29,6 +32,15 @@ class Suspects:
 
     def __init__(self) -> None:
         self._ends: dict[str, int] = {}
+        self._cuts: deque[float] = deque(maxlen=2)  # when publishes were last cut off
+
+    def cut_off(self, now: float) -> None:
+        """A channel or connection ended with publishes on it."""
+        self._cuts.append(now)
+
+    def is_repeating(self, now: float) -> bool:
+        """Whether publishes were cut off more than once lately."""
+        return len(self._cuts) == self._cuts.maxlen and now - self._cuts[0] <= limits.ENDS_WINDOW_SECONDS
 
     def __bool__(self) -> bool:
         return bool(self._ends)

@@ -39,6 +39,7 @@ class Unanswered:
         self._entries: dict[int, Entry] = {}
         self._by_id: dict[str, Entry] = {}
         self._tag = 0
+        self._settled_tag = 0  # the newest that was answered
         self.late = 0
         self.size_bytes = 0
 
@@ -65,6 +66,7 @@ class Unanswered:
 
     def settle(self, tag: int, multiple: bool) -> list[Entry]:
         """Take out what a confirm frame answers, late ones included, in publish order."""
+        self._settled_tag = max(self._settled_tag, tag)
         if not multiple:
             entry = self._entries.pop(tag, None)
             settled = [] if entry is None else [entry]
@@ -83,18 +85,23 @@ class Unanswered:
                 self.size_bytes -= entry.size
         return settled
 
-    def expire(self, before: float) -> list[Entry]:
-        """Make entries older than `before` late and return them."""
-        expired = []
-        for entry in self._entries.values():
-            if entry.since >= before:
+    def older_than(self, before: float, *, overtaken: bool = False) -> list[Entry]:
+        """Return the entries nobody has heard of since `before`; overtaken: of these, those with a later one
+        answered."""
+        older = []
+        for tag, entry in self._entries.items():
+            if entry.since >= before or (overtaken and tag > self._settled_tag):
                 break
             if not entry.is_late:
-                entry.is_late = True
-                self.late += 1
-                self.size_bytes -= entry.size
-                expired.append(entry)
-        return expired
+                older.append(entry)
+        return older
+
+    def make_late(self, entries: Iterable[Entry]) -> None:
+        """Their time is over; their answer may still come."""
+        for entry in entries:
+            entry.is_late = True
+            self.late += 1
+            self.size_bytes -= entry.size
 
     def oldest_since(self) -> float | None:
         """Return since when the oldest unanswered publish waits, or None."""

@@ -18,5 +18,6 @@ from spoolproof.testing.servers.pgbouncer import PgBouncerServer
 from spoolproof.testing.servers.postgres import PostgresServer
 from spoolproof.testing.servers.process import ServerFailed
 from spoolproof.testing.servers.rabbitmq import RabbitMQServer
+from spoolproof.testing.servers.rabbitmq_cluster import RabbitMQCluster
 
-__all__ = ["MotoServer", "PgBouncerServer", "PostgresServer", "RabbitMQServer", "ServerFailed"]
+__all__ = ["MotoServer", "PgBouncerServer", "PostgresServer", "RabbitMQCluster", "RabbitMQServer", "ServerFailed"]

@@ -49,15 +49,19 @@ class RabbitMQServer(PrivateServer):
 
     kind = "rabbitmq"
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, node: str = NODE, cookie: str | None = None, epmd_port: int | None = None, configuration: str = ""
+    ) -> None:
+        """cookie, epmd_port: those of a cluster, whose name server is not this node's to start. configuration: lines
+        added to rabbitmq.conf."""
         super().__init__()
+        self.node = node
         self.port = self._new_port()
-        self._epmd_port = self._new_port()
+        self._epmd_port = self._new_port() if epmd_port is None else epmd_port
         self._distribution_port = self._new_port()
-        self._write_files()
+        self._write_files(cookie or secrets.token_hex(16), configuration)
         self._env = self._environment()
-        listen = ("-port", str(self._epmd_port), "-address", "127.0.0.1")
-        self._epmd = self._new_process("epmd", "epmd", *listen, env=self._env)
+        self._epmd = None if epmd_port is not None else self._new_process(*epmd(self._epmd_port), env=self._env)
         self._node = self._new_process("rabbitmq", str(SCRIPTS / "rabbitmq-server"), env=self._env)
 
     @classmethod
@@ -101,12 +105,13 @@ class RabbitMQServer(PrivateServer):
 
     def rabbitmqctl(self, *args: str, timeout: float = 30) -> str:
         """Run rabbitmqctl against this node and return what it printed. Raises ServerFailed when it fails."""
-        command = [str(SCRIPTS / "rabbitmqctl"), "--quiet", "--node", NODE, *args]
+        command = [str(SCRIPTS / "rabbitmqctl"), "--quiet", "--node", self.node, *args]
         return run(command, env=self._env, timeout=timeout)
 
     def _start(self) -> None:
-        self._epmd.start()
-        wait_until(lambda: accepts_connections(self._epmd_port), START_SECONDS_MAX, "epmd listens")
+        if self._epmd is not None:
+            self._epmd.start()
+            wait_until(lambda: accepts_connections(self._epmd_port), START_SECONDS_MAX, "epmd listens")
         self._node.start()
 
     def _is_ready(self) -> bool:
@@ -120,13 +125,14 @@ class RabbitMQServer(PrivateServer):
 
     def _stop(self) -> None:
         self._node.stop(signal.SIGTERM)
-        self._epmd.stop(signal.SIGTERM)
+        if self._epmd is not None:
+            self._epmd.stop(signal.SIGTERM)
 
-    def _write_files(self) -> None:
+    def _write_files(self, secret: str, configuration: str) -> None:
         cookie = self.directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(secret)
         cookie.chmod(0o400)  # Erlang refuses a cookie that others can read
-        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=self.port))
+        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=self.port) + configuration)
         (self.directory / "advanced.config").write_text("[].\n")
         (self.directory / "enabled_plugins").write_text("[].\n")
         (self.directory / "rabbitmq-env.conf").touch()
@@ -138,7 +144,7 @@ class RabbitMQServer(PrivateServer):
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "RUNNING_UNDER_SYSTEMD": "true",
-            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
@@ -157,6 +163,11 @@ class RabbitMQServer(PrivateServer):
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",  # any free one: several rabbitmqctl may run at once
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
         }
+
+
+def epmd(port: int) -> tuple[str, ...]:
+    """Return name and command of an Erlang name server on a port."""
+    return ("epmd", "epmd", "-port", str(port), "-address", "127.0.0.1")
 
 
 def _erlang_binary(name: str) -> str:

@@ -46,7 +46,12 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self.version = "3.10.8"
+        self.frame_max = 131072
         self.held: set[type] = set()  #: methods left unanswered
+        self.leaderless: set[str] = set()  #: queues over which a consumer's connection ends, as RabbitMQ's does
+        self.kept_waiting: set[str] = set()  #: queues whose consumers are not answered
+        self.undeclarable: set[str] = set()  #: queues whose declaration is not answered
+        self.missing: set[str] = set()  #: queues and exchanges that are not there; a declaration makes them
         self.published: list[str] = []
         self.asked: list[Any] = []  #: every method that arrived, in order
         self.connections = 0
@@ -54,6 +59,8 @@ class ScriptedServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self.publishers: list[tuple[asyncio.StreamWriter, int]] = []  #: every confirming channel, oldest first
+        self.sent: list[tuple[tuple[asyncio.StreamWriter, int], str]] = []  #: where each publish came, and its id
         self.publishing: tuple[asyncio.StreamWriter, int] | None = None  #: the confirming channel opened last
 
     @property
@@ -148,15 +155,37 @@ class ScriptedServer:
             writer.write(frame.Method(0, spec.Connection.Start(0, 9, properties)).marshal())
         elif isinstance(read, frame.Header):
             self.published.append(read.properties.message_id)
+            self.sent.append(((writer, read.channel_number), read.properties.message_id))
         elif isinstance(read, frame.Method):
             method = read.method
             self.asked.append(method)
             if isinstance(method, spec.Confirm.Select):
                 self.publishing = (writer, read.channel_number)
+                self.publishers.append(self.publishing)
                 self.channels_opened += 1
+            if self._refuses(method, read.channel_number, writer):
+                return
             answer = ANSWERS.get(type(method))
             if answer is not None and type(method) not in self.held:
-                writer.write(frame.Method(read.channel_number, answer(method)).marshal())
+                reply = answer(method)
+                if isinstance(reply, spec.Connection.Tune):
+                    reply.frame_max = self.frame_max
+                writer.write(frame.Method(read.channel_number, reply).marshal())
+
+    def _refuses(self, method: Any, channel: int, writer: asyncio.StreamWriter) -> bool:
+        if isinstance(method, spec.Basic.Consume) and method.queue in self.leaderless:
+            writer.write(frame.Method(0, spec.Connection.Close(541, "INTERNAL_ERROR", 60, 20)).marshal())
+            return True
+        if isinstance(method, spec.Basic.Consume) and method.queue in self.kept_waiting:
+            return True
+        if isinstance(method, spec.Queue.Declare | spec.Exchange.Declare):
+            name = method.queue if isinstance(method, spec.Queue.Declare) else method.exchange
+            if name in self.missing and method.passive:
+                writer.write(frame.Method(channel, spec.Channel.Close(404, f"NOT_FOUND - {name}", 50, 10)).marshal())
+                return True
+            self.missing.discard(name)
+            return name in self.undeclarable
+        return False
 
 
 @pytest.fixture

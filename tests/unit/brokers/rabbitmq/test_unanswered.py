@@ -76,8 +76,9 @@ def test_late_entries_keep_their_id_and_take_no_room() -> None:
     """Their confirm may still come, so no second publish of the id may overtake it; but others go on."""
     unanswered = filled(3)
 
-    late = unanswered.expire(before=2.5)
-    again = unanswered.expire(before=2.5)
+    late = unanswered.older_than(2.5)
+    unanswered.make_late(late)
+    again = unanswered.older_than(2.5)
 
     assert (["1", "2"], []) == (ids(late), again)
     assert (1, 2, 5) == (len(unanswered), unanswered.late, unanswered.size_bytes)
@@ -96,7 +97,7 @@ def test_time_in_which_the_broker_was_blocked_does_not_count() -> None:
 
     unanswered.restart_timers(100.0)
 
-    assert [] == unanswered.expire(before=99.0)
+    assert [] == unanswered.older_than(99.0)
     assert 100.0 == unanswered.oldest_since()
 
 
