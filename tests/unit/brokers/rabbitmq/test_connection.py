@@ -175,7 +175,7 @@ async def test_a_node_that_falls_silent_at_any_step_gives_way_to_the_next(server
         states = {(one.state, one.url) for broker in brokers for one in broker.status().connections}
         return states == {(ConnectionState.CONNECTED, alive)}
 
-    await eventually(are_all_there, limits.SILENCE_SECONDS + 5)
+    await eventually(are_all_there, limits.SILENCE_SECONDS + 10)
 
     for one in silent:
         one.drop_connections()
