@@ -111,6 +111,12 @@ SCHEDULE_SECONDS = 1.0
 """How often what is due is looked for: with a portion's own time a message is at most 2 s late."""
 SCHEDULE_LATE_SECONDS = 5.0
 """What is promoted later than this is told: more than a look and a portion has come between."""
+RECURRING_DECLARE_SECONDS = 5.0
+"""How often a process says which functions it runs by the clock; one UPDATE for each."""
+RECURRING_FRESH_SECONDS = 15.0
+"""What nobody has declared for three times as long is not run; as long as a lease lasts."""
+RECURRING_FORGOTTEN_SECONDS = 300.0
+"""When it is deleted: a process that was frozen for less finds its times as they were."""
 SCHEDULE_ROWS_MAX = 500
 """Moved at a time: short enough that nobody waits for it, also on SQLite."""
 PROMOTE_ROWS_MAX = 1000

@@ -17,7 +17,7 @@ Declare `Policy("broker", Breaker(…))` before the service starts to have other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from spoolproof.errors import BreakerOpen, BrokerUnavailable
@@ -193,3 +193,15 @@ class _Learner:
     def __call__(self, results: Sequence[tuple[object, PublishOutcome]]) -> None:
         self._broker.learn(self._circuit, self.permit, results)
         self.sink(results)
+
+
+class BrokerHandle:
+    """The broker as the application may see it."""
+
+    def __init__(self, status: Callable[[], BrokerStatus]) -> None:
+        self._status = status
+
+    @property
+    def status(self) -> BrokerStatus:
+        """The state of every connection, without I/O. Raises NotStarted."""
+        return self._status()

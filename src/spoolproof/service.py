@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
@@ -21,11 +22,11 @@ from spoolproof.codec import TypeRegistry, Upcast
 from spoolproof.consumer import around as consumer_around
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.dependencies import Dependencies
-from spoolproof.consumer.handler import HandlerFunction, make_handler
+from spoolproof.consumer.handler import Handler, HandlerFunction, RunOptions, make_handler, make_run_handler
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
-from spoolproof.errors import InvalidMessage, NotInTransaction, NotStarted, RegistrationError, SettingsError
+from spoolproof.errors import NotInTransaction, NotStarted, RegistrationError, SettingsError
 from spoolproof.health.asgi import Health
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Snapshot
@@ -33,8 +34,8 @@ from spoolproof.health.thread import Address
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.hooks import Hook, Hooks
 from spoolproof.lifecycle.part import Part
-from spoolproof.lifecycle.registrations import Facet, Registrations
-from spoolproof.message import Outgoing, check_short_text
+from spoolproof.lifecycle.registrations import Facet, OwnHost, Registrations
+from spoolproof.message import Outgoing
 from spoolproof.outbox import around as publish_around
 from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.blocking import BlockingPublisher
@@ -44,8 +45,10 @@ from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
-from spoolproof.ports.broker import BrokerStatus
+from spoolproof.protected import BrokerHandle
 from spoolproof.runtime import Runtime
+from spoolproof.schedules.expression import cron, every
+from spoolproof.schedules.runs import Declared
 from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import build_blocking_outbox, setting_faults
 
@@ -110,7 +113,9 @@ class Service:
             """Return a facet: what a feature offers beyond the verbs above, as `parts` lists it."""
             if name.startswith("_") or name not in FACETS:
                 raise AttributeError(f"Service has no {name!r}")
-            return self._facets.setdefault(name, FACETS[name](_Host(self)))
+            return self._facets.setdefault(
+                name, FACETS[name](OwnHost(self.name, self._registrations, lambda: self.runtime))
+            )
 
     # --- register ----------------------------------------------------------------------------------------------------
 
@@ -151,15 +156,10 @@ class Service:
             if not isinstance(one, type | str) and callable(one):
                 name = getattr(one, "__name__", "the handler")
                 raise RegistrationError(f"@service.on has no event; write @service.on(OrderPlaced) above {name}")
-        unused = "service.on(" + ", ".join(getattr(one, "__name__", repr(one)) for one in events) + ")"
-        self._unused.append(unused)
-
-        def register(function: F) -> F:
-            if unused in self._unused:
-                self._unused.remove(unused)
-            if self._runtime is not None:
-                raise RegistrationError(f"{function!r}: handlers are registered before the service starts")
-            handler = make_handler(
+        written = "service.on(" + ", ".join(getattr(one, "__name__", repr(one)) for one in events) + ")"
+        return self._registering(
+            written,
+            lambda function: make_handler(
                 function,
                 events,
                 service=self.name,
@@ -174,13 +174,54 @@ class Service:
                 on_unknown=on_unknown,
                 ordered=ordered,
                 on_key_failure=on_key_failure,
-            )
-            for model in events:
+            ),
+        )
+
+    def _registering(self, written: str, make: Callable[[F], Handler]) -> Callable[[F], F]:
+        """Return a decorator that registers what `make` makes of its function. written: how it stands in the code."""
+        self._unused.append(written)
+
+        def register(function: F) -> F:
+            if written in self._unused:
+                self._unused.remove(written)
+            if self._runtime is not None:
+                raise RegistrationError(f"{function!r}: handlers are registered before the service starts")
+            handler = make(function)
+            for model in handler.models:
                 self._registry.add(model)
             self._router.add(handler)
             return function
 
         return register
+
+    def every(
+        self, period: str | float | timedelta, *, queue: str | None = None, **options: Unpack[RunOptions]
+    ) -> Callable[[F], F]:
+        """Run a function once a period in the whole service: `30s`, `5m`, `2h`, `1d`, seconds or a timedelta.
+
+        The first run is a period after its first start; the times outlive restarts. A run is a message without payload
+        in a queue of its own: retried, kept as a dead letter, handled once. After an outage one run stands for all that
+        were missed. queue: default `<service>.<function>`. options: `timeout`, `attempts`, `delays`, `on_unknown`, as
+        for `on`. Raises RegistrationError.
+        """
+        return self._by_the_clock(f"service.every({period!r})", every(period), queue, options)
+
+    def cron(
+        self, fields: str, *, zone: str = "UTC", queue: str | None = None, **options: Unpack[RunOptions]
+    ) -> Callable[[F], F]:
+        """Run a function at the times of five cron fields, such as `0 3 * * *`, in an IANA time zone; see `every`.
+
+        A time that summer time skips comes right after it; one that it repeats comes once.
+        """
+        return self._by_the_clock(f"service.cron({fields!r})", cron(fields, zone), queue, options)
+
+    def _by_the_clock(self, written: str, expression: str, queue: str | None, options: RunOptions) -> Callable[[F], F]:
+        def make(function: F) -> Handler:
+            handler = make_run_handler(function, queue, service=self.name, **options)
+            self._registrations.of(Declared).expressions[handler.queue] = expression
+            return handler
+
+        return self._registering(written, make)
 
     def upcast(self, type: str, *, from_version: int) -> Callable[[Upcast], Upcast]:
         """Register a function (dict to dict) that turns a payload of `from_version` into the next version's.
@@ -245,8 +286,7 @@ class Service:
         from its bytes. transaction: your own open transaction (asyncpg connection; SQLAlchemy AsyncSession,
         AsyncConnection, Session, Connection; sqlite3 connection) or a Spoolproof Transaction; inside a handler, and in
         tasks started there until the handler ends, its own is joined without asking. options: `key`, `id`, `type`,
-        `expires`, `headers`, `destination`, `routing_key`, `correlation_id`, `subject`; `at` or `delay` for later; as
-        PublishOptions says.
+        `expires`, `headers`, `destination`, `routing_key`, `correlation_id`, `subject`; `at` or `delay` for later.
         Raises InvalidMessage, InvalidSchedule, MessageTooLarge, UnknownType, CodecError, NotInTransaction,
         WrongDatabase, OutboxMissing, UnsupportedTransaction, OutboxFull, ScheduleFull, StoreUnavailable.
         """
@@ -345,7 +385,7 @@ class Service:
     @property
     def broker(self) -> BrokerHandle:
         """What this process knows of the broker: `service.broker.status`."""
-        return BrokerHandle(self)
+        return BrokerHandle(lambda: self.runtime.broker.status())
 
     @property
     def health(self) -> Health:
@@ -449,52 +489,7 @@ class Service:
     def _check(self, settings: Settings) -> None:
         faults = self._registrations.faults()
         dependencies = self._registrations.of(Dependencies)
-        for queue in self._router.queues:
-            for handler in self._router.handlers(queue):
-                faults += dependencies.faults(handler)
+        faults += self._router.faults(dependencies, settings.of(ConsumerSettings).timeout_seconds)
         faults += [f"{one} is on no function: nothing is registered by it; write @{one}" for one in self._unused]
-        for queue in self._router.queues:
-            try:
-                check_short_text("queue", queue)
-            except InvalidMessage as error:
-                faults.append(str(error))
-        limit = settings.of(ConsumerSettings).timeout_seconds * 2 / 3
-        for queue in self._router.queues:
-            for handler in self._router.handlers(queue):
-                if handler.timeout_seconds > limit:
-                    faults.append(
-                        f"queue {queue!r}: timeout={handler.timeout_seconds:g} s is over two thirds of the broker's "
-                        f"consumer timeout ({limit:g} s); raise SPOOLPROOF_CONSUMER_TIMEOUT_SECONDS and the broker's"
-                    )
         if faults:
             raise RegistrationError(f"service {self.name!r}:\n" + "\n".join(f"  - {fault}" for fault in faults))
-
-
-class BrokerHandle:
-    """The broker as the application may see it."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    @property
-    def status(self) -> BrokerStatus:
-        """The state of every connection, without I/O. Raises NotStarted."""
-        return self._service.runtime.broker.status()
-
-
-class _Host:
-    """The service, as its facets see it."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    @property
-    def name(self) -> str:
-        return self._service.name
-
-    @property
-    def registrations(self) -> Registrations:
-        return self._service._registrations
-
-    def part(self, kind: type[P]) -> P:
-        return self._service.runtime.part(kind)

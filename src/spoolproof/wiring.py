@@ -44,6 +44,7 @@ PORTS: tuple[str, ...] = (
     "schedule.Schedule",
     "webhooks.Webhooks",
     "triage.Triage",
+    "recurring.Recurring",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

@@ -51,14 +51,14 @@ async def take(order: Order, tx: Transaction) -> None:
 """
 
 PUBLISH = """
-import asyncio, sys
+import asyncio, os, sys
 from shop import Order, service
 
 
 async def main() -> None:
     await service.start(only=["maintenance"])
     for n in map(int, sys.argv[1:]):
-        await service.publish(Order(n))
+        await service.publish(Order(n), delay=float(os.environ.get("DELAY", 0)))
     await service.drain()
     await service.stop()
 
@@ -575,6 +575,27 @@ def test_a_verb_that_cannot_be_done_says_why(
     assert error["hint"]
 
 
+def test_what_is_scheduled_is_seen_and_taken_back(folder: Folder) -> None:
+    """A reminder that must not go out is found by its time and its type, and cancelled once."""
+    folder.publish(1, DELAY="3600")
+    before = folder.document("schedule", "ls")
+    (message,) = before["messages"]
+    asked = folder.document("schedule", "cancel", message["id"], exit_code=4)
+    cancelled = folder.document("schedule", "cancel", message["id"], "--yes")
+    again = folder.document("schedule", "cancel", message["id"], "--yes", exit_code=1)
+
+    assert ("shop", "shop.order", "events") == (message["service"], message["type"], message["destination"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", message["due_at"])
+    assert "add --yes" == asked["error"]["hint"]
+    assert {"schema": "spoolproof.schedule.cancel/1", "cancelled": message["id"], "rows": 1} == cancelled
+    assert ("not_found", "spoolproof schedule ls shows what is scheduled") == (
+        again["error"]["code"],
+        again["error"]["hint"],
+    )
+    assert [] == folder.document("schedule", "ls")["messages"]
+    assert "nothing is scheduled" in folder.cli("schedule", "ls").stdout
+
+
 READS: list[tuple[str, ...]] = [
     ("outbox", "status"),
     ("dlq", "ls"),
@@ -583,6 +604,8 @@ READS: list[tuple[str, ...]] = [
     ("dlq", "edit", "x", "--set", "n=1", "--reason", "y", "--force"),
     ("dlq", "replay", "x", "--reason", "y"),
     ("dlq", "discard", "x", "--reason", "y", "--yes"),
+    ("schedule", "ls"),
+    ("schedule", "cancel", "x", "--yes"),
     ("migrate",),
 ]
 

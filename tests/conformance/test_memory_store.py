@@ -18,6 +18,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    RecurringConformance,
     RetentionConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -84,6 +85,10 @@ class TestRetention(_Memory, RetentionConformance):
 
 
 class TestSchedule(_Memory, ScheduleConformance):
+    pass
+
+
+class TestRecurring(_Memory, RecurringConformance):
     pass
 
 

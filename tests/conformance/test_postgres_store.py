@@ -16,6 +16,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    RecurringConformance,
     RetentionConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -81,6 +82,10 @@ class TestRetention(OnPostgres, RetentionConformance):
 
 
 class TestSchedule(OnPostgres, ScheduleConformance):
+    pass
+
+
+class TestRecurring(OnPostgres, RecurringConformance):
     pass
 
 

@@ -19,6 +19,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    RecurringConformance,
     RetentionConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -94,6 +95,10 @@ class TestRetention(OnSqlite, RetentionConformance):
 
 
 class TestSchedule(OnSqlite, ScheduleConformance):
+    pass
+
+
+class TestRecurring(OnSqlite, RecurringConformance):
     pass
 
 

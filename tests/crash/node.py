@@ -67,6 +67,11 @@ async def confirm(booked: Booked, tx: Transaction) -> None:
     await tx.execute("insert into effect (queue, n) values ($1, $2)", "confirm", booked.n)
 
 
+@service.every(1)
+async def tick(delivery: Delivery, tx: Transaction) -> None:
+    await tx.execute("insert into tick (due) values ($1)", delivery.message.id)
+
+
 def message_id(kind: str, n: int) -> str:
     return str(uuid5(NAMESPACE, f"{kind}-{n}"))
 
@@ -105,11 +110,13 @@ async def report() -> dict[str, Any]:
     store = service.runtime.store
     async with service.transaction() as tx:
         effects = [(row["queue"], row["n"]) for row in await tx.fetch("select queue, n from effect")]
+        ticks = [row["due"] for row in await tx.fetch("select due from tick order by due")]
         placed = [row["n"] for row in await tx.fetch("select n from placed")]
     letters = await store.dead_letters.search(DeadLetterFilter(limit=1000))
     return {
         "effects": effects,
         "placed": placed,
+        "ticks": ticks,
         "outbox": (await store.outbox.backlog()).rows,
         "dead_letters": [
             [record.message.id, record.consumer, record.reason, record.state.value, len(record.attempts)]
@@ -122,6 +129,7 @@ async def serve() -> None:
     await service.start()
     async with service.transaction() as tx:
         await tx.execute("create table if not exists placed (n integer not null)")
+        await tx.execute("create table if not exists tick (due text primary key)")
         await tx.execute("create table if not exists effect (queue text not null, n integer not null)")
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

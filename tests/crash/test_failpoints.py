@@ -44,6 +44,7 @@ SERVERS_IN_TEST = (
     "dead_letter.after_record",
     "replay.after_move",
     "schedule.after_promote",
+    "schedule.after_run",
     "drain.after_flush",
 )
 """What `make test` kills on PostgreSQL + RabbitMQ; `make ci` kills every one of them there too."""

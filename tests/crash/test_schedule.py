@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,34 @@ async def test_two_processes_that_promote_and_one_that_cancels_share_the_rows_ou
         assert 0 == await store.port(Schedule).count("shop")
         assert ROWS == len(set(found) | set(cancelled)) == len(found) + len(cancelled)
         assert len(found) == first[0] + second[0]
+
+
+@pytest.mark.parametrize("on", ON)
+def test_two_processes_run_a_function_once_for_each_time(url: str, tmp_path: Path) -> None:
+    """Whichever leads; and when that one is killed the other one goes on, with one run for what was missed."""
+    environment = {"SPOOLPROOF_STORE": url, "SPOOLPROOF_MIGRATE": "auto"}
+    nodes = [Node(tmp_path, environment), Node(tmp_path, environment)]
+    try:
+        for node in nodes:
+            node.read(30.0)
+
+        def ticks(least: int) -> list[str]:
+            return next(
+                found for found in iter(lambda: nodes[1].ask(do="report")["ticks"], None) if len(found) >= least
+            )
+
+        before = ticks(3)
+        nodes[0].process.kill()
+        after = ticks(len(before) + 3)
+        letters = nodes[1].ask(do="report")["dead_letters"]
+    finally:
+        for node in nodes:
+            node.close()
+
+    seconds = [datetime.fromisoformat(one.partition("@")[2]).timestamp() for one in after]
+    assert [1.0, 1.0] == [round(b - a, 3) for a, b in pairwise(seconds[:3])]
+    assert all(gap == int(gap) for gap in [round(b - a, 3) for a, b in pairwise(seconds)])
+    assert [] == letters
 
 
 async def _outbox(store: Any) -> Any:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from spoolproof import limits
 from spoolproof.caught import error_line
@@ -143,6 +143,7 @@ def make_handler(
     on_unknown: str | None = None,
     ordered: bool = False,
     on_key_failure: str = OnKeyFailure.SKIP,
+    needs_payload: bool = True,
     timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
 ) -> Handler:
     """Check a registration and return its handler. Raises RegistrationError with every fault found in it."""
@@ -167,7 +168,7 @@ def make_handler(
     gates = _gates(gate, faults)
     types_handled = _wire_names(models, faults)
     dependencies: dict[str, Any] = {}
-    arguments = _arguments(function, models, faults, dependencies)
+    arguments = _arguments(function, models, faults, dependencies, needs_payload=needs_payload)
     is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments) or any(
         map(is_session, dependencies.values())
     )
@@ -195,6 +196,42 @@ def make_handler(
         on_key_failure=OnKeyFailure(on_key_failure),
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
+    )
+
+
+class RunOptions(TypedDict, total=False):
+    """What may be said of a function that runs by the clock, as for any handler."""
+
+    timeout: float
+    attempts: int
+    delays: Sequence[float]
+    on_unknown: str | None
+
+
+def make_run_handler(
+    function: HandlerFunction,
+    queue: str | None,
+    *,
+    service: str,
+    timeout: float = limits.HANDLER_SECONDS,
+    attempts: int = limits.ATTEMPTS,
+    delays: Sequence[float] = limits.DELAYS_SECONDS,
+    on_unknown: str | None = None,
+) -> Handler:
+    """Return the handler of a function without payload, whose messages are called as their queue. Raises as above."""
+    return make_handler(
+        function,
+        (queue or f"{service}.{getattr(function, '__name__', repr(function))}",),
+        service=service,
+        queue=queue,
+        timeout=timeout,
+        concurrency=1,
+        prefetch=None,
+        attempts=attempts,
+        delays=delays,
+        dedupe=Dedupe.INBOX,
+        on_unknown=on_unknown,
+        needs_payload=False,
     )
 
 
@@ -307,7 +344,12 @@ def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
 
 
 def _arguments(
-    function: HandlerFunction, models: Sequence[type | str], faults: list[str], dependencies: dict[str, Any]
+    function: HandlerFunction,
+    models: Sequence[type | str],
+    faults: list[str],
+    dependencies: dict[str, Any],
+    *,
+    needs_payload: bool,
 ) -> list[tuple[str, Argument]]:
     is_sync = not inspect.iscoroutinefunction(function)
     if is_sync and (fault := _sync_fault(function)):
@@ -331,7 +373,7 @@ def _arguments(
     for argument in Argument:
         if given.count(argument) > 1:
             faults.append(f"it has {given.count(argument)} parameters for the {argument}; one is enough")
-    if Argument.PAYLOAD not in given and not faults:
+    if needs_payload and Argument.PAYLOAD not in given and not faults:
         faults.append(
             f"no parameter takes the payload; annotate one as {' | '.join(_shown(model) for model in models)}"
         )

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spoolproof import limits
+from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.policy_gate import label_of
-from spoolproof.errors import RegistrationError
-from spoolproof.message import Message
+from spoolproof.errors import InvalidMessage, RegistrationError
+from spoolproof.message import Message, check_short_text
 from spoolproof.ports.broker import QueueSpec
 
 
@@ -64,6 +65,24 @@ class Router:
             if type_name in handler.types:
                 return handler
         return None
+
+    def faults(self, dependencies: Dependencies, consumer_timeout_seconds: float) -> list[str]:
+        """Return what keeps handlers from being served, now that everything is registered."""
+        limit = consumer_timeout_seconds * 2 / 3
+        faults: list[str] = []
+        for queue, handlers in self._queues.items():
+            try:
+                check_short_text("queue", queue)
+            except InvalidMessage as error:
+                faults.append(str(error))
+            for handler in handlers:
+                faults += dependencies.faults(handler)
+                if handler.timeout_seconds > limit:
+                    faults.append(
+                        f"queue {queue!r}: timeout={handler.timeout_seconds:g} s is over two thirds of the broker's "
+                        f"consumer timeout ({limit:g} s); raise SPOOLPROOF_CONSUMER_TIMEOUT_SECONDS and the broker's"
+                    )
+        return faults
 
     def specs(self) -> tuple[QueueSpec, ...]:
         """Return the queues to declare."""

@@ -5,6 +5,8 @@ Each feature keeps its own registry class and finds it here by its type; the ser
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from spoolproof.lifecycle.part import Part
@@ -45,6 +47,20 @@ class Host(Protocol):
 
     def part(self, kind: type[P]) -> P:
         """Return the running part of a kind. Raises NotStarted, or NotFound where this process has not its role."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnHost:
+    """Implements Host. runtime: returns what runs, or raises NotStarted."""
+
+    name: str
+    registrations: Registrations
+    runtime: Callable[[], Any]
+
+    def part(self, kind: type[P]) -> P:
+        """Return the running part of a kind."""
+        found: P = self.runtime().part(kind)
+        return found
 
 
 class Facet:

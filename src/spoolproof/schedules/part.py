@@ -1,4 +1,4 @@
-"""Schedules in one process: the lease of the service on them, and the loop that works under it."""
+"""Schedules in one process: the lease of the service on them, and the loops that work under it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part
 from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.broker import ConnectionState
+from spoolproof.ports.recurring import Recurring
 from spoolproof.ports.schedule import Schedule
 from spoolproof.schedules.events import ROWS
 from spoolproof.schedules.promoter import LEAD, Promoter
+from spoolproof.schedules.runs import Declared, Runs
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -23,14 +26,23 @@ class SchedulesPart(Part):
         self._promoter = Promoter(
             *(of.service, of.store.port(Schedule), of.store.outbox, of.the(Publisher), self._lead), clock=of.clock
         )
+        self._runs = Runs(
+            *(of.service, of.registrations.of(Declared), of.store.port(Recurring), of.the(Publisher), self._lead),
+            is_connected=lambda: of.broker.status().state is ConnectionState.CONNECTED,
+            clock=of.clock,
+        )
 
     def holdings(self) -> Sequence[Holding]:
         """Return the lead."""
         return (self._lead,)
 
     def loops(self) -> Sequence[Loop]:
-        """Return the promoter."""
-        return (self._promoter,)
+        """Return what promotes, and what sends runs."""
+        return (self._promoter, self._runs)
+
+    async def restore(self) -> None:
+        """Declare what runs by the clock, before anybody looks what is declared no more."""
+        await self._runs.declare(is_first=True)
 
     def measures(self) -> Iterable[Measure]:
         """Return how many messages are scheduled, in the process that leads."""

@@ -19,6 +19,7 @@ from spoolproof.testing.conformance.inbox import InboxConformance
 from spoolproof.testing.conformance.leases import LeasesConformance
 from spoolproof.testing.conformance.migrations import MigrationsConformance
 from spoolproof.testing.conformance.outbox import OutboxConformance
+from spoolproof.testing.conformance.recurring import RecurringConformance
 from spoolproof.testing.conformance.retention import RetentionConformance
 from spoolproof.testing.conformance.schedule import ScheduleConformance
 from spoolproof.testing.conformance.services import ServicesConformance
@@ -37,6 +38,7 @@ __all__ = [
     "LeasesConformance",
     "MigrationsConformance",
     "OutboxConformance",
+    "RecurringConformance",
     "RetentionConformance",
     "ScheduleConformance",
     "ServicesConformance",
