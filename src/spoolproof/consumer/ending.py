@@ -6,7 +6,10 @@ of a message also log their traceback; those in between would repeat it.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import assert_never
+
+import msgspec
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -39,10 +42,13 @@ from spoolproof.consumer.suspects import CRASH_LOOP, Suspects
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
+from spoolproof.destination import to_queue
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.message import Outgoing
 from spoolproof.outcome import Outcome
+from spoolproof.ports.schedule import Schedule
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER
@@ -93,7 +99,9 @@ class Endings:
                 await self._clock.sleep(seconds)
                 return False
             case SendCopy():
-                self._tell(work, error, decision, f"runs again in {decision.tier_seconds} s")
+                self._tell(
+                    work, error, decision, f"runs again in {decision.later_seconds or decision.tier_seconds:g} s"
+                )
                 given_up = await self.send_copy(work, decision)
                 if given_up is None:
                     return True
@@ -177,7 +185,8 @@ class Endings:
         )
         failpoint("retry.before_copy")
         try:
-            await self._copies.send(copy, is_moot=lambda: work.delivery.is_stale)
+            if not (decision.later_seconds and await self._is_scheduled(work, copy, decision.later_seconds)):
+                await self._copies.send(copy, is_moot=lambda: work.delivery.is_stale)
         except CopyRefused as refusal:
             emit(CopyImpossible(error=str(refusal), **work.told))
             return GiveUp(refusal.reason, f"no copy of it can be sent: {refusal}")
@@ -185,6 +194,17 @@ class Endings:
         work.outcome = "retried" if decision.counts else "deferred"
         METER.add(RETRY_COPIES, (work.queue, str(decision.tier_seconds)))
         return None
+
+    async def _is_scheduled(self, work: Work, copy: Outgoing, seconds: float) -> bool:
+        """Keep a copy in the schedule, durable on return. False: it cannot be now; the longest delay queue brings the
+        message back early, and its handler says again what it said."""
+        due = timedelta(seconds=min(seconds, limits.SCHEDULE_DAYS_MAX * 86400))
+        later = msgspec.structs.replace(copy, destination=to_queue(work.queue), routing_key=None, due=due)
+        try:
+            await self._store.port(Schedule).add([later], None)
+        except (Unavailable, LimitReached):
+            return False
+        return True
 
     async def _bury(self, work: Work, given_up: GiveUp, error: BaseException | None) -> None:
         """Make it a dead letter, durable on return; waits out an outage of the store."""

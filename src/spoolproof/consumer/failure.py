@@ -41,10 +41,12 @@ class RunAgain:
 
 @dataclass(frozen=True, slots=True)
 class SendCopy:
-    """Put a copy into the delay queue of `tier_seconds`, then ack; counts as said."""
+    """Put a copy into the delay queue of `tier_seconds`, then ack; counts as said. later_seconds: what no tier is long
+    enough for, else 0; the copy then waits in the store's schedule."""
 
     tier_seconds: int
     counts: bool
+    later_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ def decide(
         case _ if attempt >= attempts:
             return GiveUp("handler")
         case RetryLater(after_seconds=seconds):
-            return SendCopy(tier_for(seconds, limits.TIERS_SECONDS), counts=True)
+            return _copy(seconds, counts=True)
         case _ if disposition is not None and disposition.after_seconds is not None:
-            return SendCopy(tier_for(disposition.after_seconds, limits.TIERS_SECONDS), counts=True)
+            return _copy(disposition.after_seconds, counts=True)
         case _ if attempt == 1 and not is_ordered:
             return RunAgain(limits.IMMEDIATE_RETRY_SECONDS, counts=True)
         case _:
@@ -164,4 +166,9 @@ def _dispose(
 def _defer(seconds: float) -> Decision:
     if seconds <= limits.DEFER_IN_PLACE_SECONDS:
         return RunAgain(seconds, counts=False)
-    return SendCopy(tier_for(seconds, limits.TIERS_SECONDS), counts=False)
+    return _copy(seconds, counts=False)
+
+
+def _copy(seconds: float, *, counts: bool) -> SendCopy:
+    tier_seconds = tier_for(seconds, limits.TIERS_SECONDS)
+    return SendCopy(tier_seconds, counts, seconds if seconds > tier_seconds else 0.0)

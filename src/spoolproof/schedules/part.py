@@ -1,4 +1,4 @@
-"""Schedules in one process: the lease of the service on them, and the loops that work under it."""
+"""Schedules in one process: the lease of the service on them, and the loop that works under it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from spoolproof.ports.broker import ConnectionState
 from spoolproof.ports.recurring import Recurring
 from spoolproof.ports.schedule import Schedule
 from spoolproof.schedules.events import ROWS
-from spoolproof.schedules.promoter import LEAD, Promoter
-from spoolproof.schedules.runs import Declared, Runs
+from spoolproof.schedules.promoter import Promoter
+from spoolproof.schedules.runs import LEAD, Declared, Runs
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -23,13 +23,14 @@ class SchedulesPart(Part):
 
     def __init__(self, of: Context) -> None:
         self._lead = Holding(f"schedule/{of.service}", [LEAD], of.clock, of.fence_seconds)
-        self._promoter = Promoter(
-            *(of.service, of.store.port(Schedule), of.store.outbox, of.the(Publisher), self._lead), clock=of.clock
-        )
+        publisher = of.the(Publisher)
         self._runs = Runs(
-            *(of.service, of.registrations.of(Declared), of.store.port(Recurring), of.the(Publisher), self._lead),
+            *(of.service, of.registrations.of(Declared), of.store.port(Recurring), publisher, self._lead),
             is_connected=lambda: of.broker.status().state is ConnectionState.CONNECTED,
             clock=of.clock,
+        )
+        self._promoter = Promoter(
+            *(of.service, of.store.port(Schedule), of.store.outbox, publisher, self._lead, self._runs), clock=of.clock
         )
 
     def holdings(self) -> Sequence[Holding]:
@@ -37,8 +38,8 @@ class SchedulesPart(Part):
         return (self._lead,)
 
     def loops(self) -> Sequence[Loop]:
-        """Return what promotes, and what sends runs."""
-        return (self._promoter, self._runs)
+        """Return what promotes, and sends runs."""
+        return (self._promoter,)
 
     async def restore(self) -> None:
         """Declare what runs by the clock, before anybody looks what is declared no more."""

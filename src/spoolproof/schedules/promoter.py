@@ -17,26 +17,34 @@ from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.outbox import Outbox
 from spoolproof.ports.schedule import Schedule
 from spoolproof.schedules.events import LATE_SECONDS, SchedulePromoted
+from spoolproof.schedules.runs import LEAD, Runs
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER
 
-LEAD = "promote"
-
 
 class Promoter(Loop):
-    """The loop that promotes while this process holds the lease of its service."""
+    """The loop that promotes while this process holds the lease of its service, and gives the runs their turns."""
 
     name = "schedules.promoter"
     phase = Phase.SHIP
 
     def __init__(
-        self, service: str, schedule: Schedule, outbox: Outbox, publisher: Publisher, lead: Holding, *, clock: Clock
+        self,
+        service: str,
+        schedule: Schedule,
+        outbox: Outbox,
+        publisher: Publisher,
+        lead: Holding,
+        runs: Runs,
+        *,
+        clock: Clock,
     ) -> None:
         self._service = service
         self._schedule = schedule
         self._outbox = outbox
         self._publisher = publisher
         self._lead = lead
+        self._runs = runs
         self._clock = clock
         self._late = METER.spread(LATE_SECONDS)
         self._count_at = 0.0
@@ -51,6 +59,7 @@ class Promoter(Loop):
         else:
             rows = await self._promote()
             await self._count_when_due()
+        await self._runs.turn()
         if rows < limits.SCHEDULE_ROWS_MAX:
             await self._clock.sleep(limits.SCHEDULE_SECONDS)
         return rows

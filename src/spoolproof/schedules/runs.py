@@ -21,16 +21,16 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.destination import to_queue
 from spoolproof.failpoints import failpoint
-from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.recurring import Recurring, RecurringRow
 from spoolproof.schedules.events import RecurringForgotten, RunLate, RunUnreadable
 from spoolproof.schedules.expression import next_time
-from spoolproof.schedules.promoter import LEAD
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
+
+LEAD = "promote"
 
 
 class Declared:
@@ -47,11 +47,8 @@ class _Due:
     late_seconds: float
 
 
-class Runs(Loop):
-    """The loop that declares, and sends while this process holds the lease of its service."""
-
-    name = "schedules.runs"
-    phase = Phase.SHIP
+class Runs:
+    """Declares, and sends while this process holds the lease of its service; its turns are the promoter's."""
 
     def __init__(
         self,
@@ -76,15 +73,12 @@ class Runs(Loop):
         self._look_at = 0.0
         self._forget_at = 0.0
 
-    async def run_once(self) -> int:
-        """Declare and send what is due, then rest. May be killed at any line. Raises StoreUnavailable."""
+    async def turn(self) -> None:
+        """Declare, and send what is due. May be killed at any line. Raises StoreUnavailable."""
         if self._declared.expressions and self._clock.monotonic() >= self._declare_at:
             await self.declare()
-        sent = 0
         if self._lead.fence_for(LEAD) is not None and self._is_connected():
-            sent = await self._send()
-        await self._clock.sleep(limits.SCHEDULE_SECONDS)
-        return sent
+            await self._send()
 
     async def declare(self, *, is_first: bool = False) -> None:
         """Say what this process has; is_first: at a start, which is what a deploy is, its expressions count."""
@@ -95,13 +89,13 @@ class Runs(Loop):
             await self._recurring.declare(self._service, name, expression, next_at, stale_seconds=stale_seconds)
         self._declare_at = self._clock.monotonic() + limits.RECURRING_DECLARE_SECONDS
 
-    async def _send(self) -> int:
+    async def _send(self) -> None:
         if self._clock.monotonic() < self._look_at:
-            return 0
+            return
         found = await self._recurring.find(self._service)
         if not found.rows:  # most services have none: a look now and then is enough
             self._look_at = self._clock.monotonic() + limits.RECURRING_DECLARE_SECONDS
-            return 0
+            return
         sent = 0
         for due in [due for row in found.rows if (due := self._due(row, found.now)) is not None]:
             if await self._recurring.advance(due.row, due.next_at, self._run(due.row)):
@@ -112,7 +106,6 @@ class Runs(Loop):
         if sent:
             self._publisher.wake()
         await self._forget()
-        return sent
 
     def _due(self, row: RecurringRow, now: datetime) -> _Due | None:
         is_fresh = now - row.declared_at <= timedelta(seconds=limits.RECURRING_FRESH_SECONDS)

@@ -25,7 +25,7 @@ from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.part import ConsumerPart
 from spoolproof.destination import Kind
 from spoolproof.errors import RegistrationError
-from spoolproof.message import REPLAY_OF, Message, Outgoing
+from spoolproof.message import OWN_HEADERS, Message, Outgoing
 from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.receipt import Receipt
 from spoolproof.outbox.transaction import Transaction
@@ -173,7 +173,7 @@ class _Server(MemoryBrokerServer):
 
     def publish(self, outgoing: Outgoing, topology: Topology, now: float) -> PublishOutcome:
         outcome = super().publish(outgoing, topology, now)
-        if outgoing.destination.kind is Kind.DELAY or REPLAY_OF in outgoing.message.headers:
+        if outgoing.destination.kind is Kind.DELAY or OWN_HEADERS & outgoing.message.headers.keys():
             return outcome
         self.published.append(outgoing.message)
         return CONFIRMED if isinstance(outcome, Returned) else outcome

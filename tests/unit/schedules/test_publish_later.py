@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from spoolproof import Delivery, InvalidSchedule, Place, Receipt, Service, SyncTransaction, Transaction, event
+from spoolproof import (
+    Defer,
+    Delivery,
+    InvalidSchedule,
+    Place,
+    Receipt,
+    RetryLater,
+    Service,
+    SyncTransaction,
+    Transaction,
+    event,
+)
 from spoolproof.ports.schedule import Schedule
 
 pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite"])
@@ -155,3 +167,35 @@ async def test_a_time_nobody_can_keep_is_refused_with_the_remedy(store: Store) -
                 await service.publish(Reminder(1), **options)
             assert reason in str(caught.value)
         await app.publish(Reminder(1), at=datetime(2100, 1, 1, tzinfo=UTC) - (datetime(2100, 1, 1, tzinfo=UTC) - now))
+
+
+async def test_a_handler_that_wants_to_wait_for_longer_than_any_delay_queue_waits_in_the_schedule(
+    store: Store,
+) -> None:
+    """With its count and its history; the longest delay queue is six hours."""
+    service = Service("shop")
+    ran: list[tuple[int, timedelta]] = []
+
+    async with AsyncExitStack() as running:
+
+        @service.on(OrderPlaced)
+        async def order(order: OrderPlaced, delivery: Delivery) -> None:
+            ran.append((delivery.attempt, app.clock.now() - start))
+            if delivery.attempt == 1:
+                raise RetryLater(timedelta(days=3))
+            if len(ran) == 2:
+                raise Defer(timedelta(days=3))
+
+        app = await running.enter_async_context(service.test(store=store))
+        schedule, start = service.runtime.store.port(Schedule), app.clock.now()
+        await app.publish(OrderPlaced(1))
+        await app.settled()
+        for _ in range(2):
+            (row,) = await schedule.search("shop", 10)
+            app.clock.move_wall((row.due_at - app.clock.now()).total_seconds())
+            await app.advance(3)
+
+        assert [1, 2, 2] == [attempt for attempt, _ in ran]
+        assert [0, 3, 6] == [since.days for _, since in ran]
+        assert 1 == len(app.messages)
+        assert () == app.dead_letters

@@ -8,9 +8,17 @@ from typing import Any, Literal
 import pytest
 
 from spoolproof import Delivery, RegistrationError, Service, Transaction
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.outbox.publish import Publisher
+from spoolproof.ports.leases import Fence
 from spoolproof.ports.recurring import Recurring
 from spoolproof.schedules.expression import next_time
+from spoolproof.schedules.part import SchedulesPart
+from spoolproof.schedules.runs import LEAD, Declared, Runs
+from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
+from spoolproof.wiring import PORTS
 
 Store = Literal["memory", "sqlite"]
 STORES = pytest.mark.parametrize("store", ["memory", "sqlite"])
@@ -65,7 +73,7 @@ async def test_a_run_that_fails_is_retried_and_kept_and_the_next_one_comes(store
 
 @STORES
 async def test_what_was_missed_while_the_broker_was_away_comes_once(store: Store) -> None:
-    """Sixty runs at once would be an outage of their own."""
+    """Ten runs at once would be an outage of their own."""
     service = Service("shop")
     ran: list[str] = []
 
@@ -75,17 +83,17 @@ async def test_what_was_missed_while_the_broker_was_away_comes_once(store: Store
 
     async with service.test(store=store, clock=ManualClock(NOON)) as app:
         recurring = service.runtime.store.port(Recurring)
-        runs = next(loop for loop in service.runtime._loops if loop.name == "schedules.runs")
-        connected, runs._is_connected = runs._is_connected, lambda: False  # type: ignore[attr-defined]
-        await app.advance(3630)
+        runs = service.runtime.part(SchedulesPart)._runs
+        connected, runs._is_connected = runs._is_connected, lambda: False
+        await app.advance(630)
         while_away = list(ran)
-        runs._is_connected = connected  # type: ignore[attr-defined]
+        runs._is_connected = connected
         await app.advance(65)
         (row,) = (await recurring.find("shop")).rows
 
     assert [] == while_away
-    assert ["12:01:00", "13:01:00"] == ran
-    assert ("handled", datetime(2026, 1, 1, 13, 2, tzinfo=UTC)) == (row.outcome, row.next_at)
+    assert ["12:01:00", "12:11:00"] == ran
+    assert ("handled", datetime(2026, 1, 1, 12, 12, tzinfo=UTC)) == (row.outcome, row.next_at)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +135,47 @@ def test_what_cannot_be_served_is_refused_at_the_decorator() -> None:
         with pytest.raises(RegistrationError) as caught:
             declare()
         assert reason in str(caught.value)
+
+
+async def test_a_deploy_changes_what_it_changes_and_leaves_nothing_of_what_it_dropped() -> None:
+    """Old and new processes side by side, then the new ones alone."""
+    clock = ManualClock(NOON)
+    store = MemoryStore(clock=clock, ids=Ids(clock), outbox_rows_max=1000, ports=PORTS)
+    await store.start()
+    await store.services.claim("shop")
+    recurring = store.port(Recurring)
+    lead = Holding("schedule/shop", [LEAD], clock, 1e9)
+    lead.add([Fence(kind="schedule/shop", name=LEAD, owner=Ids(clock).uuid7(), epoch=1)], 0.0)
+    publisher = Publisher(store, source="shop", clock=clock, ids=Ids(clock))
+
+    def process(**expressions: str) -> Runs:
+        declared = Declared()
+        declared.expressions = expressions
+        return Runs("shop", declared, recurring, publisher, lead, is_connected=lambda: True, clock=clock)
+
+    async def pass_by(seconds: float, *processes: Runs) -> dict[str, tuple[str, datetime]]:
+        for _ in range(int(seconds // 5)):
+            await clock.advance(5)
+            for one in processes:
+                await one.turn()
+        return {row.name: (row.expression, row.next_at) for row in (await recurring.find("shop")).rows}
+
+    old, new = (
+        process(changed="every 1h", dropped="every 10s", kept="every 1h"),
+        process(changed="every 2h", kept="every 1h"),
+    )
+    await old.declare(is_first=True)
+    await pass_by(60, old)
+    await new.declare(is_first=True)
+    beside = await pass_by(60, old, new)
+    rows_beside = (await store.outbox.backlog()).rows
+    await pass_by(20, new)
+    rows_after = (await store.outbox.backlog()).rows
+    alone = await pass_by(400, new)
+
+    assert ("every 2h", NOON + timedelta(seconds=60, hours=2)) == beside["changed"] == alone["changed"]
+    assert ("every 1h", NOON + timedelta(hours=1)) == beside["kept"] == alone["kept"]
+    assert ["changed", "kept"] == sorted(alone)
+    assert rows_after - rows_beside <= 2
+    assert rows_after == (await store.outbox.backlog()).rows
+    await store.stop()
