@@ -27,6 +27,8 @@ FAILPOINTS: Mapping[str, str] = {
     "lease.after_acquire": "The shard is ours in the store; nothing was shipped.",
     "lease.after_renew": "The lease was extended in the store; this process has not noted it.",
     "lease.after_release": "The shard is free in the store.",
+    "queue.after_move": "A message of a queue being retired is at its new place, and still in the queue.",
+    "queue.before_remove": "The queue is empty and still there.",
     "relay.after_fetch": "Rows are in memory; nothing was sent.",
     "relay.after_write": "Rows were handed to the broker; no confirm yet.",
     "relay.after_confirm": "The broker has the message; the row is still in the outbox.",

@@ -132,6 +132,10 @@ class ProtectedBroker:
         """See the port."""
         return await self.inner.depth(queue)
 
+    async def remove(self, queue: str) -> int:
+        """See the port."""
+        return await self.inner.remove(queue)
+
     def status(self) -> BrokerStatus:
         """See the port; with an issue while publishing waits."""
         status = self.inner.status()

@@ -133,6 +133,7 @@ class Service:
         on_unknown: str | None = None,
         ordered: bool = False,
         on_key_failure: str = "skip",
+        formerly: Sequence[str] = (),
     ) -> Callable[[F], F]:
         """Register a function as the handler of these events: classes marked by @event, or wire names for dicts.
 
@@ -150,6 +151,8 @@ class Service:
         queue needs, or several; while its breaker is open the queue is left alone, uncounted. on_unknown: for handlers
         without a `Transaction`: claims each run, so that no two processes run a message at once, and says what follows
         when one ended in it: `retry` under the same idempotency key, or `park` as a dead letter for a person.
+        formerly: queues this handler had before it was renamed: what is in them is handled as if it were in this one,
+        and nothing more comes into them.
         Raises RegistrationError with every fault of the registration.
         """
         for one in events:
@@ -174,6 +177,7 @@ class Service:
                 on_unknown=on_unknown,
                 ordered=ordered,
                 on_key_failure=on_key_failure,
+                formerly=formerly,
             ),
         )
 

@@ -96,7 +96,8 @@ class MemoryBrokerServer:
         for spec in topology.queues:
             self._add_queue(spec.name, spec.delivery_limit, is_ordered=spec.is_ordered)
             self._add_queue(dead_queue(spec.name), None)
-            bindings.update((pattern, spec.name) for pattern in spec.types)
+            change = bindings.difference_update if spec.is_leaving else bindings.update
+            change([(pattern, spec.name) for pattern in spec.types])
 
     def _add_queue(self, name: str, delivery_limit: int | None, *, is_ordered: bool = False) -> None:
         self.queues.setdefault(name, _Queue(name, delivery_limit, is_ordered=is_ordered))
@@ -415,6 +416,13 @@ class MemoryBroker:
         if not self._is_connected:
             raise BrokerUnavailable("the memory broker is not connected")
         return self.server.depth(queue) if queue in self.server.queues else None
+
+    async def remove(self, queue: str) -> int:
+        names = (queue, dead_queue(queue))
+        held = [await self.depth(name) or 0 for name in names]
+        for name in names:
+            self.server.delete_queue(name)
+        return sum(held)
 
     def status(self) -> BrokerStatus:
         state = ConnectionState.CONNECTED if self._is_connected else ConnectionState.DISCONNECTED

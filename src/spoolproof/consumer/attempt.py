@@ -119,16 +119,24 @@ class Attempts:
             return
         if not admitted.is_deduplicated(work):
             await self._call(work, admitted, None, place)
-        elif not await self._store.inbox.contains(work.queue, work.key or "", earlier_key(work.message)):
+        elif not await self._is_done(work, admitted):
             work.pending = PendingPublishes()
             await self._call(work, admitted, work.pending, place)
         work.has_run = True
+
+    async def _is_done(self, work: Work, admitted: Admitted) -> bool:
+        for consumer in (work.queue, *admitted.handler.formerly):
+            if await self._store.inbox.contains(consumer, work.key or "", earlier_key(work.message)):
+                return True
+        return False
 
     async def _is_new(self, work: Work, admitted: Admitted, tx: Transaction) -> bool:
         """Note it in the inbox, first in the transaction; False if the message was handled before."""
         if not admitted.is_deduplicated(work):
             return True
-        is_new = await self._store.inbox.record(tx.inner, work.queue, work.key or "", earlier_key(work.message))
+        is_new = True
+        for consumer in (work.queue, *admitted.handler.formerly):  # the release before looks under its own name only
+            is_new &= await self._store.inbox.record(tx.inner, consumer, work.key or "", earlier_key(work.message))
         if not is_new:
             work.outcome = "duplicate"
             emit(DuplicateSkipped(queue=work.queue, message_id=work.message.id))

@@ -287,3 +287,17 @@ class QueueStranded(
     service: str
     messages: int
     remedy: str
+
+
+class QueueRetired(
+    Event,
+    name="queue.retired",
+    level=WARNING,
+    line="queue {queue} of {service} is deleted; {moved} messages were moved, {destroyed} went with it",
+):
+    """A queue that nobody read was emptied and deleted."""
+
+    queue: str
+    service: str
+    moved: int
+    destroyed: int

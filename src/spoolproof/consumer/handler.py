@@ -79,6 +79,7 @@ class Handler:
     on_unknown: OnUnknown | None = None  #: None: runs are not claimed
     is_ordered: bool = False
     on_key_failure: OnKeyFailure = OnKeyFailure.SKIP
+    formerly: tuple[str, ...] = ()  #: queues it had before: what is still in them is its own
     is_sync: bool = False  #: a plain function, which runs in a thread
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
 
@@ -143,6 +144,7 @@ def make_handler(
     on_unknown: str | None = None,
     ordered: bool = False,
     on_key_failure: str = OnKeyFailure.SKIP,
+    formerly: Sequence[str] = (),
     needs_payload: bool = True,
     timeout_max_seconds: float = limits.CONSUMER_TIMEOUT_SECONDS * 2 / 3,
 ) -> Handler:
@@ -172,6 +174,11 @@ def make_handler(
     is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments) or any(
         map(is_session, dependencies.values())
     )
+    own = queue or f"{service}.{getattr(function, '__name__', '')}"
+    if isinstance(formerly, str) or not all(_is_name(one, 200) and one != own for one in formerly):
+        faults.append(f"formerly={formerly!r}: a list of other queues' names, each 1 to 200 bytes without spaces")
+    if formerly and ordered:
+        faults.append("formerly= with ordered=True: two queues have no order between them; let the old one run empty")
     faults += _record_faults(dedupe, on_unknown, is_in_transaction=is_in_transaction)
     if faults:
         raise RegistrationError(f"handler {name} cannot be served:\n" + "\n".join(f"  - {fault}" for fault in faults))
@@ -179,7 +186,7 @@ def make_handler(
         policy.gating()
     per_handler = limits.ORDERED_PREFETCH_PER_CONCURRENCY if ordered else limits.PREFETCH_PER_CONCURRENCY
     return Handler(
-        queue=queue or f"{service}.{function.__name__}",
+        queue=own,
         function=function,
         arguments=tuple(arguments),
         types=tuple(types_handled),
@@ -194,6 +201,7 @@ def make_handler(
         on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
         is_ordered=ordered,
         on_key_failure=OnKeyFailure(on_key_failure),
+        formerly=tuple(formerly),
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
     )

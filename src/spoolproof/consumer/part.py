@@ -64,9 +64,12 @@ class ConsumerPart(Part):
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
         self._bridge = Bridge(
-            *(router.queues, store.dead_letters, store.transaction, broker, self.gate), clock=of.clock, ids=of.ids
+            *((*router.queues, *router.former), store.dead_letters, store.transaction, broker, self.gate),
+            clock=of.clock,
+            ids=of.ids,
         )
-        self._watch = QueueWatch(of.service, router.queues, store.state, store.leases, broker, clock=of.clock)
+        types = {spec.name: spec.types for spec in router.specs()}
+        self._watch = QueueWatch(of.service, types, store.state, store.leases, broker, clock=of.clock)
 
     def queues(self) -> Sequence[QueueSpec]:
         """Return a queue for each that has handlers."""
@@ -127,6 +130,7 @@ def _worker(queue: str, execution: Execution, of: Context) -> Worker:
         concurrency=handler.concurrency,
         prefetch=handler.prefetch,
         is_gated=bool(handler.gates),
+        formerly=of.registrations.of(Router).former_of(queue),
         clock=of.clock,
         spawn=of.spawn,
     )

@@ -12,18 +12,20 @@ Time here is that of this process only, from one look to the next: rows carry a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from spoolproof.clock import Clock
 from spoolproof.consumer.events import QueueStranded
-from spoolproof.errors import BrokerUnavailable
+from spoolproof.errors import BrokerUnavailable, Conflict, NotFound
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.broker import Broker
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.state import State, StateRecord
+from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
 
 _LOOK_SECONDS = 60.0
@@ -33,17 +35,21 @@ _UNREAD_SECONDS = 180.0  #: three looks of a process that does read it
 
 class QueueRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of a queue. stranded_since: None while a process reads it. messages: how many waited when last
-    counted."""
+    counted. types: what it was bound to when it was last read."""
 
     stranded_since: datetime | None = None
     messages: int = 0
+    types: tuple[str, ...] = ()
 
     def sentence(self, queue: str, service: str) -> str:
         """Say what is wrong with a stranded queue."""
         return f"queue {queue}: no handler of {service} reads it any more; {self.messages} messages wait in it"
 
 
-REMEDY = "give a handler queue={queue!r} until it is empty, then delete the queue in the broker"
+REMEDY = (
+    "name it in the handler that took its place, formerly=[{queue!r}], or move what is in it: spoolproof queue retire "
+    "{queue}"
+)
 
 
 def kind_of(service: str) -> str:
@@ -65,6 +71,33 @@ async def stranded_queues(state: State, service: str) -> Mapping[str, QueueRow]:
     return {name: row for name, row in rows.items() if row.stranded_since is not None}
 
 
+async def owner_of(store: Store, queue: str) -> str:
+    """Return the service that has a queue. Raises NotFound, or Conflict when two have."""
+    owners = [name for name in await store.services.all() if queue in await store.state.all(kind_of(name))]
+    if not owners:
+        raise NotFound(f"no service of this store has a queue {queue!r}; `spoolproof queue ls` lists those there are")
+    if len(owners) > 1:
+        raise Conflict(f"queue {queue!r} is read by {' and '.join(owners)}: it is not one's to retire")
+    return owners[0]
+
+
+async def forget_queue(state: State, service: str, queue: str) -> None:
+    """Forget a queue that is no more. Raises StoreUnavailable."""
+    await state.remove(kind_of(service), queue)
+
+
+async def document(store: Store) -> dict[str, Any]:
+    """Return every queue of every service: what `queue ls --json` prints. Raises StoreUnavailable."""
+    found = []
+    for service in await store.services.all():
+        for name, record in (await store.state.all(kind_of(service))).items():
+            row = read_row(record)
+            since = None if row.stranded_since is None else row.stranded_since.isoformat()
+            one = {"stranded_since": since, "messages": row.messages, "types": list(row.types)}
+            found.append({"service": service, "queue": name, **one})
+    return {"queues": found}
+
+
 class QueueWatch(Loop):
     """The loop that keeps the rows of the queues this process reads and finds those that nobody does."""
 
@@ -72,10 +105,18 @@ class QueueWatch(Loop):
     stall_seconds: float | None = 3 * _LOOK_SECONDS
 
     def __init__(
-        self, service: str, queues: Sequence[str], state: State, leases: Leases, broker: Broker, *, clock: Clock
+        self,
+        service: str,
+        queues: Mapping[str, tuple[str, ...]],
+        state: State,
+        leases: Leases,
+        broker: Broker,
+        *,
+        clock: Clock,
     ) -> None:
+        """queues: those that this process reads, with the types they are bound to."""
         self._service = service
-        self._queues = frozenset(queues)
+        self._queues = {name: QueueRow(types=types) for name, types in queues.items()}
         self._state = state
         self._leases = leases
         self._broker = broker
@@ -100,15 +141,15 @@ class QueueWatch(Loop):
     async def _look(self) -> None:
         records = await self._state.all(kind_of(self._service))
         unchanged = self._note_versions(records)
-        for name in self._queues:
+        for name, row in self._queues.items():
             record = records.get(name)
-            is_due = record is None or unchanged[name] >= _LOOK_SECONDS or read_row(record) != QueueRow()
+            is_due = record is None or unchanged[name] >= _LOOK_SECONDS or read_row(record) != row
             if is_due:
-                await self._put(name, QueueRow())
+                await self._put(name, row)
         processes = await self._leases.processes()
         is_alone = sum(1 for process in processes if process.service == self._service) <= 1
         found: dict[str, QueueRow] = {}
-        for name in records.keys() - self._queues:
+        for name in records.keys() - self._queues.keys():
             row = read_row(records[name])
             if row.stranded_since is not None or is_alone or unchanged[name] >= _UNREAD_SECONDS:
                 judged = await self._judge(name, row)
@@ -134,7 +175,7 @@ class QueueWatch(Loop):
         if messages is None:
             await self._state.remove(kind_of(self._service), name)
             return None
-        judged = QueueRow(row.stranded_since or self._clock.now(), messages)
+        judged = QueueRow(row.stranded_since or self._clock.now(), messages, row.types)
         if judged != row:
             await self._put(name, judged)
         if name not in self._stranded:

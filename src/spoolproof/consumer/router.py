@@ -47,6 +47,15 @@ class Router:
         """The queues that have handlers."""
         return tuple(self._queues)
 
+    @property
+    def former(self) -> tuple[str, ...]:
+        """The queues its handlers had before."""
+        return tuple(dict.fromkeys(name for queue in self._queues for name in self.former_of(queue)))
+
+    def former_of(self, queue: str) -> tuple[str, ...]:
+        """Return the queues that those of a queue had before."""
+        return tuple(dict.fromkeys(name for handler in self.handlers(queue) for name in handler.formerly))
+
     def handlers(self, queue: str) -> Sequence[Handler]:
         """Return the handlers of a queue; perhaps none."""
         return self._queues.get(queue, ())
@@ -85,16 +94,30 @@ class Router:
         return faults
 
     def specs(self) -> tuple[QueueSpec, ...]:
-        """Return the queues to declare."""
-        return tuple(
-            QueueSpec(
-                name=queue,
-                types=tuple(sorted({name for handler in handlers for name in handler.types})),
-                delivery_limit=limits.ORDERED_DELIVERY_LIMIT if handlers[0].is_ordered else limits.DELIVERY_LIMIT,
-                is_ordered=handlers[0].is_ordered,
-            )
-            for queue, handlers in self._queues.items()
-        )
+        """Return the queues to declare; those that handlers had before as leaving."""
+        specs = [_spec(queue, handlers) for queue, handlers in self._queues.items()]
+        for queue, handlers in self._queues.items():
+            specs += [_spec(name, handlers, is_leaving=True) for name in self.former_of(queue)]
+        return tuple(specs)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the queues taken together."""
+        return [
+            f"queue {name!r} stands in formerly= and has a handler of its own: give that one another queue="
+            for name in self.former
+            if name in self._queues
+        ]
+
+
+def _spec(queue: str, handlers: Sequence[Handler], *, is_leaving: bool = False) -> QueueSpec:
+    is_ordered = handlers[0].is_ordered
+    return QueueSpec(
+        name=queue,
+        types=tuple(sorted({name for handler in handlers for name in handler.types})),
+        delivery_limit=limits.ORDERED_DELIVERY_LIMIT if is_ordered else limits.DELIVERY_LIMIT,
+        is_ordered=is_ordered,
+        is_leaving=is_leaving,
+    )
 
 
 def _shared(handler: Handler) -> tuple[object, ...]:

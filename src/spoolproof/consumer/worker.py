@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from spoolproof import limits
@@ -29,6 +29,7 @@ from spoolproof.consumer.events import (
 )
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import GateClosing
+from spoolproof.consumer.moved import Moved
 from spoolproof.consumer.policy_gate import Intake
 from spoolproof.consumer.waiting import Waiting, make_room
 from spoolproof.consumer.work import Work
@@ -54,10 +55,12 @@ class Worker:
         concurrency: int,
         prefetch: int,
         is_gated: bool = False,
+        formerly: Sequence[str] = (),
         clock: Clock,
         spawn: Spawn,
     ) -> None:
-        """is_gated: a gate tells it how much to take in; else it begins by itself."""
+        """is_gated: a gate tells it how much to take in; else it begins by itself. formerly: queues its handlers had
+        before, whose messages are taken as this one's."""
         self.queue = queue
         self._execution = execution
         self._broker = broker
@@ -65,7 +68,8 @@ class Worker:
         self._is_gated = is_gated
         self._clock = clock
         self._spawn = spawn
-        self._waiting: asyncio.Queue[Waiting | None] = self._room(prefetch + concurrency)
+        self._formerly = tuple(formerly)
+        self._waiting: asyncio.Queue[Waiting | None] = self._room(prefetch * (1 + len(formerly)) + concurrency)
         self._subscriptions: list[Subscription] = []
         self._subscribed = 0  #: the prefetch of all subscriptions together
         self._intake = Intake(concurrency, prefetch)
@@ -223,6 +227,8 @@ class Worker:
     async def _subscribe(self, prefetch: int) -> None:
         if prefetch > 0:
             self._subscriptions.append(await self._broker.subscribe(self.queue, prefetch, self._on_delivery))
+            for former in self._formerly:
+                self._subscriptions.append(await self._broker.subscribe(former, prefetch, self._on_former))
             self._subscribed += prefetch
 
     async def _unsubscribe(self) -> None:
@@ -247,6 +253,9 @@ class Worker:
 
     def _on_delivery(self, delivery: Incoming) -> None:
         self._keep(Waiting(delivery, self._clock.monotonic()))
+
+    def _on_former(self, delivery: Incoming) -> None:
+        self._on_delivery(Moved(delivery, self.queue))
 
     def _drop(self, waiting: Waiting) -> None:
         """Let go of a stale one."""

@@ -128,12 +128,14 @@ OnIncoming = Callable[[Incoming], None]
 class QueueSpec:
     """A queue to declare and consume. types: wire names it is bound to on the service's exchange; patterns may use
     `*` and `#`. delivery_limit: redeliveries before the broker gives the message up by itself. is_ordered: messages are
-    with one process at a time, and one that goes back keeps its place; on some brokers that is asked of each key."""
+    with one process at a time, and one that goes back keeps its place; on some brokers that is asked of each key.
+    is_leaving: nothing shall come into it any more but what is addressed to it: it is unbound from `types`."""
 
     name: str
     types: tuple[str, ...]
     delivery_limit: int
     is_ordered: bool = False
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,10 @@ class Broker(Outlet, Protocol):
     async def depth(self, queue: str) -> int | None:
         """Return how many messages a queue holds, those with a consumer counted or not, or None if there is none of
         that name; also for queues outside the topology. Raises BrokerUnavailable."""
+
+    async def remove(self, queue: str) -> int:
+        """Delete a queue, the place of what was given up there, and whatever binds it; returns how many messages went
+        with them, 0 if there was none of that name. For one that is empty and leaving. Raises BrokerUnavailable."""
 
     def status(self) -> BrokerStatus:
         """Return the state of every connection; no I/O."""

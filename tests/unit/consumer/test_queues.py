@@ -23,6 +23,7 @@ from spoolproof.testing.clock import ManualClock
 from spoolproof.testing.conformance._messages import make_outgoing
 
 OLD, NEW = "shop.book", "shop.enter"
+TYPES = ("order.placed",)
 MINUTE = 60.0
 
 
@@ -50,7 +51,9 @@ class World:
         """Let a process live that reads these queues; cancelled, it is gone."""
         self.processes += 1
         id = UUID(int=self.processes)
-        watch = QueueWatch("shop", queues, self.store.state, self.store.leases, self.broker, clock=self.clock)
+        watch = QueueWatch(
+            "shop", dict.fromkeys(queues, TYPES), self.store.state, self.store.leases, self.broker, clock=self.clock
+        )
 
         async def live() -> None:
             process = Process(id=id, service="shop", host="h", pid=1, roles=("outbox",))
@@ -104,7 +107,7 @@ async def test_the_queue_of_a_renamed_handler_is_found_at_the_next_start(
     assert (text,) == watch.issues()
     assert {OLD: 3} == await world.stranded()
     assert [("WARNING", f"queue.stranded {text}")] == [
-        (record.levelname, record.getMessage().partition(": give")[0]) for record in caplog.records
+        (record.levelname, record.getMessage().partition(": name it")[0]) for record in caplog.records
     ]
 
 
@@ -191,7 +194,9 @@ async def test_a_broker_that_is_away_hides_nothing_and_invents_nothing(world: Wo
 
 async def test_a_store_that_is_away_is_the_supervisors_to_tell(world: World) -> None:
     """The loop ends in the error that every loop ends in."""
-    watch = QueueWatch("shop", [NEW], world.store.state, world.store.leases, world.broker, clock=world.clock)
+    watch = QueueWatch(
+        "shop", dict.fromkeys([NEW], TYPES), world.store.state, world.store.leases, world.broker, clock=world.clock
+    )
     await world.store.stop()
     turn = asyncio.create_task(watch.run_once())
     await world.clock.advance(5)

@@ -30,7 +30,7 @@ from spoolproof.brokers.embedded.incoming import EmbeddedSubscription
 from spoolproof.brokers.embedded.ownership import Ownership
 from spoolproof.brokers.embedded.queues import Claim, Claimed, Verb
 from spoolproof.brokers.embedded.sender import Sender
-from spoolproof.brokers.given_up import place_of
+from spoolproof.brokers.given_up import dead_queue, place_of
 from spoolproof.caught import error_line
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, SpoolproofError, Unavailable
@@ -139,6 +139,16 @@ class EmbeddedBroker:
             raise BrokerUnavailable(f"the embedded broker's file {self._path} is not open")
         try:
             return await self._database.read(lambda db: queues.depths(db).get(queue))
+        except Unavailable as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def remove(self, queue: str) -> int:
+        if self._state is not ConnectionState.CONNECTED or self._database is None:
+            raise BrokerUnavailable(f"the embedded broker's file {self._path} is not open")
+        try:
+            return await self._database.write(
+                lambda db: queues.remove(db, queue) + queues.remove(db, dead_queue(queue))
+            )
         except Unavailable as error:
             raise BrokerUnavailable(str(error)) from error
 

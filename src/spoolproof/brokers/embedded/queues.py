@@ -85,10 +85,31 @@ def declare(db: sqlite3.Connection, topology: Topology) -> None:
     )
     db.executemany(
         "insert or ignore into binding (exchange, pattern, queue) values (?, ?, ?)",
-        [(topology.exchange, pattern, spec.name) for spec in topology.queues for pattern in spec.types],
+        _bindings(topology, is_leaving=False),
+    )
+    db.executemany(
+        "delete from binding where exchange = ? and pattern = ? and queue = ?", _bindings(topology, is_leaving=True)
     )
     if db.total_changes > before:
         db.execute("update topology set version = version + 1")
+
+
+def _bindings(topology: Topology, *, is_leaving: bool) -> list[tuple[str, str, str]]:
+    specs = [spec for spec in topology.queues if spec.is_leaving is is_leaving]
+    return [(topology.exchange, pattern, spec.name) for spec in specs for pattern in spec.types]
+
+
+def remove(db: sqlite3.Connection, queue: str) -> int:
+    """Delete a queue with its bindings and what is in it; returns how many messages that was."""
+    held = depths(db).get(queue, 0)
+    for statement in (
+        "delete from message where queue = ?",
+        "delete from binding where queue = ?",
+        "delete from queue where name = ?",
+    ):
+        db.execute(statement, (queue,))
+    db.execute("update topology set version = version + 1")
+    return held
 
 
 def delay_queue(service: str, seconds: int) -> str:

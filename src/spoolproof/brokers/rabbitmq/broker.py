@@ -143,6 +143,11 @@ class RabbitMQBroker:
             raise BrokerUnavailable("the broker is not started")
         return await self._consumers.depth(queue)
 
+    async def remove(self, queue: str) -> int:
+        if self._consumers is None:
+            raise BrokerUnavailable("the broker is not started")
+        return await self._consumers.remove(queue)
+
     def status(self) -> BrokerStatus:
         statuses = tuple(connection.status() for connection in self._connections)
         return BrokerStatus(

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from spoolproof import limits
-from spoolproof.brokers.given_up import Place
+from spoolproof.brokers.given_up import Place, dead_queue
 from spoolproof.brokers.rabbitmq.declarer import Declarer
 from spoolproof.brokers.rabbitmq.events import (
     CancelUnanswered,
@@ -290,12 +290,20 @@ class Consumers:
 
     async def depth(self, queue: str) -> int | None:
         """See the port. Asked on a channel of its own: the broker closes it over a queue that is not there."""
+        return await self._count("queue_declare", queue, passive=True)
+
+    async def remove(self, queue: str) -> int:
+        """See the port. Quorum queues know no `if_empty`: whoever asks has looked."""
+        gone = [await self._count("queue_delete", name) or 0 for name in (queue, dead_queue(queue))]
+        return sum(gone)
+
+    async def _count(self, method: str, queue: str, **arguments: Any) -> int | None:
         lane = self._lane()
         if lane is None or lane.connection is None:
             raise BrokerUnavailable("the broker is not connected")
         try:
             asking = await RpcChannel.open(lane.connection)
-            answer = await asking.call("queue_declare", queue=queue, passive=True)
+            answer = await asking.call(method, queue=queue, **arguments)
         except ChannelClosed as refusal:
             if refusal.code == _NOT_FOUND:
                 return None

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, Rounds
-from spoolproof.brokers.given_up import Place, place_of
+from spoolproof.brokers.given_up import Place, dead_queue, place_of
 from spoolproof.brokers.sqs.address import parse_url
 from spoolproof.brokers.sqs.client import Clients, SqsError, Trouble, error_of
 from spoolproof.brokers.sqs.consumer import Consumers, SqsSubscription
@@ -151,6 +151,20 @@ class SqsBroker:
                 return None
             raise BrokerUnavailable(f"queue {queue}: {error}") from error
         return sum(int(found.get("Attributes", {}).get(name, 0)) for name in _COUNTS)
+
+    async def remove(self, queue: str) -> int:
+        gone = 0
+        for name in (queue, dead_queue(queue)):
+            held = await self.depth(name)
+            if held is None or self._declarer is None:
+                continue
+            try:
+                await self._clients.sqs("delete_queue", QueueUrl=await self._declarer.url(name))
+            except SqsError as error:
+                raise BrokerUnavailable(f"queue {name}: {error}") from error
+            self._declarer.miss(name)
+            gone += held
+        return gone
 
     def status(self) -> BrokerStatus:
         connections = tuple(

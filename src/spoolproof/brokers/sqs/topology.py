@@ -223,6 +223,11 @@ class Declarer:
 
     async def _look_at_bindings(self) -> None:
         exchange = self._topology.exchange
+        for spec in self._topology.queues:
+            if spec.is_leaving:
+                for key in spec.types:
+                    what = f"the end of {spec.name}'s subscription to {key!r}"
+                    await self._allowed(what, self._unsubscribe(spec.name, exchange, key))
         keys = {type for spec in self._topology.queues for type in spec.types if not {"*", "#"} & set(type)}
         keys |= {key for name, key in self._routes if name == exchange}
         looks = [self._allowed(f"topic of {key!r}", self.route(exchange, key, is_fresh=True)) for key in sorted(keys)]
@@ -238,11 +243,12 @@ class Declarer:
     def _bound_to(self, exchange: str, key: str) -> list[QueueSpec]:
         if exchange != self._topology.exchange:
             return []
-        return [spec for spec in self._topology.queues if any(topic_matches(type, key) for type in spec.types)]
+        specs = [spec for spec in self._topology.queues if not spec.is_leaving]
+        return [spec for spec in specs if any(topic_matches(type, key) for type in spec.types)]
 
     async def _look(self, exchange: str, key: str) -> Route:
         """Look who subscribes, and subscribe our own queues that should and do not."""
-        found = {kind: await self._subscribers(exchange, key, kind) for kind in (False, True)}
+        found = {kind: set(await self._subscribers(exchange, key, kind)) for kind in (False, True)}
         barred = ""
         for spec in self._bound_to(exchange, key):
             what = f"subscription of {spec.name} to {key!r}"
@@ -273,19 +279,26 @@ class Declarer:
         endpoint = {"Protocol": "sqs", "Endpoint": self._arn(queue), "Attributes": attributes}
         await self._clients.sns("subscribe", TopicArn=topic["TopicArn"], ReturnSubscriptionArn=True, **endpoint)
 
-    async def _subscribers(self, exchange: str, key: str, kind: bool) -> set[str]:
-        """Return the endpoints of the confirmed subscriptions of a topic; none when there is no such topic."""
-        endpoints: set[str] = set()
+    async def _unsubscribe(self, queue: str, exchange: str, key: str) -> None:
+        own = (await self._subscribers(exchange, key, is_fifo(queue))).get(self._arn(queue))
+        if own is not None:
+            await self._clients.sns("unsubscribe", SubscriptionArn=own)
+
+    async def _subscribers(self, exchange: str, key: str, kind: bool) -> dict[str, str]:
+        """Return the confirmed subscriptions of a topic by endpoint; none when there is no such topic."""
+        endpoints: dict[str, str] = {}
         arguments = {"TopicArn": self._topic(exchange, key, kind)}
         while True:
             try:
                 page = await self._clients.sns("list_subscriptions_by_topic", **arguments)
             except SqsError as error:
                 if error.trouble is Trouble.MISSING:
-                    return set()
+                    return {}
                 raise
             endpoints |= {
-                one["Endpoint"] for one in page.get("Subscriptions", []) if one["SubscriptionArn"].startswith("arn:")
+                one["Endpoint"]: one["SubscriptionArn"]
+                for one in page.get("Subscriptions", [])
+                if one["SubscriptionArn"].startswith("arn:")
             }
             if not page.get("NextToken"):
                 return endpoints

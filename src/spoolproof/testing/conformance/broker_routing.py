@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
-from spoolproof.ports.broker import Barred, Confirmed, GivenUp, Returned
+from spoolproof.ports.broker import CONFIRMED, Barred, Broker, Confirmed, GivenUp, Returned
 from spoolproof.testing.conformance._broker import (
+    CONNECT_SECONDS,
+    Arrivals,
     Brokers,
     BrokerSuite,
     consume,
@@ -14,7 +19,7 @@ from spoolproof.testing.conformance._broker import (
     start,
 )
 from spoolproof.testing.conformance._messages import make_outgoing
-from spoolproof.testing.conformance._wait import monotonic
+from spoolproof.testing.conformance._wait import eventually, monotonic
 
 _PATTERNS = [
     ("shop.order.placed", "shop.order.placed", True),
@@ -211,3 +216,42 @@ class BrokerRoutingConformance(BrokerSuite):
         (outcome,) = await publish(broker, make_outgoing(destination="delay:7", routing_key=topology.queues[0].name))
 
         assert isinstance(outcome, Returned | Barred)
+
+    async def test_a_leaving_queue_is_unbound_and_goes_on_being_consumed(self, brokers: Brokers) -> None:
+        """A handler was renamed: what is in its old queue is handled, and nothing more comes in."""
+        topology = make_topology("test.happened")
+        (spec,) = topology.queues
+        before = await start(brokers, topology)
+        first = make_outgoing("test.happened")
+        assert [CONFIRMED] == await publish(before, first)
+        await before.stop()
+
+        leaving = replace(topology, queues=(replace(spec, is_leaving=True),))
+        after = await start(brokers, leaving)
+        arrivals = Arrivals()
+        await after.subscribe(spec.name, 10, arrivals)
+        (delivery,) = await arrivals.reach(1)
+        assert first.message.id == delivery.message.id
+        await self.until_unbound(after)
+
+        assert delivery.ack()
+
+    async def until_unbound(self, broker: Broker) -> None:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while isinstance((await publish(broker, make_outgoing("test.happened")))[0], Confirmed):
+                await asyncio.sleep(0.1)
+
+    async def test_a_removed_queue_is_gone_with_what_is_in_it(self, brokers: Brokers) -> None:
+        topology = make_topology("test.happened")
+        (spec,) = topology.queues
+        broker = await start(brokers, topology)
+        assert [CONFIRMED, CONFIRMED] == await publish(broker, *(make_outgoing("test.happened") for _ in range(2)))
+        await eventually(lambda: _holds(broker, spec.name, 2), CONNECT_SECONDS)
+
+        assert 2 == await broker.remove(spec.name)
+        assert await broker.depth(spec.name) is None
+        assert 0 == await broker.remove(spec.name)
+
+
+async def _holds(broker: Broker, queue: str, messages: int) -> bool:
+    return await broker.depth(queue) == messages

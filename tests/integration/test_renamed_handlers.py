@@ -1,0 +1,144 @@
+"""A handler is renamed: a rolling deploy loses and doubles nothing, and its old queue can be retired."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from spoolproof import Service, Transaction
+from spoolproof.backoff import system_random
+from spoolproof.clock import SystemClock
+from spoolproof.consumer.queues import stranded_queues
+from spoolproof.consumer.retire import Retired, retire
+from spoolproof.errors import Conflict
+from spoolproof.ids import Ids
+from spoolproof.lifecycle.supervisor import Supervisor
+from spoolproof.ports.dead_letters import DeadLetterFilter
+from spoolproof.settings import Settings, load_settings
+from spoolproof.wiring import build_broker
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
+OLD, NEW = "shop.book", "shop.enter"
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.servers)])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    if request.param == "embedded":
+        return load_settings(store=f"sqlite:///{tmp_path}/store.db", broker=f"embedded:///{tmp_path}/broker.db")
+    urls = [request.getfixturevalue(name) for name in ("postgres_url", "rabbitmq_url")]
+    return load_settings(store=urls[0], broker=urls[1], migrate="auto")
+
+
+def release(settings: Settings, queue: str, *, formerly: tuple[str, ...] = ()) -> Service:
+    service = Service("shop", settings=settings)
+
+    @service.on("order", queue=queue, formerly=formerly)
+    async def book(payload: dict[str, int], tx: Transaction) -> None:
+        await tx.execute("insert into effect (n) values ($1)", payload["n"])
+
+    return service
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.1)
+
+
+async def effects(service: Service) -> Counter[int]:
+    async with service.transaction() as tx:
+        return Counter(row["n"] for row in await tx.fetch("select n from effect"))
+
+
+async def retired(service: Service, settings: Settings, to: str | None) -> Retired:
+    clock = SystemClock()
+    supervisor, ids = Supervisor(clock, system_random()), Ids(clock)
+    broker = build_broker(settings, clock=clock, ids=ids, random=system_random(), spawn=supervisor.spawn)
+    options = {"service": "shop", "exchange": settings.exchange, "queue": OLD, "to": to}
+    try:
+        return await retire(service.runtime.store, broker, **options, clock=clock, ids=ids)  # type: ignore[arg-type]
+    finally:
+        await broker.stop()
+        await supervisor.stop()
+
+
+async def test_a_rolling_rename_handles_every_event_once(settings: Settings) -> None:
+    """Both releases are bound for a while, each to a queue of its own, and each event is in both."""
+    before, after = release(settings, OLD), release(settings, NEW, formerly=(OLD,))
+    await before.start()
+    async with before.transaction() as tx:
+        await tx.execute("create table effect (n integer)")
+    for n in range(40):
+        await before.publish({"n": n}, type="order")
+    await after.start()
+    for n in range(40, 80):
+        await before.publish({"n": n}, type="order")
+    await until(lambda: _has(before, 80))
+    await before.drain(10)
+    await before.stop()
+    try:
+        broker = after.runtime.broker
+        for n in range(80, 100):  # addressed by name, as the old release's retries and an operator's replays are
+            await after.publish({"n": n}, type="order", destination=f"queue:{OLD}")
+        for n in range(100, 120):
+            await after.publish({"n": n}, type="order")
+        await until(lambda: _has(after, 120))
+
+        assert dict.fromkeys(range(120), 1) == await effects(after)
+        await until(lambda: _is_empty(after, OLD))
+        with pytest.raises(Conflict, match="is read by a process"):
+            await retired(after, settings, None)
+        assert await broker.depth(OLD) == 0
+    finally:
+        await after.stop()
+
+
+@pytest.mark.parametrize("to", [None, NEW])
+async def test_a_retired_queue_leaves_its_messages_elsewhere(settings: Settings, to: str | None) -> None:
+    before, after = release(settings, OLD), release(settings, NEW)
+    await before.start()
+    async with before.transaction() as tx:
+        await tx.execute("create table effect (n integer)")
+    await until(lambda: _is_known(before))
+    await before.drain(5)
+    await before.stop()
+    await after.start()
+    try:
+        for n in range(30):
+            await after.publish({"n": n}, type="order", destination=f"queue:{OLD}")
+        await until(lambda: _is_stranded(after))
+
+        done = await retired(after, settings, to)
+
+        assert Retired(queue=OLD, moved=30, destroyed=0) == done
+        assert await after.runtime.broker.depth(OLD) is None
+        if to is None:
+            letters = await after.runtime.store.dead_letters.search(DeadLetterFilter())
+            assert Counter({"retired": 30}) == Counter(letter.reason for letter in letters)
+        else:
+            await until(lambda: _has(after, 30))
+            assert dict.fromkeys(range(30), 1) == await effects(after)
+        await after.publish({"n": 99}, type="order")
+        await until(lambda: _has(after, 1 if to is None else 31))
+    finally:
+        await after.stop()
+
+
+async def _has(service: Service, count: int) -> bool:
+    return len(await effects(service)) >= count
+
+
+async def _is_empty(service: Service, queue: str) -> bool:
+    return await service.runtime.broker.depth(queue) == 0
+
+
+async def _is_known(service: Service) -> bool:
+    return OLD in await service.runtime.store.state.all("queue/shop")
+
+
+async def _is_stranded(service: Service) -> bool:
+    return OLD in await stranded_queues(service.runtime.store.state, "shop")
