@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spoolproof.codec import event
     from spoolproof.consumer.delivery import Delivery
+    from spoolproof.consumer.options import HandlerOptions
     from spoolproof.errors import (
         BrokerUnavailable,
         CodecError,
@@ -47,6 +48,7 @@ _HOMES = {
     "codec": ("event",),
     "consumer.delivery": ("Delivery",),
     "message": ("Message",),
+    "consumer.options": ("HandlerOptions",),
     "outbox.options": ("PublishOptions",),
     "outbox.receipt": ("Place", "Receipt"),
     "outbox.sync_transaction": ("SyncTransaction",),
@@ -64,6 +66,7 @@ __all__ = [
     "DeadLetter",
     "Defer",
     "Delivery",
+    "HandlerOptions",
     "InvalidMessage",
     "InvalidSchedule",
     "Message",

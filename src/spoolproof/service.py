@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 from pydantic import SecretStr
 
 import spoolproof
-from spoolproof import limits
 from spoolproof.backoff import RandomSource, system_random
 from spoolproof.clock import Clock, SystemClock
 from spoolproof.codec import TypeRegistry, Upcast
@@ -23,7 +22,7 @@ from spoolproof.consumer import around as consumer_around
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.handler import Handler, HandlerFunction, RunOptions, make_handler, make_run_handler
-from spoolproof.consumer.policy_gate import GatingPolicy
+from spoolproof.consumer.options import HandlerOptions
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
 from spoolproof.errors import NotInTransaction, NotStarted, RegistrationError, SettingsError
@@ -119,67 +118,21 @@ class Service:
 
     # --- register ----------------------------------------------------------------------------------------------------
 
-    def on(
-        self,
-        *events: type | str,
-        queue: str | None = None,
-        timeout: float = limits.HANDLER_SECONDS,
-        concurrency: int = limits.CONCURRENCY,
-        prefetch: int | None = None,
-        attempts: int | None = None,
-        delays: Sequence[float] | None = None,
-        dedupe: str = "inbox",
-        gate: GatingPolicy | Sequence[GatingPolicy] = (),
-        on_unknown: str | None = None,
-        ordered: bool = False,
-        on_key_failure: str = "skip",
-        formerly: Sequence[str] = (),
-    ) -> Callable[[F], F]:
+    def on(self, *events: type | str, **options: Unpack[HandlerOptions]) -> Callable[[F], F]:
         """Register a function as the handler of these events: classes marked by @event, or wire names for dicts.
 
         Its parameters are filled by annotation: the event, `Delivery`, `Transaction`; with a `Transaction` its effects
         and publishes commit together with the inbox row, and happen once. The ack follows the commit. A plain `def`
-        runs in a thread and takes `SyncTransaction`.
-        queue: default `<service>.<function>`. timeout: seconds per attempt. concurrency: handlers at once in this
-        process. prefetch: unacked deliveries, default 2 × concurrency. attempts: before the dead letter, default 8.
-        delays: seconds before attempts 3, 4, …, rounded up to 1, 5, 15, 60, 300, 900, 3600 or 21600; the last repeats.
-        ordered: messages of one ordering key run one after the other, in the order they were published, in one process
-        at a time; a failed one is tried again in its place (default 7 attempts; delays before 2, 3, …), prefetch is
-        10 × concurrency. on_key_failure: when one was given up, its key goes on (`skip`), or waits until it was
-        replayed with success or discarded (`hold_key`).
-        dedupe: `inbox`, or `none` for at least once without a transaction. gate: a policy that every message of the
-        queue needs, or several; while its breaker is open the queue is left alone, uncounted. on_unknown: for handlers
-        without a `Transaction`: claims each run, so that no two processes run a message at once, and says what follows
-        when one ended in it: `retry` under the same idempotency key, or `park` as a dead letter for a person.
-        formerly: queues this handler had before it was renamed: what is in them is handled as if it were in this one,
-        and nothing more comes into them.
-        Raises RegistrationError with every fault of the registration.
+        runs in a thread and takes `SyncTransaction`. options: `queue`, `timeout`, `concurrency`, `prefetch`,
+        `attempts`, `delays`, `dedupe`, `gate`, `on_unknown`, `ordered`, `on_key_failure`, `formerly`, as HandlerOptions
+        says. Raises RegistrationError with every fault of the registration.
         """
         for one in events:
             if not isinstance(one, type | str) and callable(one):
                 name = getattr(one, "__name__", "the handler")
                 raise RegistrationError(f"@service.on has no event; write @service.on(OrderPlaced) above {name}")
         written = "service.on(" + ", ".join(getattr(one, "__name__", repr(one)) for one in events) + ")"
-        return self._registering(
-            written,
-            lambda function: make_handler(
-                function,
-                events,
-                service=self.name,
-                queue=queue,
-                timeout=timeout,
-                concurrency=concurrency,
-                prefetch=prefetch,
-                attempts=attempts,
-                delays=delays,
-                dedupe=dedupe,
-                gate=gate,
-                on_unknown=on_unknown,
-                ordered=ordered,
-                on_key_failure=on_key_failure,
-                formerly=formerly,
-            ),
-        )
+        return self._registering(written, lambda function: make_handler(function, events, service=self.name, **options))
 
     def _registering(self, written: str, make: Callable[[F], Handler]) -> Callable[[F], F]:
         """Return a decorator that registers what `make` makes of its function. written: how it stands in the code."""

@@ -16,6 +16,7 @@ PUBLIC = [
     "DeadLetter",
     "Defer",
     "Delivery",
+    "HandlerOptions",
     "InvalidMessage",
     "InvalidSchedule",
     "Message",

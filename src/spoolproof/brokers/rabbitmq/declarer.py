@@ -222,8 +222,9 @@ class Declaring:
         return await self.ask("queue_declare", queue=plan.name, durable=True, arguments=plan.arguments)
 
     async def bind(self, plan: BindingPlan) -> ChannelClosed | None:
-        """Bind a queue; see `ask`."""
-        return await self.ask("queue_bind", queue=plan.queue, exchange=plan.exchange, routing_key=plan.key)
+        """Bind a queue, or end that: neither is a fault to the broker where it is so already; see `ask`."""
+        method = "queue_unbind" if plan.is_leaving else "queue_bind"
+        return await self.ask(method, queue=plan.queue, exchange=plan.exchange, routing_key=plan.key)
 
     def close(self) -> None:
         """Close the channel in use, without waiting."""

@@ -53,6 +53,7 @@ class BindingPlan:
     queue: str
     exchange: str
     key: str
+    is_leaving: bool = False  #: it shall not be, rather than be
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,6 @@ class Plan:
     exchanges: tuple[ExchangePlan, ...]
     queues: tuple[QueuePlan, ...]
     bindings: tuple[BindingPlan, ...]
-    unbindings: tuple[BindingPlan, ...] = ()
 
     def bindings_of(self, queue: str) -> tuple[BindingPlan, ...]:
         """Return how a queue is bound."""
@@ -96,17 +96,15 @@ def plan_of(topology: Topology, release: Release = RELEASES[0]) -> Plan:
         ),
         bindings=(
             BindingPlan(unrouted, unrouted, ""),
-            *_events_of(topology, is_leaving=False),
+            *(
+                BindingPlan(queue.name, topology.exchange, type, queue.is_leaving)
+                for queue in topology.queues
+                for type in queue.types
+            ),
             *(BindingPlan(queue.name, retry, queue.name) for queue in topology.queues),
             *(BindingPlan(name, name, "") for name in tiers),
         ),
-        unbindings=_events_of(topology, is_leaving=True),
     )
-
-
-def _events_of(topology: Topology, *, is_leaving: bool) -> tuple[BindingPlan, ...]:
-    specs = [queue for queue in topology.queues if queue.is_leaving is is_leaving]
-    return tuple(BindingPlan(queue.name, topology.exchange, type) for queue in specs for type in queue.types)
 
 
 def _queue_plans(queue: QueueSpec, kept: dict[str, Any]) -> tuple[QueuePlan, QueuePlan]:
@@ -157,7 +155,7 @@ def route_of(service: str, exchange: str) -> Callable[[Outgoing], tuple[str, str
 def is_expected(topology: Topology) -> Callable[[Outgoing], bool]:
     """Return whether a message belongs in a queue of this topology: one that comes back says that it is incomplete."""
     names = {plan.name for plan in plan_of(topology).queues}
-    patterns = [binding.key for binding in _events_of(topology, is_leaving=False)]
+    patterns = [pattern for queue in topology.queues if not queue.is_leaving for pattern in queue.types]
 
     def expected(outgoing: Outgoing) -> bool:
         match outgoing.destination.kind:
