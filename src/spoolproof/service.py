@@ -21,8 +21,9 @@ from spoolproof.codec import TypeRegistry, Upcast
 from spoolproof.consumer import around as consumer_around
 from spoolproof.consumer.around import HandleAround
 from spoolproof.consumer.dependencies import Dependencies
-from spoolproof.consumer.handler import Handler, HandlerFunction, RunOptions, make_handler, make_run_handler
-from spoolproof.consumer.options import HandlerOptions
+from spoolproof.consumer.handler import Handler, HandlerFunction
+from spoolproof.consumer.options import HandlerOptions, RunOptions
+from spoolproof.consumer.registration import make_handler, make_run_handler
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
 from spoolproof.errors import NotInTransaction, NotStarted, RegistrationError, SettingsError

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
+from spoolproof import limits
+from spoolproof.consumer.handler import Dedupe, OnKeyFailure, OnUnknown
 from spoolproof.consumer.policy_gate import GatingPolicy
+from spoolproof.errors import InvalidMessage
+from spoolproof.message import check_short_text
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -42,3 +46,112 @@ class HandlerOptions(TypedDict, total=False):
     formerly: Sequence[str]
     """Queues this handler had before it was renamed: what is in them is handled as if it were in this one, and nothing
     more comes into them."""
+
+
+class RunOptions(TypedDict, total=False):
+    """What may be said of a function that runs by the clock, as for any handler."""
+
+    timeout: float
+    attempts: int
+    delays: Sequence[float]
+    on_unknown: str | None
+
+
+def settled(given: HandlerOptions) -> dict[str, Any]:
+    """Return every option, those that were left out as they are by default. Raises TypeError for what is none."""
+    unknown = sorted(given.keys() - HandlerOptions.__optional_keys__)
+    if unknown:
+        known = ", ".join(sorted(HandlerOptions.__optional_keys__))
+        raise TypeError(f"on() got an unexpected keyword argument {unknown[0]!r}; there are {known}")
+    is_ordered = bool(given.get("ordered"))
+    defaults: dict[str, Any] = {
+        "queue": None,
+        "timeout": limits.HANDLER_SECONDS,
+        "concurrency": limits.CONCURRENCY,
+        "prefetch": None,
+        "attempts": limits.ORDERED_ATTEMPTS if is_ordered else limits.ATTEMPTS,
+        "delays": limits.ORDERED_DELAYS_SECONDS if is_ordered else limits.DELAYS_SECONDS,
+        "dedupe": Dedupe.INBOX,
+        "gate": (),
+        "on_unknown": None,
+        "ordered": False,
+        "on_key_failure": OnKeyFailure.SKIP,
+        "formerly": (),
+    }
+    return {**defaults, **{name: value for name, value in given.items() if value is not None}}
+
+
+def option_faults(
+    options: dict[str, Any], *, own: str, is_in_transaction: bool, timeout_max_seconds: float
+) -> list[str]:
+    """Return what is wrong with the options of a handler. own: its queue."""
+    timeout, delays, formerly = options["timeout"], options["delays"], options["formerly"]
+    faults = []
+    if not _is_number(timeout) or not 0 < timeout <= timeout_max_seconds:
+        faults.append(
+            f"timeout={timeout!r}: above 0 and at most {timeout_max_seconds:g} s (two thirds of the broker's own limit)"
+        )
+    for name, most in (("concurrency", 1000), ("prefetch", 10_000), ("attempts", 100)):
+        value = options[name]
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
+            faults.append(f"{name}={value!r}: a whole number from 1 to {most}")
+    if not isinstance(delays, list | tuple) or not delays or not all(_is_delay(delay) for delay in delays):
+        faults.append(f"delays={delays!r}: one or more numbers of seconds from 0 to {limits.TIERS_SECONDS[-1]}")
+    if options["queue"] is not None and not is_name(options["queue"], 200):
+        faults.append(f"queue={options['queue']!r}: 1 to 200 bytes without spaces")
+    if isinstance(formerly, str) or not all(is_name(one, 200) and one != own for one in formerly):
+        faults.append(f"formerly={formerly!r}: a list of other queues' names, each 1 to 200 bytes without spaces")
+    return [*faults, *_order_faults(options), *_record_faults(options, is_in_transaction=is_in_transaction)]
+
+
+def _order_faults(options: dict[str, Any]) -> list[str]:
+    ordered, on_key_failure = options["ordered"], options["on_key_failure"]
+    faults = []
+    if not isinstance(ordered, bool):
+        faults.append(f"ordered={ordered!r}: True or False")
+    if on_key_failure not in list(OnKeyFailure):
+        faults.append(f"on_key_failure={on_key_failure!r}: 'skip' or 'hold_key'")
+    elif on_key_failure == OnKeyFailure.HOLD_KEY and ordered:
+        faults.append("on_key_failure='hold_key' is not available yet")
+    elif on_key_failure == OnKeyFailure.HOLD_KEY:
+        faults.append("on_key_failure='hold_key' holds an ordering key, which needs ordered=True")
+    if ordered and options["formerly"]:
+        faults.append("formerly= with ordered=True: two queues have no order between them; let the old one run empty")
+    if ordered and options["dedupe"] == Dedupe.NONE:
+        faults.append(
+            "ordered=True needs the inbox: a redelivery would run again after younger ones; drop dedupe='none'"
+        )
+    return faults
+
+
+def _record_faults(options: dict[str, Any], *, is_in_transaction: bool) -> list[str]:
+    dedupe, on_unknown = options["dedupe"], options["on_unknown"]
+    faults = [] if dedupe in list(Dedupe) else [f"dedupe={dedupe!r}: 'inbox' or 'none'"]
+    if dedupe == Dedupe.NONE and is_in_transaction:
+        faults.append("dedupe='none' opens no transaction; drop the Transaction parameter or the option")
+    if on_unknown is not None and on_unknown not in list(OnUnknown):
+        faults.append(f"on_unknown={on_unknown!r}: 'retry' or 'park'")
+    elif on_unknown is not None and (is_in_transaction or dedupe == Dedupe.NONE):
+        reason = (
+            "dedupe='none' keeps no record" if dedupe == Dedupe.NONE else "a transaction that ends early rolls back"
+        )
+        faults.append(f"on_unknown={on_unknown!r} is for handlers that call the world, without Transaction: {reason}")
+    return faults
+
+
+def _is_delay(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= limits.TIERS_SECONDS[-1]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_name(value: object, bytes_max: int) -> bool:
+    """Tell whether something may name a queue or a type: printable text without spaces."""
+    try:
+        check_short_text("name", value)
+    except InvalidMessage:
+        return False
+    text = str(value)
+    return 0 < len(text.encode()) <= bytes_max and text.isprintable() and " " not in text

@@ -13,7 +13,7 @@ from spoolproof.backoff import system_random
 from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.failure import PARK
 from spoolproof.consumer.gate import Gate
-from spoolproof.consumer.handler import make_handler
+from spoolproof.consumer.registration import make_handler
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
