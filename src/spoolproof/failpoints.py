@@ -62,6 +62,8 @@ FAILPOINTS: Mapping[str, str] = {
     "replay.after_move": "The dead letter is replaying and its copy is in the outbox.",
     "schedule.after_promote": "What was due is in the outbox and no longer scheduled; nobody was told.",
     "schedule.after_run": "A run is in the outbox and its function due next time; nobody was told.",
+    "bulk.before_move": "A bulk is live; nothing of its next portion was moved.",
+    "bulk.after_move": "A portion of a bulk was moved and counted, in one transaction.",
     "drain.after_start": "Intake has stopped; handlers may still run.",
     "drain.after_handlers": "Handlers have ended; confirms and deletes may be outstanding.",
     "drain.after_flush": "Confirms and deletes are flushed; leases are still held.",

@@ -286,6 +286,11 @@ STILL_FAILING_SECONDS = 300.0
 """What failed in this time fails still: longer than the delays of the first four attempts."""
 REPLAY_STUCK_SECONDS = 3600.0
 """A replay that has come to no end by then is worth a look; the longest wait between two attempts is 15 min."""
+BULK_PER_SECOND = 50
+"""Dead letters that bulks move: a replay must not be an outage."""
+BULK_REST_SECONDS = 1.0
+CANARY_SECONDS = 60.0
+"""How long the first one of a bulk replay may take to succeed before the others are left alone."""
 PROCESS_RETENTION_SECONDS = 86400.0
 ATTEMPT_HISTORY_MAX = 20
 STACK_BYTES_MAX = 8 * 1024

@@ -45,6 +45,7 @@ PORTS: tuple[str, ...] = (
     "webhooks.Webhooks",
     "triage.Triage",
     "recurring.Recurring",
+    "bulk.Bulks",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

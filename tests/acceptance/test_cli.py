@@ -503,6 +503,37 @@ def test_what_fails_is_found_by_its_cause_mended_and_sent_again(folder: Folder) 
     assert "still failing" in table
 
 
+def test_many_are_replayed_by_one_command_that_need_not_stay(folder: Folder) -> None:
+    """First how many, then one, then the rest; and a cause that is still there stops it after one."""
+    folder.publish(-1, -2, -3)
+    who = ("--reason", "bank is back", "--actor", "ana")
+    by = ("--consumer", "shop.take", *who)
+    with folder.running() as server:
+        until(lambda: _groups_of(3, folder.document("dlq", "groups")))
+        dry = folder.document("dlq", "replay", *by, "--dry-run")
+        unsure = folder.document("dlq", "replay", *by, exit_code=4)
+        stopped = folder.document("dlq", "replay", *by, "--yes", exit_code=1)
+        (folder.path / "repaired").touch()
+        folder.document("dlq", "resume", stopped["id"], *who)
+        resumed = folder.document("dlq", "bulk", stopped["id"], "--watch")
+        detached = folder.document("dlq", "replay", "--all", *who, "--yes", "--detach")
+        until(lambda: folder.document("dlq", "bulk", detached["id"])["state"] == "done")
+        late = folder.document("dlq", "cancel", detached["id"], *who, exit_code=4)
+        text = folder.cli("dlq", "bulk", stopped["id"]).stdout
+        until(lambda: [-3, -2, -1] == folder.effects())
+        server.term()
+        assert 0 == server.end()[0]
+
+    assert ({"schema": "spoolproof.dlq.replay/1", "matching": 3}, "add --yes") == (dry, unsure["error"]["hint"])
+    assert ("stopped", 1, 2) == (stopped["state"], stopped["moved"], stopped["left"])
+    assert ("done", 3, 3, 0) == tuple(resumed[name] for name in ("state", "total", "moved", "skipped"))
+    assert (1, "refused") == (detached["total"], late["error"]["code"])
+    assert "failed again: RuntimeError: the bank is closed" in text
+    assert 2 == len(folder.document("dlq", "bulk")["bulks"])
+    idle = folder.document("dlq", "discard", "--all", *who, "--yes")
+    assert ("done", 0, False) == (idle["state"], idle["total"], idle["is_worked"])
+
+
 def test_dead_letters_are_taken_to_another_store_and_never_doubled(folder: Folder, tmp_path: Path) -> None:
     """Out of a store that is to be deleted, into one where somebody has time for them."""
     folder.publish(-1, -2)
@@ -550,6 +581,9 @@ def _in_state(state: str, document: dict[str, Any]) -> dict[str, Any] | None:
     [
         (("dlq", "show", "nothing"), 1, "not_found"),
         (("dlq", "ls", "--after", "x"), 2, "usage"),
+        (("dlq", "bulk", "nothing"), 1, "not_found"),
+        (("dlq", "replay", "--reason", "x"), 2, "usage"),
+        (("dlq", "discard", "nothing", "--all", "--reason", "x"), 2, "usage"),
         (("dlq", "ls", "--since", "yesterday"), 2, "usage"),
         (("dlq", "edit", "nothing", "--set", "n", "--reason", "x"), 2, "usage"),
         (("dlq", "edit", "nothing", "--set", "n=1", "--reason", "x"), 1, "not_found"),

@@ -13,6 +13,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.conformance import (
+    BulksConformance,
     DeadLettersConformance,
     InboxConformance,
     LeasesConformance,
@@ -65,6 +66,10 @@ class TestOutbox(_Memory, OutboxConformance):
 
 
 class TestInbox(_Memory, InboxConformance):
+    pass
+
+
+class TestBulks(_Memory, BulksConformance):
     pass
 
 

@@ -11,6 +11,7 @@ import pytest
 from spoolproof.ports.store import Store
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.testing.conformance import (
+    BulksConformance,
     DeadLettersConformance,
     InboxConformance,
     LeasesConformance,
@@ -47,6 +48,10 @@ class TestOutbox(OnPostgres, OutboxConformance):
 
 
 class TestInbox(OnPostgres, InboxConformance):
+    pass
+
+
+class TestBulks(OnPostgres, BulksConformance):
     pass
 
 

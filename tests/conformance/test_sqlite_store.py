@@ -14,6 +14,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance import (
+    BulksConformance,
     DeadLettersConformance,
     InboxConformance,
     LeasesConformance,
@@ -65,6 +66,10 @@ class TestOutbox(OnSqlite, OutboxConformance):
 
 
 class TestInbox(OnSqlite, InboxConformance):
+    pass
+
+
+class TestBulks(OnSqlite, BulksConformance):
     pass
 
 

@@ -98,12 +98,13 @@ async def place_dead(n: int) -> dict[str, Any]:
 
 async def replay_all() -> dict[str, Any]:
     store = service.runtime.store
-    replayed = 0
-    for record in await store.dead_letters.search(DeadLetterFilter(state=DeadLetterState.OPEN)):
-        if record.reason == "handler":
-            await replay(store, record.id, actor="crash suite", reason="the bank is repaired")
-            replayed += 1
-    return {"replayed": replayed}
+    who = {"actor": "crash suite", "reason": "the bank is repaired"}
+    found = await store.dead_letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, reason="handler"))
+    for record in found[:1]:
+        await replay(store, record.id, **who)
+    if found[1:]:
+        await service.dead_letters.start_bulk("replay", **who, ids=tuple(record.id for record in found[1:]))
+    return {"replayed": len(found)}
 
 
 async def report() -> dict[str, Any]:

@@ -6,23 +6,25 @@ and why, in the audit trail, in the transaction of the change.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from spoolproof.clock import Clock
 from spoolproof.dead_letters import replay as verbs
-from spoolproof.dead_letters.document import group_document, summary, whole
+from spoolproof.dead_letters.document import bulk_document, group_document, summary, whole
 from spoolproof.dead_letters.edit import Decode, difference, edited, with_fields
 from spoolproof.dead_letters.transfer import letters_of, line_of
-from spoolproof.errors import Conflict, InvalidMessage
+from spoolproof.errors import Conflict, InvalidMessage, NotFound
 from spoolproof.ids import Ids, is_uuid
+from spoolproof.ports.bulk import ENDED_EARLY, LIVE, Bulk, Bulks, BulkState, BulkVerb
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord, DeadLetterState, Position
 from spoolproof.ports.store import Store
 from spoolproof.ports.triage import Triage
 
 UNCLOSED = (DeadLetterState.OPEN, DeadLetterState.REPLAYING)
+LEADER = "leader"  #: the kind of the lease under which bulks are worked off
 _PORTION = 100  #: dead letters read or written at once, so that no transaction is long
 
 
@@ -115,6 +117,88 @@ class Desk:
             "edit_of": record.message.id,
             "diff": difference(record.message.body, message.body),
         }
+
+    # --- act on many -------------------------------------------------------------------------------------------------
+
+    async def matching(self, verb: str, *, force: bool = False, **wanted: Any) -> int:
+        """Return how many a bulk of this verb would be about now; nothing is changed."""
+        bulk = self._bulk(verb, actor="nobody", reason="dry run", to=None, force=force, canary=False)
+        triage, filter = self._tools.store.port(Triage), DeadLetterFilter(**wanted)
+        return sum([await triage.count(replace(filter, state=state)) for state in bulk.move.after])
+
+    async def start_bulk(
+        self,
+        verb: str,
+        *,
+        actor: str,
+        reason: str,
+        to: str | None = None,
+        force: bool = False,
+        canary: bool = True,
+        **wanted: Any,
+    ) -> dict[str, Any]:
+        """Replay or discard every one that matches now, for as long as it takes, whoever waits for it or not.
+
+        verb: `replay` or `discard`. canary: a replay sends one first, and the others once that has succeeded. The
+        process that leads works it off, 50 a second. Raises InvalidMessage.
+        """
+        verbs.check_who(actor, reason)
+        bulk = self._bulk(verb, actor=actor, reason=reason, to=to, force=force, canary=canary)
+        started = await self._tools.store.port(Bulks).start(bulk, DeadLetterFilter(**wanted))
+        return bulk_document(started, {}, await self._is_worked())
+
+    async def bulk(self, id: str) -> dict[str, Any]:
+        """Return one bulk: its counts, and how those it moved fare. Raises NotFound."""
+        bulks = self._tools.store.port(Bulks)
+        found = await bulks.get(id)
+        if found is None:
+            raise NotFound(f"there is no bulk {id!r}; `spoolproof dlq bulk` shows those there are")
+        return bulk_document(found, await bulks.outcomes(id), await self._is_worked())
+
+    async def bulks(self, limit: int = 20) -> dict[str, Any]:
+        """Return the newest bulks."""
+        found = await self._tools.store.port(Bulks).all(limit)
+        is_worked = await self._is_worked()
+        return {"bulks": [bulk_document(one, {}, is_worked) for one in found]}
+
+    async def cancel(self, id: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """End a bulk early: what was moved is moved, the others stay as they are. Raises NotFound or Conflict."""
+        return await self._change(id, LIVE, BulkState.CANCELLED, actor, reason)
+
+    async def resume(self, id: str, *, actor: str, reason: str, canary: bool = True) -> dict[str, Any]:
+        """Go on with one that was cancelled, or stopped over its canary, with another canary. NotFound, Conflict."""
+        has_canary = canary and (await self.bulk(id))["verb"] == BulkVerb.REPLAY
+        to = BulkState.CANARY if has_canary else BulkState.RUNNING
+        return await self._change(id, ENDED_EARLY, to, actor, reason)
+
+    async def _change(
+        self, id: str, after: Sequence[BulkState], to: BulkState, actor: str, reason: str
+    ) -> dict[str, Any]:
+        verbs.check_who(actor, reason)
+        is_changed = await self._tools.store.port(Bulks).change(id, after, to, actor, reason)
+        found = await self.bulk(id)
+        if not is_changed:
+            raise Conflict(f"bulk {id} is {found['state']}; this is for one that is {' or '.join(after)}")
+        return found
+
+    def _bulk(self, verb: str, *, actor: str, reason: str, to: str | None, force: bool, canary: bool) -> Bulk:
+        tools = self._tools
+        if verb not in list(BulkVerb):
+            raise InvalidMessage("verb", verb, f"write {' or '.join(BulkVerb)}")
+        has_canary = canary and verb == BulkVerb.REPLAY
+        return Bulk(
+            id=tools.ids.message_id(),
+            verb=BulkVerb(verb),
+            actor=actor,
+            reason=reason,
+            queue=verbs.queue_of(to),
+            is_forced=force,
+            state=BulkState.CANARY if has_canary else BulkState.RUNNING,
+            started_at=tools.clock.now(),
+        )
+
+    async def _is_worked(self) -> bool:
+        return any(LEADER in process.roles for process in await self._tools.store.leases.processes())
 
     # --- take elsewhere ----------------------------------------------------------------------------------------------
 

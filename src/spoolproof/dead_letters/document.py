@@ -5,6 +5,7 @@ A summary holds no body: lists are what people paste.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from spoolproof import limits
+from spoolproof.ports.bulk import Bulk
 from spoolproof.ports.dead_letters import DeadLetterDetails, DeadLetterRecord, DeadLetterState
 from spoolproof.ports.triage import Group
 
@@ -64,6 +66,17 @@ def whole(details: DeadLetterDetails, now: datetime) -> dict[str, Any]:
         "history": record.attempts,
         "message": {**message, **shown_body(body)},
         "audit": details.audit,
+    }
+
+
+def bulk_document(bulk: Bulk, outcomes: Mapping[DeadLetterState, int], is_worked: bool) -> dict[str, Any]:
+    """Return a bulk with what is left of it. is_worked: whether a process runs that works bulks off."""
+    left = bulk.total - bulk.moved - bulk.skipped
+    return {
+        **msgspec.structs.asdict(bulk),
+        "left": left,
+        "outcomes": {state.value: count for state, count in outcomes.items()},
+        "is_worked": is_worked,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from spoolproof.dead_letters.worker import BulkWorker
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
@@ -22,6 +23,7 @@ class MaintenancePart(Part):
 
     def __init__(self, of: Context) -> None:
         self._leadership = Holding(LEADER, [PRUNE], of.clock, of.fence_seconds)
+        self._bulks = BulkWorker(of.store, self._leadership, PRUNE, clock=of.clock)
         self._pruner = Pruner(of.store.retention, self._leadership, setting=of.settings.named, clock=of.clock)
 
     def holdings(self) -> Sequence[Holding]:
@@ -29,8 +31,8 @@ class MaintenancePart(Part):
         return (self._leadership,)
 
     def loops(self) -> Sequence[Loop]:
-        """Return the pruner."""
-        return (self._pruner,)
+        """Return the pruner, and what moves dead letters by the hundred."""
+        return (self._pruner, self._bulks)
 
     def report(self) -> Report:
         """Tell whether this process leads all of the store."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from spoolproof.cli.bulk import All, Detach, DryRun, bulk, bulks, cancel, is_bulk, resume
 from spoolproof.cli.exits import Failure, Usage, failure_of
 from spoolproof.cli.group import Group
 from spoolproof.cli.letters import at_desk, confirm, filtered, page
@@ -123,45 +124,67 @@ def edit(
         say(plain(f"{done['diff']}\n\nedited {id}: version {done['version']}, message {done['message_id']}"))
 
 
+@filtered
 def replay(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    wanted: dict[str, Any],
     reason: Reason,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...")] = None,
+    everything: All = False,
     to: Annotated[
         str | None, typer.Option("--to", metavar="queue:NAME", help="Another consumer, whose it is then.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also what an earlier replay is stuck with.")] = False,
+    canary: Annotated[
+        bool, typer.Option("--canary/--no-canary", help="Of many, first one, and the rest if it succeeds.")
+    ] = True,
+    dry_run: DryRun = False,
+    detach: Detach = False,
     actor: Actor = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again, each to the consumer that gave up on it and to no other."""
-    if len(ids) > 1:
-        confirm(f"Replay {len(ids)} dead letters?", yes)
+    """Send dead letters again, each to the consumer that gave up on it and to no other: by ID, or all that match."""
+    who = {"actor": actor_or_user(actor), "reason": reason}
+    if is_bulk(ids or [], wanted, everything):
+        options = {"to": to, "force": force, "canary": canary}
+        bulk("replay", wanted, options, who, dry_run=dry_run, detach=detach, yes=yes, as_json=as_json)
+        return
+    if len(ids or []) > 1:
+        confirm(f"Replay {len(ids or [])} dead letters?", yes)
 
     async def act(store: Store, id: str) -> None:
-        await verbs.replay(store, id, actor=actor_or_user(actor), reason=reason, to=to, force=force)
+        await verbs.replay(store, id, **who, to=to, force=force)
         record = (await verbs.find(store, id)).record
         row = (await stranded_queues(store.state, record.service)).get(record.consumer)
         if row is not None:
             complain(plain(f"warning: {row.sentence(record.consumer, record.service)}, and so will this one"))
 
-    _report("dlq.replay", "replayed", with_store(lambda store: _each(store, ids, act)), as_json)
+    _report("dlq.replay", "replayed", with_store(lambda store: _each(store, ids or [], act)), as_json)
 
 
+@filtered
 def discard(
-    id: Annotated[str, typer.Argument(metavar="ID")],
+    wanted: dict[str, Any],
     reason: Reason,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...")] = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    detach: Detach = False,
     actor: Actor = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close a dead letter for good. Its content stays readable for 30 days; nothing sends it again."""
-    confirm(f"Discard {id} for good?", yes)
+    """Close dead letters for good, by ID or all that match. They stay readable for 30 days; nothing sends them."""
+    who = {"actor": actor_or_user(actor), "reason": reason}
+    if is_bulk(ids or [], wanted, everything):
+        bulk("discard", wanted, {}, who, dry_run=dry_run, detach=detach, yes=yes, as_json=as_json)
+        return
+    confirm(f"Discard {', '.join(ids or [])} for good?", yes)
 
     async def act(store: Store, id: str) -> None:
-        await verbs.discard(store, id, actor=actor_or_user(actor), note=reason)
+        await verbs.discard(store, id, actor=who["actor"], note=reason)
 
-    _report("dlq.discard", "discarded", with_store(lambda store: _each(store, [id], act)), as_json)
+    _report("dlq.discard", "discarded", with_store(lambda store: _each(store, ids or [], act)), as_json)
 
 
 @filtered
@@ -280,6 +303,9 @@ GROUP = Group(
         "edit": edit,
         "replay": replay,
         "discard": discard,
+        "bulk": bulks,
+        "cancel": cancel,
+        "resume": resume,
         "export": export,
         "import": import_,
     },

@@ -14,6 +14,7 @@ from __future__ import annotations
 from spoolproof.testing.conformance._broker import Brokers
 from spoolproof.testing.conformance._wait import eventually, holds_for
 from spoolproof.testing.conformance.broker import BrokerConformance
+from spoolproof.testing.conformance.bulk import BulksConformance
 from spoolproof.testing.conformance.dead_letters import DeadLettersConformance
 from spoolproof.testing.conformance.inbox import InboxConformance
 from spoolproof.testing.conformance.leases import LeasesConformance
@@ -33,6 +34,7 @@ from spoolproof.testing.conformance.webhooks import WebhooksConformance
 __all__ = [
     "BrokerConformance",
     "Brokers",
+    "BulksConformance",
     "DeadLettersConformance",
     "InboxConformance",
     "LeasesConformance",
