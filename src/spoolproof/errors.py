@@ -21,6 +21,7 @@
     ├── LimitReached             a bounded thing is full; `current` and `maximum` say how
     │   ├── OutboxFull           rows waiting in the outbox
     │   ├── ScheduleFull         messages that are not due yet
+    │   ├── SpoolFull            what waits in the spool while the store is away
     │   ├── StoreBusy            requests waiting for the SQLite writer
     │   └── WindowFull           publishes waiting for their confirm
     ├── Unavailable              infrastructure is away; burns no attempt
@@ -206,6 +207,14 @@ class ScheduleFull(LimitReached):
 
     what = "scheduled messages of this service"
     remedy = "cancel what is not needed, or keep rows of your own and publish them when they are due"
+
+
+class SpoolFull(LimitReached):
+    """The store is away, and the spool may not grow: nothing was kept."""
+
+    def __init__(self, what: str, current: int, maximum: int, remedy: str) -> None:
+        self.what = what
+        super().__init__(current, maximum, remedy)
 
 
 class StoreBusy(LimitReached):

@@ -39,6 +39,8 @@ FAILPOINTS: Mapping[str, str] = {
     "relay.before_give_up": "The row is in the outbox, its last attempt returned.",
     "relay.after_give_up": "The row is a dead letter.",
     "webhook.after_send": "The receiver has the webhook and said so; its row is in the outbox.",
+    "spool.after_commit": "The message is in the spool; its publisher was not told.",
+    "spool.after_move": "The message is in the store's outbox and still in the spool.",
     "embedded.before_enqueue": "The message is only in memory; its row is in the outbox.",
     "embedded.after_enqueue": "The message is in its queues; the publisher was not told.",
     "embedded.after_claim": "The delivery is claimed by this process; no handler has seen it.",

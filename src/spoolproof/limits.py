@@ -94,6 +94,19 @@ DATABASE_CLOSE_SECONDS = 10.0
 """Requests that wait are committed before the file is closed; a file that has not answered by then hangs."""
 EMBEDDED_QUEUE_ROWS_MAX = 1_000_000
 
+# --- spool -------------------------------------------------------------------------------------------------------
+SPOOL_STORE_SECONDS = 2.0
+"""How long a publish waits for the store before it goes to the spool: a caller with an HTTP request waits with it."""
+SPOOL_FAILURES = 5
+"""In a row; then nobody waits for the store any more, until it answers a ping."""
+SPOOL_PROBE_SECONDS = 5.0
+SPOOL_ADOPT_SECONDS = 15.0
+"""How often files of processes that ended are looked for: a restart is found by its own start."""
+SPOOL_MOVE_ROWS = 200
+SPOOL_MOVES_PER_TURN = 25
+SPOOL_FILLING = 0.8
+"""Of any limit; from here on health and log say so."""
+
 # --- PostgreSQL --------------------------------------------------------------------------------------------------
 POSTGRES_CONNECTIONS_MAX = 20
 """For transactions, per process; opened as needed. The server's default of 100 serves four such processes."""
@@ -318,6 +331,8 @@ EXIT_SECONDS = 15.0
 LOOP_STALLED_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 60.0
 """How long a start waits for its store before it gives up."""
+FIRST_CONTACT_SPARED_SECONDS = 2.0
+"""The same where publishes are kept without the store; the rest starts when it answers."""
 
 # --- log ---------------------------------------------------------------------------------------------------------
 LOG_REPEAT_SECONDS = 60.0

@@ -20,6 +20,7 @@ FEATURES = (
     "outbox.part:RELAY",
     "webhooks.part:WEBHOOKS",
     "schedules.part:SCHEDULES",
+    "spool.part:SPOOL",
     "consumer.part:CONSUMER",
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",

@@ -1,7 +1,8 @@
 """One running instance of a service: what is built at start, in which order it comes up, and how it ends.
 
 Start: failpoints armed → health endpoint up → store reached and its schema checked → broker begins to connect in the
-background → loops. A missing broker never blocks the start unless it is required.
+background → loops. A missing broker never blocks the start unless it is required. A missing store does not where a part
+keeps publishes without it and no hook was promised it: what needs the store then starts when it is reached.
 
 End: readiness fails → no new deliveries, unstarted ones go back → running handlers finish within `drain_seconds` →
 confirms and deletes are flushed → leases are given back → broker and store are closed. A crash at any of these lines
@@ -11,6 +12,7 @@ costs time, never a message.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import shutil
@@ -62,7 +64,7 @@ from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER, Measure
 from spoolproof.telemetry.opentelemetry import offer_to_opentelemetry
-from spoolproof.wiring import build_broker, build_store, shown, store_adapter
+from spoolproof.wiring import build_broker, build_local, build_store, shown, store_adapter
 
 P = TypeVar("P", bound=Part)
 
@@ -98,19 +100,20 @@ class Runtime:
         self._random = random
         self.supervisor = Supervisor(clock, random, is_away=self._is_away)
         spawn = self.supervisor.spawn
-        self.store = make_store(settings, clock=clock, ids=ids, spawn=spawn)
+        self.store = make_store(settings, clock=clock, ids=ids, spawn=spawn, service=service)
         broker = make_broker(settings, clock=clock, ids=ids, random=random, spawn=spawn)
         self.broker = ProtectedBroker(broker, policies)
         self.publisher = Publisher(
             self.store, source=service, clock=clock, ids=ids, around=registrations.of(PublishAround)
         )
+        local = build_local(settings, self.store, service, clock=clock, ids=ids)
         context = Context(
             service=service,
             settings=settings,
             store=self.store,
             broker=self.broker,
             registrations=registrations,
-            singles={Registry: policies, Publisher: self.publisher},
+            singles={Registry: policies, Publisher: self.publisher, **local},
             fence_seconds=settings.lease_seconds * limits.FENCE_SHARE,
             clock=clock,
             ids=ids,
@@ -136,6 +139,7 @@ class Runtime:
         self._health = None if health is None else HealthThread(health, self.monitor.snapshot, clock)
         self._membership: Membership | None = None
         self._loops: list[Loop] = []
+        self._joining: asyncio.Task[None] | None = None
         self._unmeasure: list[Callable[[], None]] = []
         self._hooks = registrations.of(Hooks)
         self.is_started = False
@@ -151,7 +155,10 @@ class Runtime:
         )
 
     async def start(self) -> None:
-        """Bring everything up. Raises StoreUnavailable after 60 s, SchemaOutdated, or BrokerUnavailable if required."""
+        """Bring everything up, or all that does not need the store where publishes are kept without it.
+
+        Raises StoreUnavailable after 60 s, SchemaOutdated, or BrokerUnavailable if required.
+        """
         if self.settings.failpoints or self.settings.failpoint_log:
             plan = self._plan = failpoints.parse_plan(self.settings.failpoints, self.settings.failpoint_log)
             failpoints.arm(plan)
@@ -160,15 +167,18 @@ class Runtime:
         try:
             if self._health is not None:
                 self._health.start()  # first, so that probes see a start that waits for its store
-            await self._reach_store()
-            membership = self._membership = (
-                self._make_membership()
-            )  # not before: whose leases it takes, the store has just said
-            for part in self.parts:
-                await part.restore()
+            error = await self._reach_store_at_start()
+            if error is None:
+                await self._join_store()
             await self._hooks.start()
             await self.broker.start(self.topology())
-            await self._start_loops(membership)
+            await self.supervisor.run(self.monitor)
+            if error is None:
+                await self._start_loops(self.parts)
+            else:
+                self.monitor.store_failed(error)
+                await self._start_loops([part for part in self.parts if not part.needs_store])
+                self._joining = self.supervisor.spawn(self._join_later(), "store.join")
             sources = [self.measures, self.monitor.measures, *(part.measures for part in self.parts)]
             offer_to_opentelemetry(self._clock)
             self._unmeasure = [METER.source(source) for source in sources]
@@ -234,6 +244,7 @@ class Runtime:
     async def drain(self, seconds: float) -> None:
         """Finish what runs and take nothing new; handlers still running after `seconds` are cut off, unsettled."""
         self.is_draining = True
+        self._stop_joining()
         handling = [loop for loop in self._loops if loop.phase is Phase.HANDLE]
         self.supervisor.quiet(handling)
         for part in self.parts:
@@ -249,6 +260,7 @@ class Runtime:
         """Close everything, drained or not; an error of one part is raised when the others are closed. Idempotent."""
         self.is_draining = True
         self.is_started = False
+        self._stop_joining()
         while self._unmeasure:
             self._unmeasure.pop()()
         async with AsyncExitStack() as closing:  # last in, first out
@@ -281,6 +293,7 @@ class Runtime:
             is_draining=self.is_draining,
             is_fenced=any(report.is_fenced for report in reports),
             is_gate_shut=any(report.is_gate_shut for report in reports),
+            keeps_publishes=any(report.keeps_publishes for report in reports),
             leads_service=any(report.leads_service for report in reports),
             leads_database=any(report.leads_database for report in reports),
             without_room=tuple(queue for report in reports for queue in report.without_room),
@@ -290,8 +303,51 @@ class Runtime:
             failpoints=() if plan is None else plan.armed,
         )
 
-    async def _reach_store(self) -> None:
-        """Wait for the store, which every process needs to begin with."""
+    async def _reach_store_at_start(self) -> StoreUnavailable | None:
+        """Wait for the store; its error where the start goes on without it."""
+        is_spared = not self._hooks and any(part.report().keeps_publishes for part in self.parts)
+        self.publisher.is_store_reached = False
+        try:
+            await self._reach_store(limits.FIRST_CONTACT_SPARED_SECONDS if is_spared else limits.FIRST_CONTACT_SECONDS)
+        except StoreUnavailable as error:
+            if not is_spared:
+                raise
+            return error
+        return None
+
+    async def _join_store(self) -> None:
+        """Take up what needs the store, which has just been reached, but for the loops."""
+        self._membership = self._make_membership()  # not before: whose leases it takes, the store has just said
+        for part in self.parts:
+            await part.restore()
+        self.publisher.is_store_reached = True
+        for part in self.parts:
+            part.store_reached()
+
+    async def _join_later(self) -> None:
+        """Wait for the store as long as it takes, then start what needs it."""
+        folded = Folded(self._clock)
+        while not self.publisher.is_store_reached:
+            try:
+                await self._reach_store(math.inf)
+                await self._join_store()
+            except (StoreUnavailable, SchemaOutdated) as error:  # an operator can mend the schema meanwhile
+                self.monitor.store_failed(error)
+                folded.emit(StoreWaiting(error=str(error)))
+                await self._clock.sleep(limits.STORE_PING_MAX_SECONDS)
+        try:
+            await self._start_loops([part for part in self.parts if part.needs_store])
+        except Exception as error:
+            if self.supervisor.fatal is not None and not self.supervisor.fatal.done():
+                self.supervisor.fatal.set_result(error)
+            raise
+
+    def _stop_joining(self) -> None:
+        if self._joining is not None:
+            self._joining.cancel()
+
+    async def _reach_store(self, seconds: float) -> None:
+        """Wait so long for the store. Raises StoreUnavailable, SchemaOutdated."""
         began = self._clock.monotonic()
         waits = 0
         folded = Folded(self._clock)
@@ -303,7 +359,7 @@ class Runtime:
                 break
             except StoreUnavailable as error:
                 self.monitor.store_failed(error)
-                if self._clock.monotonic() >= began + limits.FIRST_CONTACT_SECONDS:
+                if self._clock.monotonic() >= began + seconds:
                     raise
                 waits += 1
                 folded.emit(StoreWaiting(error=str(error)))
@@ -311,12 +367,13 @@ class Runtime:
         if waits:
             emit(StoreReached(seconds=self._clock.monotonic() - began))
 
-    async def _start_loops(self, membership: Membership) -> None:
-        loops: list[Loop] = [membership]
-        for part in self.parts:
+    async def _start_loops(self, parts: Sequence[Part]) -> None:
+        loops: list[Loop] = [] if self._membership is None else [self._membership]
+        for part in parts:
             loops += part.loops()
-        self._loops = sorted(loops, key=lambda loop: loop.phase)
-        for loop in (self.monitor, *self._loops):
+        loops.sort(key=lambda loop: loop.phase)
+        self._loops = sorted([*self._loops, *loops], key=lambda loop: loop.phase)
+        for loop in loops:
             await self.supervisor.run(loop)
 
     def _make_membership(self) -> Membership:

@@ -50,7 +50,7 @@ from spoolproof.runtime import Runtime
 from spoolproof.schedules.expression import cron, every
 from spoolproof.schedules.runs import Declared
 from spoolproof.settings import Settings, load_settings
-from spoolproof.wiring import build_blocking_outbox, setting_faults
+from spoolproof.wiring import build_blocking_outbox, setting_faults, store_adapter
 
 if TYPE_CHECKING:
     from spoolproof.dead_letters.part import DeadLettersFacet
@@ -222,9 +222,7 @@ class Service:
 
     def on_start(self, function: H) -> H:
         """Register a function, plain or async, that runs at the start: the store is there, and nothing was delivered.
-
-        What it raises ends the start.
-        """
+        What it raises ends the start."""
         self._registrations.of(Hooks).add(function, is_start=True)
         return function
 
@@ -246,7 +244,7 @@ class Service:
         tasks started there until the handler ends, its own is joined without asking. options: `key`, `id`, `type`,
         `expires`, `headers`, `destination`, `routing_key`, `correlation_id`, `subject`; `at` or `delay` for later.
         Raises InvalidMessage, InvalidSchedule, MessageTooLarge, UnknownType, CodecError, NotInTransaction,
-        WrongDatabase, OutboxMissing, UnsupportedTransaction, OutboxFull, ScheduleFull, StoreUnavailable.
+        WrongDatabase, OutboxMissing, UnsupportedTransaction, OutboxFull, ScheduleFull, SpoolFull, StoreUnavailable.
         """
         publisher = self.runtime.publisher
         return await publisher.keep(publisher.outgoing(payload, options), partial(self._keep, transaction))
@@ -262,8 +260,7 @@ class Service:
         joined = None if running is None else await running.join(outgoing)
         if joined is not None:
             return joined
-        await publisher.store([outgoing])
-        return receipt_of(outgoing, Place.STORED)
+        return receipt_of(outgoing, await publisher.store([outgoing]))
 
     async def cancel(self, id: str, *, transaction: object | None = None) -> bool:
         """Take back a message that was published with `at` or `delay`; False: it is on its way already, or unknown.
@@ -449,5 +446,9 @@ class Service:
         dependencies = self._registrations.of(Dependencies)
         faults += self._router.faults(dependencies, settings.of(ConsumerSettings).timeout_seconds)
         faults += [f"{one} is on no function: nothing is registered by it; write @{one}" for one in self._unused]
+        if not store_adapter(settings).has_inbox:
+            faults += self._router.faults_without_inbox()
+            runs = self._registrations.of(Declared).expressions
+            faults += [f"{queue!r} runs by the clock, which needs a store; SPOOLPROOF_STORE is none" for queue in runs]
         if faults:
             raise RegistrationError(f"service {self.name!r}:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -89,7 +89,8 @@ class Settings(SettingsGroup):
     data_dir: Path = Path(".spoolproof")
     """Where SQLite files live: local disk, not a network file system."""
     store: SecretStr = SecretStr("")
-    """`sqlite:///PATH`, `postgresql://…` or `memory://`. Default: `store.db` in the data directory."""
+    """`sqlite:///PATH`, `postgresql://…`, `memory://`, or `none`: events are kept in the spool alone. Default:
+    `store.db` in the data directory."""
     broker: SecretStr = Field(SecretStr(""), validation_alias=also("BROKER", "RABBITMQ_URL"))
     """`embedded:///PATH`, `amqp(s)://a,amqp(s)://b`, `sqs://REGION` or `memory://`. Default: `broker.db` in the data
     directory."""
@@ -143,7 +144,7 @@ class Settings(SettingsGroup):
     @classmethod
     def _right_store(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        return _checked(value, text and url_fault(text, STORES))
+        return _checked(value, url_fault(text, STORES) if text not in ("", "none") else None)
 
     @field_validator("broker")
     @classmethod
@@ -154,7 +155,8 @@ class Settings(SettingsGroup):
     @property
     def store_url(self) -> str:
         """The store's URL, with password."""
-        return self.store.get_secret_value() or f"sqlite:///{self.data_dir / 'store.db'}"
+        given = self.store.get_secret_value()
+        return "none://" if given == "none" else given or f"sqlite:///{self.data_dir / 'store.db'}"
 
     @property
     def broker_urls(self) -> tuple[str, ...]:

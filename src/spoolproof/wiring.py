@@ -23,8 +23,10 @@ from spoolproof.health.snapshot import DB
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.finding import Finding
+from spoolproof.ports.spool import Salvaged, SpoolLook, Spools
 from spoolproof.ports.store import Store
 from spoolproof.settings_group import SettingsGroup
+from spoolproof.spool.settings import OFF, SpoolSettings
 from spoolproof.stores.blocking.outbox import BlockingOutbox
 from spoolproof.urls import (
     UrlForm,
@@ -38,6 +40,7 @@ from spoolproof.urls import (
 
 if TYPE_CHECKING:
     from spoolproof.settings import Settings
+    from spoolproof.stores.sqlite.spool import SqliteSpools
 
 PORTS: tuple[str, ...] = (
     # "file.Port",
@@ -63,17 +66,19 @@ L = TypeVar("L")
 class Adapter(UrlForm, Generic[M, L]):
     """What is known before anything is opened. name: its word in health bodies and SPOOLPROOF_READY_NEEDS. make:
     returns it, not started; may raise MissingExtra. look: what `doctor` asks it. is_shared: by several machines, and so
-    by several releases. is_forgetful: it ends with its process, and nobody else sees it."""
+    by several releases. is_forgetful: it ends with its process, and nobody else sees it. has_inbox: what it remembers
+    of a message is there when its copy comes to another process."""
 
     name: str
     make: M
     look: L | None = None
     is_shared: bool = False
     is_forgetful: bool = False
+    has_inbox: bool = True
 
 
 StoreAdapter = Adapter[
-    Callable[["Settings", Clock, Ids, Spawn], Store],
+    Callable[["Settings", str, Clock, Ids, Spawn], Store],
     Callable[[Store | None], Awaitable[list[Finding]]],
 ]
 """look: at a started store, or at one that is still to be made (None)."""
@@ -93,14 +98,14 @@ def _look(module: str) -> Callable[..., Any]:
 # --- stores ----------------------------------------------------------------------------------------------------------
 
 
-def _sqlite(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+def _sqlite(settings: Settings, service: str, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
     from spoolproof.stores.sqlite import SqliteStore
 
     path = path_of(settings.store_url)
     return SqliteStore(path, clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
 
 
-def _postgres(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+def _postgres(settings: Settings, service: str, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
     from spoolproof.stores.postgres import PostgresStore
 
     return PostgresStore(
@@ -114,7 +119,28 @@ def _postgres(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store
     )
 
 
-def _memory_store(settings: Settings, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+def _spool_alone(settings: Settings, service: str, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+    return _spools(settings, service, clock, ids, is_home=True).new()
+
+
+def _spools(settings: Settings, service: str, clock: Clock, ids: Ids, *, is_home: bool = False) -> SqliteSpools:
+    from spoolproof.stores.sqlite.spool import SqliteSpools
+
+    folder, limits = spool_folder(settings), settings.of(SpoolSettings)
+    return SqliteSpools(
+        None if folder is None else folder / service,
+        service,
+        rows_max=limits.spool_rows_max,
+        bytes_max=limits.spool_bytes_max,
+        free_bytes_min=limits.spool_free_bytes_min,
+        clock=clock,
+        ids=ids,
+        ports=PORTS,
+        is_home=is_home,
+    )
+
+
+def _memory_store(settings: Settings, service: str, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
     from spoolproof.stores.memory import MemoryStore
 
     return MemoryStore(clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS)
@@ -140,6 +166,7 @@ STORES: tuple[StoreAdapter, ...] = (
         look=_look("stores.postgres.doctor"),
     ),
     Adapter(name="memory", schemes=("memory",), make=_memory_store, is_forgetful=True),
+    Adapter(name="none", schemes=("none",), example="none", make=_spool_alone, has_inbox=False),
 )
 
 # --- brokers ---------------------------------------------------------------------------------------------------------
@@ -241,9 +268,48 @@ def _row(url: str, rows: Sequence[Adapter[M, L]]) -> Adapter[M, L]:
     return row
 
 
-def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn) -> Store:
+def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn, service: str = "") -> Store:
     """Return the store the settings name, not started. Raises MissingExtra."""
-    return store_adapter(settings).make(settings, clock, ids, spawn)
+    return store_adapter(settings).make(settings, service, clock, ids, spawn)
+
+
+def build_local(settings: Settings, store: Store, service: str, *, clock: Clock, ids: Ids) -> dict[type[Any], Any]:
+    """Return what a process has beside its store, in files of this machine, by its port."""
+    return {Spools: getattr(store, "spools", None) or _spools(settings, service, clock, ids)}
+
+
+def spool_folder(settings: Settings) -> Path | None:
+    """Return the folder that has a folder for the spool of each service; None when there is no spool."""
+    given = settings.of(SpoolSettings).spool
+    if given == OFF:
+        return None
+    if given:
+        return Path(given)
+    row = store_adapter(settings)
+    return settings.data_dir / "spool" if row.is_shared or not row.has_inbox else None
+
+
+def look_into_spools(folder: Path) -> list[SpoolLook]:
+    """Return every file below the folder of all spools, oldest first for each service."""
+    from spoolproof.stores.sqlite.spool import look
+
+    return [look(path) for path in sorted(folder.glob("*/*.db"))]
+
+
+def damaged_spools(folder: Path) -> list[Path]:
+    """Return the files there that were found damaged, of every service."""
+    from spoolproof.stores.sqlite.spool import damaged_below
+
+    return [path for one in sorted(folder.glob("*/")) for path in damaged_below(one)]
+
+
+async def salvage_spool(settings: Settings, path: Path, *, clock: Clock, ids: Ids) -> Salvaged:
+    """Read a damaged spool file into a fresh one beside it. Raises Conflict, NotFound, StoreUnavailable."""
+    from spoolproof.stores.sqlite.spool import salvage_by_hand
+
+    spools = _spools(settings, path.parent.name, clock, ids)
+    spools.folder = path.parent
+    return await salvage_by_hand(spools, path)
 
 
 def build_blocking_outbox(settings: Settings, service: str, *, clock: Clock) -> BlockingOutbox:
@@ -303,6 +369,11 @@ def setting_faults(settings: Settings) -> list[str]:
     ]
     named = files(settings)
     wrong = [f"{variable}: {fault}" for variable, path in named.items() if (fault := _file_fault(path))]
+    folder, given = spool_folder(settings), settings.of(SpoolSettings).spool
+    if folder is None and not store_adapter(settings).has_inbox:
+        wrong.append(f"{STORE}=none keeps events in the spool alone: unset SPOOLPROOF_SPOOL={given}, or name a store")
+    if folder is not None and (given or not store_adapter(settings).has_inbox) and (fault := _file_fault(folder / "x")):
+        wrong.append(f"SPOOLPROOF_SPOOL: {fault}")
     if not wrong and len({path.resolve() for path in named.values()}) < len(named):
         wrong.append(f"{STORE} and {BROKER} are both {named[STORE]}: give each a file of its own")
     return faults + wrong

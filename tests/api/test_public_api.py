@@ -35,6 +35,7 @@ PUBLIC = [
     "Service",
     "Settings",
     "SettingsError",
+    "SpoolFull",
     "SpoolproofError",
     "StoreBusy",
     "StoreUnavailable",

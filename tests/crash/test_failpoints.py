@@ -20,12 +20,15 @@ from harness import CLEAN, Scenario, verdict  # type: ignore[import-not-found]
 
 DOSE = os.environ.get("SPOOLPROOF_DOSE", "test")
 
-_WEBHOOKS = {"webhook.after_send": "it has endpoints and a receiver in test_webhooks.py"}
+_ELSEWHERE = {
+    "webhook.after_send": "it has endpoints and a receiver in test_webhooks.py",
+    **{name: "test_spool.py kills there" for name in FAILPOINTS if name.startswith("spool.")},
+}
 
 UNREACHABLE = {
-    "embedded": _WEBHOOKS,
+    "embedded": _ELSEWHERE,
     "servers": {
-        **_WEBHOOKS,
+        **_ELSEWHERE,
         **{n: "only the embedded broker has this boundary" for n in FAILPOINTS if n.startswith("embedded.")},
     },
 }

@@ -104,6 +104,7 @@ URLS = {
     "sqs": "sqs://eu-west-1",
     "rabbitmq": "amqps://a/v,amqp://b/v",
     "memory": "memory://",
+    "none": "none",
 }
 
 

@@ -61,6 +61,11 @@ async def unopened(settings: Settings) -> AsyncIterator[Store]:
             f"SPOOLPROOF_STORE={settings.store_url} lives inside its service's process; no command can reach it",
             "set SPOOLPROOF_STORE to sqlite:///PATH or postgresql://…",
         )
+    if not store_adapter(settings).has_inbox:
+        raise Refused(
+            "SPOOLPROOF_STORE=none: each process has a file of its own",
+            "spoolproof spool status lists them; set SPOOLPROOF_STORE=sqlite:///PATH of one",
+        )
     clock = SystemClock()
     supervisor = Supervisor(clock, system_random())
     store = build_store(settings, clock=clock, ids=Ids(clock), spawn=supervisor.spawn)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.consumer.dependencies import Dependencies
-from spoolproof.consumer.handler import Handler
+from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.consumer.policy_gate import label_of
 from spoolproof.errors import InvalidMessage, RegistrationError
 from spoolproof.message import Message, check_short_text
@@ -59,6 +59,15 @@ class Router:
     def handlers(self, queue: str) -> Sequence[Handler]:
         """Return the handlers of a queue; perhaps none."""
         return self._queues.get(queue, ())
+
+    def faults_without_inbox(self) -> list[str]:
+        """Return what cannot be served where a store remembers nothing of a message for other processes."""
+        return [
+            f"queue {queue!r}: SPOOLPROOF_STORE=none has no inbox to tell a second delivery by, and nothing to hold "
+            'a key back with; name a store, or register it with dedupe="none" and without ordered=True'
+            for queue, handlers in self._queues.items()
+            if any(handler.dedupe is not Dedupe.NONE or handler.is_ordered for handler in handlers)
+        ]
 
     def type_of(self, queue: str, message: Message) -> str:
         """Return the wire name to read a message as: its own, or, for a foreign one without a type, the only type

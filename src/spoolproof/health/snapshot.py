@@ -55,7 +55,8 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """What the process knows of itself without asking anybody. leads_service, leads_database: it tells what is counted
+    """What the process knows of itself without asking anybody. keeps_publishes: what is published is
+    kept durably also while the store is away. leads_service, leads_database: it tells what is counted
     for all. without_room: queues whose handler waits for room in the outbox. unsubscribed: queues the connected broker
     does not deliver from. stalled: loops whose turn runs too long. issues: sentences of its parts."""
 
@@ -63,6 +64,7 @@ class Local:
     is_draining: bool = False
     is_fenced: bool = False
     is_gate_shut: bool = False
+    keeps_publishes: bool = False
     leads_service: bool = False
     leads_database: bool = False
     without_room: tuple[str, ...] = ()

@@ -46,7 +46,7 @@ def unready_reason(snapshot: Snapshot) -> str | None:
         return "starting"
     if snapshot.is_loop_silent:
         return "event_loop_blocked"
-    if snapshot.db is not None and snapshot.db.status is Status.UNHEALTHY:
+    if snapshot.db is not None and snapshot.db.status is Status.UNHEALTHY and not local.keeps_publishes:
         return "store_unavailable"
     if local.is_fenced:
         return "fenced"
@@ -59,11 +59,13 @@ def unready_reason(snapshot: Snapshot) -> str | None:
 
 
 def system_of(snapshot: Snapshot) -> System:
-    """Return the state of the whole: unhealthy without something critical, degraded by an issue of it."""
+    """Return the state of the whole: unhealthy without something critical, degraded by an issue of it. A store that is
+    away is an issue where publishes are kept without it."""
     critical = {one.key: one for one in snapshot.dependencies if one.need is Need.CRITICAL}
     if snapshot.db is None or stuck_reason(snapshot) is not None:
         return System.UNHEALTHY
-    if any(one.status is Status.UNHEALTHY for one in critical.values()):
+    spared = DB if snapshot.local.keeps_publishes else None
+    if any(one.status is Status.UNHEALTHY and key != spared for key, one in critical.items()):
         return System.UNHEALTHY
     if any(issue.concerns in critical for issue in issues_of(snapshot)):
         return System.DEGRADED

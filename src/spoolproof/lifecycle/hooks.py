@@ -23,6 +23,10 @@ class Hooks:
         self.lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None
         self._open: AsyncExitStack | None = None
 
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._at_start or self._at_stop or self.lifespan)
+
     def add(self, hook: Hook, *, is_start: bool) -> None:
         """Register a function without parameters, plain or async. Raises RegistrationError."""
         which = "on_start" if is_start else "on_stop"

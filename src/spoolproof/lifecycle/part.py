@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
@@ -22,12 +23,14 @@ from spoolproof.telemetry.metrics import Measure
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a part knows of itself. is_fenced: it may not act under its leases. is_gate_shut: the store failed it and
-    it waits. leads_service, leads_database: of all processes of the service, or of the store, it is the one that tells
-    what is counted for all. without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker
-    does not deliver from. issues: sentences for people."""
+    it waits. keeps_publishes: what is published is kept durably also while the store is away. leads_service,
+    leads_database: of all processes of the service, or of the store, it is the one that tells what is counted for all.
+    without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker does not deliver from.
+    issues: sentences for people."""
 
     is_fenced: bool = False
     is_gate_shut: bool = False
+    keeps_publishes: bool = False
     leads_service: bool = False
     leads_database: bool = False
     without_room: tuple[str, ...] = ()
@@ -36,7 +39,13 @@ class Report:
 
 
 class Part:
-    """A feature in one process; a subclass says what it gives beyond nothing."""
+    """A feature in one process; a subclass says what it gives beyond nothing.
+
+    needs_store: it restores and runs its loops only once the store was reached; where something keeps publishes, the
+    start does not wait for that.
+    """
+
+    needs_store: ClassVar[bool] = True
 
     def holdings(self) -> Sequence[Holding]:
         """Return the kinds of leases it works under; asked once, after the store was reached."""
@@ -52,6 +61,9 @@ class Part:
 
     async def restore(self) -> None:
         """Take over what an earlier process left in the store, before the broker and the loops start."""
+
+    def store_reached(self) -> None:
+        """The store was reached for the first time, its schema is right, and rows go where they belong."""
 
     async def begin_drain(self) -> None:
         """Take nothing new in from now on; what runs goes on."""

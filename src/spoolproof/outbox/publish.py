@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from spoolproof.clock import Clock
 from spoolproof.codec import EventType, encode_payload, event_type_of, is_mapping
 from spoolproof.destination import EVENTS, Destination, Kind, destination_of
-from spoolproof.errors import InvalidMessage, InvalidSchedule, UnknownType
+from spoolproof.errors import InvalidMessage, InvalidSchedule, StoreUnavailable, UnknownType
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import (
@@ -30,7 +31,7 @@ from spoolproof.message import (
 from spoolproof.outbox.around import Keep, PublishAround
 from spoolproof.outbox.events import ScheduleCancelled
 from spoolproof.outbox.options import PublishOptions, check_names, due_of, expires_at
-from spoolproof.outbox.receipt import Receipt
+from spoolproof.outbox.receipt import Place, Receipt
 from spoolproof.ports.schedule import Schedule
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
@@ -49,6 +50,22 @@ class Unit(Protocol):
     async def collect(self, outgoing: Outgoing) -> Receipt: ...  # noqa: D102
 
     async def cancel(self, id: str) -> bool | None: ...  # noqa: D102
+
+
+class Beside(Protocol):
+    """A place beside the store, for messages that it does not take; set by the part that has one.
+
+    is_quiet: it holds nothing back, and nothing is held against the store. patience_seconds: what the store gets.
+    """
+
+    is_quiet: bool
+    patience_seconds: float
+
+    async def keep(self, records: Sequence[Outgoing], store: Callable[[], Awaitable[None]]) -> Place:
+        """Keep messages here or, by calling `store`, there."""
+
+    async def keep_instead(self, records: Sequence[Outgoing], error: Exception) -> Place:
+        """Keep what the store has failed to take, or may have taken. Raises SpoolFull, StoreUnavailable."""
 
 
 class Bridge(Protocol):
@@ -117,6 +134,9 @@ class Publisher:
         self._source = source
         self._clock = clock
         self._ids = ids
+        self.beside: Beside | None = None
+        self.place = Place.STORED  #: what the store's outbox is
+        self.is_store_reached = True
 
     def outgoing(self, payload: object, options: PublishOptions) -> Outgoing:
         """Return the message of a payload, checked against every limit. Raises as `Service.publish`."""
@@ -126,13 +146,36 @@ class Publisher:
         """Keep a message by these means, through what the application has put around that."""
         return await (self._around.through(outgoing, keep) if self._around else keep(outgoing))
 
-    async def store(self, records: Sequence[Outgoing]) -> None:
-        """Keep messages in a transaction of their own; durable on return. Raises OutboxFull, StoreUnavailable."""
+    async def store(self, records: Sequence[Outgoing]) -> Place:
+        """Keep messages in a transaction of their own; durable on return, at the place that is returned.
+
+        Raises OutboxFull, StoreUnavailable, SpoolFull.
+        """
+        beside = self.beside
+        if beside is None:
+            await self._append_alone(records)
+            return self.place
+        if not beside.is_quiet:
+            return await beside.keep(records, partial(self._append_alone, records))
+        try:
+            async with asyncio.timeout(beside.patience_seconds):
+                await self._append_alone(records)
+        except (StoreUnavailable, TimeoutError) as error:  # it may have committed: the same id tells receivers
+            return await beside.keep_instead(records, error)
+        return Place.STORED
+
+    async def _append_alone(self, records: Sequence[Outgoing]) -> None:
+        self._check_reached()
         await self._append(records, None)
         self.wake()
 
+    def _check_reached(self) -> None:
+        if not self.is_store_reached:  # rows would go into the block of another service
+            raise StoreUnavailable("the store was not reached since this process started")
+
     async def append(self, records: Sequence[Outgoing], tx: StoreTransaction) -> None:
         """Keep messages in an open transaction."""
+        self._check_reached()
         await self._append(records, tx)
         failpoint("outbox.after_append")
 
@@ -141,6 +184,8 @@ class Publisher:
         if not later:
             await self._store.outbox.append(records, tx)
             return
+        if self.place is Place.SPOOLED:
+            raise InvalidSchedule("at", later[0].due, "cannot be kept: SPOOLPROOF_STORE=none has no table for it")
         await self._store.outbox.append([outgoing for outgoing in records if outgoing.due is None], tx)
         await self._store.port(Schedule).add(later, tx)
 

@@ -10,10 +10,12 @@ from spoolproof.message import Outgoing
 
 
 class Place(StrEnum):
-    """Where a published message is kept: `stored` in the outbox, committed; `transaction`: with the caller's commit;
-    `scheduled` for later, committed or with the caller's commit, and `cancel` may still take it back."""
+    """Where a published message is kept: `stored` in the outbox, committed; `spooled` in a file of this machine, while
+    the store is away; `transaction`: with the caller's commit; `scheduled` for later, committed or with the caller's
+    commit, and `cancel` may still take it back."""
 
     STORED = "stored"
+    SPOOLED = "spooled"
     TRANSACTION = "transaction"
     SCHEDULED = "scheduled"
 

@@ -51,9 +51,17 @@ def is_conflict(error: BaseException | None) -> bool:
 
 
 def unavailable(name: str, error: BaseException) -> StoreUnavailable:
-    """Return our error for one of theirs."""
+    """Return our error for one of theirs, which is its cause."""
     code = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StoreUnavailable(f"sqlite:///{name}: {error} ({code})")
+    ours = StoreUnavailable(f"sqlite:///{name}: {error} ({code})")
+    ours.__cause__ = error
+    return ours
+
+
+def primary_code(error: BaseException) -> int | None:
+    """Return SQLite's code of an error of ours or of theirs, None if it has none."""
+    code = getattr(error, "sqlite_errorcode", None) or getattr(error.__cause__, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
 
 
 @contextmanager

@@ -197,7 +197,7 @@ async def run(service: Service, *, store: str, clock: ManualClock | None) -> Asy
         await service._start_under_test(
             {"store": SecretStr(url), "broker": SecretStr("memory://")},
             clock,
-            make_store=lambda settings, *, clock, ids, spawn: make_store(
+            make_store=lambda settings, *, clock, ids, spawn, service: make_store(
                 clock=clock, ids=ids, outbox_rows_max=settings.outbox_rows_max, ports=PORTS
             ),
             make_broker=lambda settings, *, clock, ids, random, spawn: MemoryBroker(

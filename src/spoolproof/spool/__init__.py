@@ -1,0 +1,1 @@
+"""The local durable buffer that takes over when the store is away."""
