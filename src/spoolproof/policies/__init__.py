@@ -25,8 +25,7 @@ from spoolproof.policies.judging.report import Report, report
 from spoolproof.policies.judging.verdict import Kind, Status, Verdict
 from spoolproof.policies.parts.breaker import Breaker, Consecutive, Rate, Slow
 from spoolproof.policies.parts.chaos import Chaos
-from spoolproof.policies.parts.fallback import Fallback
-from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Hedge, RateLimit, Retry, Timeout
+from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Deadline, Fallback, Hedge, RateLimit, Retry, Timeout
 from spoolproof.policies.policy import Policy
 from spoolproof.policies.registry import Registry, default_registry
 from spoolproof.policies.running.caller import Result

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar, dataclass_transform
 
 from spoolproof.clock import SYSTEM
 from spoolproof.policies.judging.verdict import Verdict
@@ -19,15 +20,19 @@ logger = logging.getLogger("spoolproof.policies")
 _LOG_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class _Record:
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Event(_Record):
     """policy: the name; key: of a keyed child, else None."""
 
     policy: str
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded(Event):
     """A call is over. result: the verdict's kind, or `success`. source: live, stale or fallback."""
 
@@ -37,7 +42,6 @@ class CallEnded(Event):
     elapsed_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
     """One run of the function is over, or was rejected before it began."""
 
@@ -46,7 +50,6 @@ class AttemptEnded(Event):
     elapsed_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTimedOut(Event):
     """An attempt ran into its own limit."""
 
@@ -54,7 +57,6 @@ class AttemptTimedOut(Event):
     timeout_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
     """Another attempt will be made. attempt: its number."""
 
@@ -63,7 +65,6 @@ class RetryScheduled(Event):
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryStopped(Event):
     """No further attempt. reason: attempts, budget, deadline, retry_after, permanent, unknown, nested, draining,
     local."""
@@ -72,12 +73,10 @@ class RetryStopped(Event):
     attempts: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryNested(Event):
     """A retry inside a retry, or inside a redelivered message, makes one attempt only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChanged(Event):
     """A breaker changed its state. old, new: closed, open, half_open, isolated. observed: nothing was rejected."""
 
@@ -88,7 +87,6 @@ class BreakerChanged(Event):
     observed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRejectedBy(Event):
     """An attempt was not made. by: breaker, bulkhead, rate_limit, cooldown, threads."""
 
@@ -96,7 +94,6 @@ class CallRejectedBy(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeLaunched(Event):
     """A second attempt runs beside a slow first one. delay_seconds: how long the first had."""
 
@@ -104,14 +101,12 @@ class HedgeLaunched(Event):
     delay_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeWon(Event):
     """An attempt launched as a hedge was the first to succeed."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackUsed(Event):
     """The answer came from a fallback. source: stale or fallback. rung: its place in the chain, from 1."""
 
@@ -119,7 +114,6 @@ class FallbackUsed(Event):
     rung: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitChanged(Event):
     """An adaptive limit moved."""
 
@@ -127,21 +121,18 @@ class LimitChanged(Event):
     new: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CooldownStarted(Event):
     """The dependency asked for less; attempts are refused for `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeysExhausted(Event):
     """Every keyed child is pinned; further keys share one."""
 
     kept: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingShadowed(Event):
     """A setting was given and a stronger source hides it."""
 
@@ -150,27 +141,25 @@ class SettingShadowed(Event):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsReloaded(Event):
     """New settings are in force. changed: setting names."""
 
     changed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreIgnored(Event):
     """A snapshot could not be used; the breaker is as it was."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosInjected(Event):
     """A fault was made on purpose. behaviour: which."""
 
     behaviour: str
 
 
+E = TypeVar("E", bound=Event)
 Listener = Callable[[Event], None]
 listeners: tuple[Listener, ...] = ()
 """Who listens. Replaced as a whole, never changed in place: read it without a lock, to ask whether it is empty."""
@@ -198,7 +187,12 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 
 def emit(event: Event) -> None:
     """Tell every listener. Ask `if events.listeners:` first, so that nobody builds a record for nobody."""
-    for listener in listeners:
+    tell(listeners, event)
+
+
+def tell(those: Iterable[Callable[[E], object]], event: E) -> None:
+    """Call each of those; what one of them raises is noted."""
+    for listener in those:
         try:
             listener(event)
         except Exception as error:  # whatever a listener raises, the call goes on

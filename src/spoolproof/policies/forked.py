@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from spoolproof.policies import events
 from spoolproof.policies.definition import Definition
-from spoolproof.policies.machines import counts
+from spoolproof.policies.machines import memory
 from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.line import Line
 from spoolproof.policies.machines.slots import Slots
@@ -28,7 +28,7 @@ registries: WeakSet[Any] = WeakSet()  #: every registry of this process
 def in_child() -> None:
     """Begin in the child."""
     _free(events._lock)
-    _free(counts.lock)
+    _free(memory.lock)
     for registry in registries:
         _free(registry._lock)
         _drain(registry.drain_switch)
@@ -65,9 +65,9 @@ def _definition(definition: Definition) -> None:
 
 def _machines(machines: Machines) -> None:
     _free(machines.cooldown._lock)
-    for memory in (machines.memory.answers, machines.memory.latencies):
-        if memory is not None:
-            _free(memory._lock)
+    for one in (machines.memory.answers, machines.memory.latencies):
+        if one is not None:
+            _free(one._lock)
     if machines.circuit is not None:
         _circuit(machines.circuit)
     if machines.slots is not None:

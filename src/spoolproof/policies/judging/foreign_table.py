@@ -16,109 +16,88 @@ TIMED_OUT: Meaning = (Kind.TIMEOUT, True)
 LOCAL: Meaning = (Kind.LOCAL, False)
 REFUSED: Meaning = (Kind.PERMANENT, False)
 OVERLOADED: Meaning = (Kind.OVERLOADED, False)
+RATE_LIMITED: Meaning = (Kind.RATE_LIMITED, False)
 BUG: Meaning = (Kind.BUG, False)
 BUG_AFTER_SENDING: Meaning = (Kind.BUG, True)
 
-#: Qualified names, most derived first is what the MRO gives. A pool that was empty never sent anything.
-CLASSES: Mapping[str, Meaning] = {
-    "httpx.PoolTimeout": LOCAL,
-    "httpx.ConnectTimeout": NOT_SENT,
-    "httpx.ConnectError": NOT_SENT,
-    "httpx.TimeoutException": TIMED_OUT,
-    "httpx.NetworkError": LOST,
-    "httpx.LocalProtocolError": BUG,
-    "httpx.ProtocolError": LOST,
-    "httpx.ProxyError": NOT_SENT,
-    "httpx.UnsupportedProtocol": BUG,
-    "httpx.InvalidURL": BUG,
-    "aiohttp.client_exceptions.ConnectionTimeoutError": NOT_SENT,
-    "aiohttp.client_exceptions.ServerTimeoutError": TIMED_OUT,
-    "aiohttp.client_exceptions.ClientConnectorError": NOT_SENT,
-    "aiohttp.client_exceptions.ServerDisconnectedError": LOST,
-    "aiohttp.client_exceptions.ClientOSError": LOST,
-    "aiohttp.client_exceptions.ClientPayloadError": LOST,
-    "aiohttp.client_exceptions.ClientConnectionError": LOST,
-    "aiohttp.client_exceptions.ServerFingerprintMismatch": NOT_SENT,
-    "aiohttp.client_exceptions.InvalidUrlRedirectClientError": BUG_AFTER_SENDING,
-    "aiohttp.client_exceptions.InvalidURL": BUG,
-    "aiohttp.client_exceptions.NonHttpUrlRedirectClientError": BUG_AFTER_SENDING,
-    "aiohttp.client_exceptions.NonHttpUrlClientError": BUG,
-    "asyncio.exceptions.IncompleteReadError": LOST,
-    "http.client.BadStatusLine": LOST,
-    "http.client.IncompleteRead": LOST,
-    "requests.exceptions.ConnectTimeout": NOT_SENT,
-    "requests.exceptions.Timeout": TIMED_OUT,
-    "requests.exceptions.SSLError": LOST,
-    "requests.exceptions.ProxyError": NOT_SENT,
-    "requests.exceptions.ConnectionError": LOST,
-    "requests.exceptions.ChunkedEncodingError": LOST,
-    "requests.exceptions.RetryError": LOST,
-    "requests.exceptions.MissingSchema": BUG,
-    "urllib.error.URLError": BUG_AFTER_SENDING,
-    "urllib3.exceptions.EmptyPoolError": LOCAL,
-    "urllib3.exceptions.ConnectTimeoutError": NOT_SENT,
-    "urllib3.exceptions.NewConnectionError": NOT_SENT,
-    "urllib3.exceptions.ReadTimeoutError": TIMED_OUT,
-    "urllib3.exceptions.TimeoutError": TIMED_OUT,
-    "urllib3.exceptions.ClosedPoolError": LOCAL,
-    "urllib3.exceptions.MaxRetryError": LOST,
-    "urllib3.exceptions.ProtocolError": LOST,
-    "urllib3.exceptions.ProxyError": NOT_SENT,
-    "urllib3.exceptions.ResponseError": LOST,
-    "urllib3.exceptions.SSLError": LOST,
-    "urllib3.exceptions.LocationValueError": BUG,
-    "redis.exceptions.MaxConnectionsError": LOCAL,
-    "redis.exceptions.BusyLoadingError": NOT_SENT,
-    "redis.exceptions.AuthenticationError": NOT_SENT,
-    "redis.exceptions.ReadOnlyError": NOT_SENT,
-    "redis.exceptions.AuthorizationError": NOT_SENT,
-    "redis.exceptions.ExternalAuthProviderError": NOT_SENT,
-    "redis.exceptions.ClusterDownError": NOT_SENT,
-    "redis.exceptions.AskError": NOT_SENT,
-    "redis.exceptions.TryAgainError": NOT_SENT,
-    "redis.exceptions.WatchError": NOT_SENT,
-    "redis.exceptions.SlotNotCoveredError": NOT_SENT,
-    "redis.exceptions.OutOfMemoryError": OVERLOADED,
-    "redis.exceptions.InvalidResponse": LOST,
-    "redis.exceptions.DataError": BUG,
-    "redis.exceptions.TimeoutError": TIMED_OUT,
-    "redis.exceptions.ConnectionError": LOST,
-    "redis.exceptions.ResponseError": REFUSED,
-    "asyncpg.exceptions._base.DataError": REFUSED,
-    "asyncpg.exceptions._base.InterfaceError": BUG,
-    "asyncpg.exceptions._base.TargetServerAttributeNotMatched": NOT_SENT,
-    "pika.exceptions.StreamLostError": LOST,
-    "pika.exceptions.ConnectionClosed": LOST,
-    "pika.exceptions.ConnectionBlockedTimeout": LOST,
-    "pika.exceptions.AMQPHeartbeatTimeout": LOST,
-    "pika.exceptions.AMQPConnectionError": NOT_SENT,
-    "pika.exceptions.ChannelWrongStateError": NOT_SENT,
-    "pika.exceptions.UnroutableError": NOT_SENT,
-    "pika.exceptions.NackError": OVERLOADED,
-    "pika.exceptions.DuplicateConsumerTag": BUG,
-    "pika.exceptions.InvalidChannelNumber": BUG,
-    "pika.exceptions.MethodNotImplemented": BUG,
-    "pika.exceptions.ShortStringTooLong": BUG,
-    "pika.exceptions.UnsupportedAMQPFieldException": BUG,
-    "pika.exceptions.AMQPChannelError": LOST,
-    "pika.exceptions.AMQPError": LOST,
-    "botocore.exceptions.ConnectTimeoutError": NOT_SENT,
-    "botocore.exceptions.EndpointConnectionError": NOT_SENT,
-    "botocore.exceptions.ReadTimeoutError": TIMED_OUT,
-    "botocore.exceptions.ConnectionClosedError": LOST,
-    "botocore.exceptions.HTTPClientError": LOST,
-    "botocore.exceptions.IncompleteReadError": LOST,
-    "botocore.exceptions.ProxyConnectionError": NOT_SENT,
-    "botocore.exceptions.SSLError": LOST,
-    "botocore.exceptions.ConnectionError": LOST,
-    "botocore.exceptions.NoCredentialsError": NOT_SENT,
-    "botocore.exceptions.PartialCredentialsError": NOT_SENT,
-    "botocore.exceptions.CredentialRetrievalError": NOT_SENT,
-    "botocore.exceptions.TokenRetrievalError": NOT_SENT,
-    "botocore.exceptions.UnauthorizedSSOTokenError": NOT_SENT,
-    "botocore.exceptions.ParamValidationError": BUG,
-    "sqlalchemy.exc.TimeoutError": LOCAL,
+#: Class names by module and meaning; of several the most derived counts. A pool that was empty never sent anything.
+_NAMES: Mapping[str, Mapping[Meaning, str]] = {
+    "httpx": {
+        LOCAL: "PoolTimeout",
+        NOT_SENT: "ConnectTimeout ConnectError ProxyError",
+        TIMED_OUT: "TimeoutException",
+        LOST: "NetworkError ProtocolError",
+        BUG: "LocalProtocolError UnsupportedProtocol InvalidURL",
+    },
+    "aiohttp.client_exceptions": {
+        NOT_SENT: "ConnectionTimeoutError ClientConnectorError ServerFingerprintMismatch",
+        TIMED_OUT: "ServerTimeoutError",
+        LOST: "ServerDisconnectedError ClientOSError ClientPayloadError ClientConnectionError",
+        BUG_AFTER_SENDING: "InvalidUrlRedirectClientError NonHttpUrlRedirectClientError",
+        BUG: "InvalidURL NonHttpUrlClientError",
+    },
+    "asyncio.exceptions": {LOST: "IncompleteReadError"},
+    "http.client": {LOST: "BadStatusLine IncompleteRead"},
+    "requests.exceptions": {
+        NOT_SENT: "ConnectTimeout ProxyError",
+        TIMED_OUT: "Timeout",
+        LOST: "SSLError ConnectionError ChunkedEncodingError RetryError",
+        BUG: "MissingSchema",
+    },
+    "urllib.error": {BUG_AFTER_SENDING: "URLError"},
+    "urllib3.exceptions": {
+        LOCAL: "EmptyPoolError ClosedPoolError",
+        NOT_SENT: "ConnectTimeoutError NewConnectionError ProxyError",
+        TIMED_OUT: "ReadTimeoutError TimeoutError",
+        LOST: "MaxRetryError ProtocolError ResponseError SSLError",
+        BUG: "LocationValueError",
+    },
+    "redis.exceptions": {
+        LOCAL: "MaxConnectionsError",
+        NOT_SENT: (
+            "BusyLoadingError AuthenticationError ReadOnlyError AuthorizationError ExternalAuthProviderError "
+            "ClusterDownError AskError TryAgainError WatchError SlotNotCoveredError"
+        ),
+        OVERLOADED: "OutOfMemoryError",
+        LOST: "InvalidResponse ConnectionError",
+        BUG: "DataError",
+        TIMED_OUT: "TimeoutError",
+        REFUSED: "ResponseError",
+    },
+    "asyncpg.exceptions._base": {
+        REFUSED: "DataError",
+        BUG: "InterfaceError",
+        NOT_SENT: "TargetServerAttributeNotMatched",
+    },
+    "pika.exceptions": {
+        LOST: (
+            "StreamLostError ConnectionClosed ConnectionBlockedTimeout AMQPHeartbeatTimeout AMQPChannelError AMQPError"
+        ),
+        NOT_SENT: "AMQPConnectionError ChannelWrongStateError UnroutableError",
+        OVERLOADED: "NackError",
+        BUG: (
+            "DuplicateConsumerTag InvalidChannelNumber MethodNotImplemented ShortStringTooLong "
+            "UnsupportedAMQPFieldException"
+        ),
+    },
+    "botocore.exceptions": {
+        NOT_SENT: (
+            "ConnectTimeoutError EndpointConnectionError ProxyConnectionError NoCredentialsError "
+            "PartialCredentialsError CredentialRetrievalError TokenRetrievalError UnauthorizedSSOTokenError"
+        ),
+        TIMED_OUT: "ReadTimeoutError",
+        LOST: "ConnectionClosedError HTTPClientError IncompleteReadError SSLError ConnectionError",
+        BUG: "ParamValidationError",
+    },
+    "sqlalchemy.exc": {LOCAL: "TimeoutError"},
 }
+CLASSES: Mapping[str, Meaning] = {
+    f"{module}.{name}": meaning
+    for module, rows in _NAMES.items()
+    for meaning, names in rows.items()
+    for name in names.split()
+}
+"""What qualified names mean."""
 
 #: Classes that say less than the error they carry.
 CARRIERS = frozenset(
@@ -145,35 +124,23 @@ TEXTS: tuple[tuple[str, str, Meaning], ...] = (
     ("asyncpg.exceptions._base.InterfaceError", "clos", NOT_SENT),
     ("asyncpg.exceptions._base.InterfaceError", "released back to the pool", NOT_SENT),
 )
+_THROTTLED = (
+    "BandwidthLimitExceeded EC2ThrottledException LimitExceededException ProvisionedThroughputExceededException "
+    "RequestLimitExceeded RequestThrottled RequestThrottledException SlowDown ThrottledException Throttling "
+    "ThrottlingException TooManyRequestsException"
+)
+_TO_TRY_AGAIN = (
+    "ExpiredToken ExpiredTokenException PriorRequestNotComplete RequestTimeout TransactionInProgressException"
+)
 AWS_CODES: Mapping[str, Meaning] = {
-    **dict.fromkeys(
-        (
-            "BandwidthLimitExceeded",
-            "EC2ThrottledException",
-            "LimitExceededException",
-            "ProvisionedThroughputExceededException",
-            "RequestLimitExceeded",
-            "RequestThrottled",
-            "RequestThrottledException",
-            "SlowDown",
-            "ThrottledException",
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequestsException",
-        ),
-        (Kind.RATE_LIMITED, False),
-    ),
-    "ExpiredToken": NOT_SENT,
-    "ExpiredTokenException": NOT_SENT,
-    "PriorRequestNotComplete": NOT_SENT,
-    "RequestTimeout": NOT_SENT,
-    "TransactionInProgressException": NOT_SENT,
+    **dict.fromkeys(_THROTTLED.split(), RATE_LIMITED),
+    **dict.fromkeys(_TO_TRY_AGAIN.split(), NOT_SENT),
 }
 GRPC: Mapping[str, Meaning] = {
     "CANCELLED": LOST,
     "UNAVAILABLE": LOST,
     "DEADLINE_EXCEEDED": TIMED_OUT,
-    "RESOURCE_EXHAUSTED": (Kind.RATE_LIMITED, False),
+    "RESOURCE_EXHAUSTED": RATE_LIMITED,
     "ABORTED": NOT_SENT,
     "INTERNAL": LOST,
     "UNKNOWN": LOST,

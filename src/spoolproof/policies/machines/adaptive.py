@@ -31,22 +31,9 @@ class AdaptiveLimit:
     """The limit of one bulkhead. Thread-safe. limit: how many calls may run now."""
 
     __slots__ = (
-        "_bases",
-        "_is_overloaded",
-        "_is_probing",
-        "_key",
-        "_limit",
-        "_lock",
-        "_max",
-        "_min",
-        "_name",
-        "_peak",
-        "_samples",
-        "_signals",
-        "_started_at",
-        "_windows",
-        "limit",
-    )
+        "_bases", "_is_overloaded", "_is_probing", "_key", "_limit", "_lock", "_max", "_min", "_name", "_peak",
+        "_samples", "_signals", "_started_at", "_windows", "limit",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, key: str | None, *, limit_initial: int = 20, limit_min: int = 1, limit_max: int = 200

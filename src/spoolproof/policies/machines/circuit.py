@@ -8,7 +8,6 @@ from typing import Any
 
 from spoolproof.clock import Clock
 from spoolproof.errors import PolicyConfigError
-from spoolproof.policies.machines.bell import Bell
 from spoolproof.policies.machines.isolation import (
     CLOSED,
     HALF_OPEN,
@@ -19,6 +18,7 @@ from spoolproof.policies.machines.isolation import (
     read_snapshot,
     tell_ignored,
 )
+from spoolproof.policies.machines.line import Bell
 from spoolproof.policies.machines.states import States
 from spoolproof.policies.machines.transitions import Watcher
 

@@ -16,10 +16,38 @@ from types import TracebackType
 from spoolproof.clock import Clock, is_replaced
 from spoolproof.errors import DeadlineExceeded
 from spoolproof.policies.call import Call, refuse_event_loop
-from spoolproof.policies.machines.bell import Bell
 
 NEVER = float("inf")
 LATE_SECONDS_MAX = 0.1  #: after its time; one that is later stands still, and what it holds goes to the next
+
+
+class Bell:
+    """Of one task, on the event loop on which it is made. Rung twice it has rung once."""
+
+    __slots__ = ("_future", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self.loop.create_future()
+
+    def ring(self, _: object = None) -> None:
+        """Let the task go on. Only on its own event loop."""
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def ring_from_afar(self, _: object = None) -> None:
+        """The same from any thread. Raises RuntimeError if the event loop is closed."""
+        self.loop.call_soon_threadsafe(self.ring)
+
+    async def wait(self, clock: Clock, until: float | None) -> None:
+        """Return once it has rung, or at `until`; then it is as new."""
+        timer = None if until is None else clock.call_at(until, self.ring)
+        try:
+            await self._future
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._future = self.loop.create_future()
 
 
 class Standing(Enum):
@@ -127,17 +155,8 @@ class Line(ABC):
     """
 
     __slots__ = (
-        "_granted",
-        "_is_busy",
-        "_late",
-        "_now",
-        "_told",
-        "_wait_seconds_max",
-        "key",
-        "lock",
-        "name",
-        "queued",
-    )
+        "_granted", "_is_busy", "_late", "_now", "_told", "_wait_seconds_max", "key", "lock", "name", "queued",
+    )  # fmt: skip
 
     def __init__(self, name: str, key: str | None, wait_seconds_max: float) -> None:
         self.name = name

@@ -26,7 +26,6 @@ from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.judging.verdict import SUCCESS, Kind, Verdict
 from spoolproof.policies.machines.admission import Permit, Ramp, open_seconds
-from spoolproof.policies.machines.counts import NONE, one_more
 from spoolproof.policies.machines.isolation import (
     CLOSED,
     HALF_OPEN,
@@ -34,6 +33,7 @@ from spoolproof.policies.machines.isolation import (
     OPEN,
     Isolations,
 )
+from spoolproof.policies.machines.memory import NONE, one_more
 from spoolproof.policies.machines.transitions import Transitions
 from spoolproof.policies.machines.window import Tally
 from spoolproof.policies.parts.breaker import Shape

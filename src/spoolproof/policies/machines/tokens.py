@@ -28,18 +28,9 @@ class Tokens(Line):
     """
 
     __slots__ = (
-        "_burst",
-        "_full_at",
-        "_full_grant",
-        "_grants",
-        "_interval",
-        "_is_open",
-        "_lows",
-        "_queue",
-        "_queue_max",
-        "_queued_cost",
-        "_span",
-    )
+        "_burst", "_full_at", "_full_grant", "_grants", "_interval", "_is_open", "_lows", "_queue", "_queue_max",
+        "_queued_cost", "_span",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -49,10 +49,6 @@ class Transitions:
                 self._telling.release()
 
     def _tell(self, change: events.BreakerChanged) -> None:
-        for watcher in self._watchers:
-            try:
-                watcher(change)
-            except Exception as error:  # it would cost the call its permit, or replace its result
-                events._note(error)
+        events.tell(self._watchers, change)
         if events.listeners:
             events.emit(change)

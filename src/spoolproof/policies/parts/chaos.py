@@ -10,7 +10,8 @@ import copy
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from spoolproof.backoff import seeded_random
@@ -25,8 +26,19 @@ logger = logging.getLogger("spoolproof.policies")
 ENABLED = "SPOOLPROOF_CHAOS"
 _WARN_SECONDS = 60.0
 _NO_RESULT: Any = object()
+_WAYS: dict[str, Any] = {
+    "fault": None,
+    "latency_seconds": None,
+    "result": _NO_RESULT,
+    "behaviour": None,
+    "unknown": False,
+    "hang": False,
+    "cancel": False,
+}
+"""What may go wrong, and what stands for "not this"."""
 
 
+@dataclass(eq=False, repr=False)
 class Chaos(Part):
     """Makes a share of attempts go wrong, in exactly one way.
 
@@ -40,63 +52,44 @@ class Chaos(Part):
 
     kind: ClassVar[str] = "chaos"
     settings: ClassVar[tuple[str, ...]] = ()
+    rate: float = 0.0
+    _: KW_ONLY
+    seed: int = 0
+    when: Callable[..., bool] | None = None
+    fault: Exception | Callable[[], Exception] | None = None
+    latency_seconds: float | None = None
+    result: Any = _NO_RESULT
+    behaviour: Callable[..., Any] | None = None
+    unknown: bool = False
+    hang: bool = False
+    cancel: bool = False
 
-    def __init__(
-        self,
-        rate: float = 0.0,
-        *,
-        seed: int = 0,
-        when: Callable[..., bool] | None = None,
-        fault: Exception | Callable[[], Exception] | None = None,
-        latency_seconds: float | None = None,
-        result: Any = _NO_RESULT,
-        behaviour: Callable[..., Any] | None = None,
-        unknown: bool = False,
-        hang: bool = False,
-        cancel: bool = False,
-    ) -> None:
-        ways = {
-            "fault": fault is not None,
-            "latency_seconds": latency_seconds is not None,
-            "result": result is not _NO_RESULT,
-            "behaviour": behaviour is not None,
-            "unknown": unknown,
-            "hang": hang,
-            "cancel": cancel,
-        }
-        chosen = [name for name, is_chosen in ways.items() if is_chosen]
-        faults = []
-        if not _is_number(rate, 1):
-            faults.append(f"rate={rate!r}: a number from 0 to 1")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            faults.append(f"seed={seed!r}: a whole number")
-        if len(chosen) != 1:
-            faults.append(f"behaviour={chosen}: exactly one of {', '.join(ways)}")
-        if latency_seconds is not None and not _is_number(latency_seconds, 3600):
-            faults.append(f"latency_seconds={latency_seconds!r}: a number from 0 to 3,600")
-        if fault is not None and not _is_fault(fault):
-            faults.append(f"fault={fault!r}: an Exception, or a class or function that makes one; see cancel=True")
-        for name, function in (("when", when), ("behaviour", behaviour)):
-            if function is not None and not callable(function):
-                faults.append(f"{name}={function!r}: a function")
-        super().__init__({}, faults)
+    def __post_init__(self) -> None:
+        chosen = [way for way, unused in _WAYS.items() if getattr(self, way) is not unused]
+        super().__init__({}, self._faults_of(chosen))
         self.way = chosen[0]
-        self.declared = (rate, seed, when, fault, latency_seconds, result, behaviour)
-        self._rate = rate
-        self._seed = seed
-        self._random = seeded_random(seed)
-        self._when = when
-        self._fault = fault
-        self._latency_seconds = latency_seconds or 0.0
-        self._result = result
-        self._behaviour = behaviour
-        values = {"fault": fault, "latency_seconds": latency_seconds, "result": result, "behaviour": behaviour}
-        self._shown = _shown(values.get(self.way, True))
+        self._random = seeded_random(self.seed)
         self._warned_at = float("-inf")
 
+    def _faults_of(self, chosen: list[str]) -> Iterator[str]:
+        if not _is_number(self.rate, 1):
+            yield f"rate={self.rate!r}: a number from 0 to 1"
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            yield f"seed={self.seed!r}: a whole number"
+        if len(chosen) != 1:
+            yield f"behaviour={chosen}: exactly one of {', '.join(_WAYS)}"
+        if self.latency_seconds is not None and not _is_number(self.latency_seconds, 3600):
+            yield f"latency_seconds={self.latency_seconds!r}: a number from 0 to 3,600"
+        if self.fault is not None and not _is_fault(self.fault):
+            yield f"fault={self.fault!r}: an Exception, or a class or function that makes one; see cancel=True"
+        for name in ("when", "behaviour"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                yield f"{name}={function!r}: a function"
+
     def __repr__(self) -> str:
-        when = "" if self._when is None else f", when={_shown(self._when)}"
-        return f"Chaos({self._rate!r}, seed={self._seed}{when}, {self.way}={self._shown})"
+        when = "" if self.when is None else f", when={_shown(self.when)}"
+        return f"Chaos({self.rate!r}, seed={self.seed}{when}, {self.way}={_shown(getattr(self, self.way))})"
 
     def is_active(self, call: Call) -> bool:
         """Whether faults are made at all here; warns where it is not a test that makes them."""
@@ -111,16 +104,16 @@ class Chaos(Part):
                 "policies.chaos_active policy=%s behaviour=%s rate=%g; unset %s to end it",
                 call.name,
                 self.way,
-                self._rate,
+                self.rate,
                 ENABLED,
             )
         return True
 
     def strikes(self, call: Call) -> bool:
         """Draw for one attempt."""
-        if not self.is_active(call) or (self._when is not None and not self._when(*call.args, **call.kwargs)):
+        if not self.is_active(call) or (self.when is not None and not self.when(*call.args, **call.kwargs)):
             return False
-        if self._random.uniform(0.0, 1.0) >= self._rate:
+        if self._random.uniform(0.0, 1.0) >= self.rate:
             return False
         if events.listeners:
             events.emit(events.ChaosInjected(policy=call.name, key=call.key, behaviour=self.way))
@@ -138,9 +131,9 @@ class Chaos(Part):
             match self.way:
                 case "latency_seconds":
                     if is_blocking:
-                        call.clock.sleep_blocking(self._latency_seconds)
+                        call.clock.sleep_blocking(self.latency_seconds or 0.0)
                     else:
-                        await call.clock.sleep(self._latency_seconds)
+                        await call.clock.sleep(self.latency_seconds or 0.0)
                     return await result_of(function, args, kwargs)
                 case "unknown":
                     await result_of(function, args, kwargs)
@@ -149,8 +142,8 @@ class Chaos(Part):
                     raise PolicyUsageError("Chaos(hang=True) is for async functions: a hung thread could not be ended")
                 case "hang":
                     await asyncio.get_running_loop().create_future()
-                case "behaviour" if self._behaviour is not None:
-                    return await result_of(self._behaviour, args, kwargs)
+                case "behaviour" if self.behaviour is not None:
+                    return await result_of(self.behaviour, args, kwargs)
             return self._instead()
 
         async def result_of(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -164,9 +157,9 @@ class Chaos(Part):
     def _instead(self) -> Any:
         if self.way == "cancel":
             raise asyncio.CancelledError
-        if self._fault is not None:
-            raise _fresh(self._fault) if isinstance(self._fault, Exception) else self._fault()
-        return self._result
+        if self.fault is not None:
+            raise _fresh(self.fault) if isinstance(self.fault, Exception) else self.fault()
+        return self.result
 
 
 def _lost_answer(call: Call) -> AttemptTimeout:

@@ -16,8 +16,7 @@ from spoolproof.policies.judging.classifier import Classifier, text_of
 from spoolproof.policies.judging.report import add_note
 from spoolproof.policies.judging.verdict import SUCCESS, Kind, Status, Verdict, verdict_of
 from spoolproof.policies.machines.budget import Cooldown
-from spoolproof.policies.machines.counts import Counts
-from spoolproof.policies.machines.memory import Abandoned
+from spoolproof.policies.machines.memory import Abandoned, Counts
 from spoolproof.policies.running.timeout import finish, run_in_thread, run_limited
 
 

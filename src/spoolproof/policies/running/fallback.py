@@ -17,7 +17,7 @@ from spoolproof.policies.judging.classifier import text_of
 from spoolproof.policies.judging.report import add_note
 from spoolproof.policies.judging.verdict import Kind
 from spoolproof.policies.machines.memory import Answers
-from spoolproof.policies.parts.fallback import Constant, LastGood
+from spoolproof.policies.parts.limits import Constant, LastGood
 from spoolproof.policies.running.timeout import discard, within
 
 _REPLACED = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, Kind.RATE_LIMITED, Kind.LOCAL, Kind.DEADLINE})

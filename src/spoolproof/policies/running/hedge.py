@@ -15,8 +15,8 @@ from spoolproof.policies import events
 from spoolproof.policies.call import Call, Node
 from spoolproof.policies.functions import OnDiscard
 from spoolproof.policies.judging.verdict import Kind
-from spoolproof.policies.machines.bell import Bell
 from spoolproof.policies.machines.budget import Budget
+from spoolproof.policies.machines.line import Bell
 from spoolproof.policies.machines.memory import Latencies
 from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.running.timeout import discard

@@ -18,13 +18,11 @@ from spoolproof.policies.judging.classifier import Classifier
 from spoolproof.policies.machines.adaptive import AdaptiveLimit
 from spoolproof.policies.machines.budget import Budget, Cooldown
 from spoolproof.policies.machines.circuit import Circuit
-from spoolproof.policies.machines.counts import Counts
-from spoolproof.policies.machines.memory import Abandoned, Answers, Latencies, Memory
+from spoolproof.policies.machines.memory import Abandoned, Answers, Counts, Latencies, Memory
 from spoolproof.policies.machines.slots import Slots
 from spoolproof.policies.machines.tokens import Tokens
 from spoolproof.policies.parts.breaker import Shape
-from spoolproof.policies.parts.fallback import Fallback
-from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Hedge, Retry
+from spoolproof.policies.parts.limits import Adaptive, Bulkhead, Fallback, Hedge, Retry
 from spoolproof.policies.parts.part import Part
 from spoolproof.policies.parts.ranges import Settings
 from spoolproof.policies.running.attempt import Attempt, Gate, Judge, Segment
@@ -215,19 +213,9 @@ class Machines:
     """The state of one policy and key. Settings are laid on with `configure`, which keeps it."""
 
     __slots__ = (
-        "_key",
-        "_name",
-        "circuit",
-        "cooldown",
-        "counts",
-        "deadline_seconds",
-        "last_reset",
-        "memory",
-        "pipeline",
-        "slots",
-        "timeout_seconds",
-        "tokens",
-    )
+        "_key", "_name", "circuit", "cooldown", "counts", "deadline_seconds", "last_reset", "memory", "pipeline",
+        "slots", "timeout_seconds", "tokens",
+    )  # fmt: skip
 
     def __init__(self, name: str, key: str | None) -> None:
         self._name = name

@@ -24,9 +24,9 @@ from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.functions import OnDiscard
 from spoolproof.policies.judging.report import add_note
 from spoolproof.policies.judging.verdict import Kind, Verdict
-from spoolproof.policies.machines.bell import Bell
 from spoolproof.policies.machines.budget import Budget, Cooldown
-from spoolproof.policies.machines.counts import Counts
+from spoolproof.policies.machines.line import Bell
+from spoolproof.policies.machines.memory import Counts
 from spoolproof.policies.parts.ranges import Settings
 from spoolproof.policies.running.timeout import discard
 

@@ -24,8 +24,7 @@ from spoolproof.policies.call import Call, _idempotency_key, current, is_deliver
 from spoolproof.policies.deadline import ends_at
 from spoolproof.policies.functions import OnDiscard, await_it, close_it, is_awaitable
 from spoolproof.policies.judging.classifier import text_of
-from spoolproof.policies.machines.counts import Counts
-from spoolproof.policies.machines.memory import Abandoned
+from spoolproof.policies.machines.memory import Abandoned, Counts
 
 _NEVER = float("inf")
 _fired: dict[asyncio.Task[Any], list[Expiry]] = {}  #: by task, those that have cancelled it and are not over

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spoolproof.policies.parts.breaker import leaves
-from spoolproof.policies.parts.fallback import Constant, Fallback, LastGood
-from spoolproof.policies.parts.limits import Retry
+from spoolproof.policies.parts.limits import Constant, Fallback, LastGood, Retry
 from spoolproof.policies.parts.part import Part
 from spoolproof.policies.parts.ranges import SETTINGS, Settings
 from spoolproof.policies.settings.config import Resolved
