@@ -126,8 +126,8 @@ class AmbientClock:
         """Call `callback` once `monotonic()` has reached `when`."""
         if _replaced:
             return _clock.get().call_at(when, callback)
-        left = when - _read_monotonic()
-        return asyncio.get_running_loop().call_later(left if left > 0.0 else 0.0, callback)
+        loop = asyncio.get_running_loop()
+        return loop.call_at(loop.time() + when - _read_monotonic(), callback)
 
 
 AMBIENT: Clock = AmbientClock()

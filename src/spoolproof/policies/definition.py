@@ -24,6 +24,7 @@ from spoolproof.policies.parts.ranges import name_faults
 from spoolproof.policies.running.pipeline import Machines, Shared
 from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.settings import config, lint
+from spoolproof.policies.settings.sources import Sources
 
 logger = logging.getLogger("spoolproof.policies")
 OVERFLOW_KEY = "(overflow)"
@@ -111,7 +112,7 @@ class Definition:
 
     # --- settings ----------------------------------------------------------------------------------------------------
 
-    def resolve(self, sources: config.Sources) -> tuple[config.Resolved, list[str]]:
+    def resolve(self, sources: Sources) -> tuple[config.Resolved, list[str]]:
         """Return the settings under `sources`, and every fault in them."""
         resolved = config.resolve(self.name, self.parts, sources, preset=self.preset)
         faults = [*resolved.faults]

@@ -23,6 +23,7 @@ from spoolproof.policies.parts.ranges import SETTINGS
 from spoolproof.policies.policy import Policy
 from spoolproof.policies.running.retry import Drain
 from spoolproof.policies.settings import config
+from spoolproof.policies.settings.sources import Sources, load
 
 logger = logging.getLogger("spoolproof.policies")
 POLICIES_FILE = "SPOOLPROOF_POLICIES_FILE"
@@ -35,7 +36,7 @@ class Registry:
         self._environ = environ
         self._lock = threading.RLock()
         self._definitions: dict[str, Definition] = {}
-        self._sources: config.Sources | None = None
+        self._sources: Sources | None = None
         self._source_faults: list[str] = []
         self._faults: dict[str, list[str]] = {}
         self.drain_switch = Drain()
@@ -74,11 +75,11 @@ class Registry:
         return definition
 
     @property
-    def sources(self) -> config.Sources:
+    def sources(self) -> Sources:
         """The settings given outside the code, read on first use."""
         if self._sources is None:
             environ = os.environ if self._environ is None else self._environ
-            self._sources, self._source_faults = config.load(environ, _file_of(environ))
+            self._sources, self._source_faults = load(environ, _file_of(environ))
             for warning in self._sources.warnings:
                 logger.warning("policies.settings_doubtful %s", warning)
         return self._sources
@@ -121,7 +122,7 @@ class Registry:
         """
         given = environ if environ is not None else (os.environ if self._environ is None else self._environ)
         with self._lock:
-            sources, faults = config.load(given, _file_of(given))
+            sources, faults = load(given, _file_of(given))
             resolved: dict[str, config.Resolved] = {}
             for name, definition in self._definitions.items():
                 resolved[name], found = definition.resolve(sources)

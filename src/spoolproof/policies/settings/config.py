@@ -4,13 +4,9 @@ built-in → `CB_*` and `SPOOLPROOF_POLICY_DEFAULT_<SETTING>` → preset → cod
 `SPOOLPROOF_POLICIES_FILE` (`[policies.<name>]`) → `SPOOLPROOF_POLICY_<NAME>_<SETTING>` (upper case, other characters
 `_`).
 
-    load(environ, toml) -> (Sources, faults)                reads and checks what was given outside the code
-    resolve(name, parts, sources, *, preset) -> Resolved    lays it around the parts of one policy
-    sources.unused(names) -> faults                         what only the names of all policies show
-
-All return faults instead of raising them, so that a start-up report can list them all. `aliases` reads the CB_*
-variables. `preset` is a key like any other in the file and the environment; `SPOOLPROOF_POLICY_DEFAULT_PRESET` is for
-policies that name none.
+`sources` reads and checks what was given outside the code, `resolve` lays it around the parts of one policy. Both
+return faults instead of raising them, so that a start-up report can list them all. `preset` is a key like any other in
+the file and the environment; `SPOOLPROOF_POLICY_DEFAULT_PRESET` is for policies that name none.
 
 A setting that has no effect is never passed over in silence. From code, file or a policy's own variable it is a fault;
 from what is meant for many policies (defaults, presets) it is recorded as shadowed where a stronger rule hides it, and
@@ -20,26 +16,17 @@ counts.
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spoolproof.errors import InvariantViolated
 from spoolproof.policies.parts.breaker import DEFAULT_SHAPE, Shape, leaves
 from spoolproof.policies.parts.part import Part
-from spoolproof.policies.parts.ranges import SETTINGS, Settings, number_of
-from spoolproof.policies.settings.aliases import PERIOD, THRESHOLD, lay_aliases
+from spoolproof.policies.parts.ranges import SETTINGS, Settings
+from spoolproof.policies.settings.sources import PERIOD, PRESET, THRESHOLD, WINDOW, Sources, both_windows, load
 
-PREFIX = "SPOOLPROOF_POLICY_"
-DEFAULT_PREFIX = f"{PREFIX}DEFAULT_"
-PRESET = "preset"
-DEFAULT_PRESET = f"{DEFAULT_PREFIX}PRESET"
 _NAMES_RULE = {"failure_rate": "rate", "consecutive": "consecutive", "slow_rate": "slow"}
-_WINDOW = {"window_seconds": "window_calls", "window_calls": "window_seconds"}
 _PERIOD = {"window_seconds": "within_seconds", "within_seconds": "window_seconds"}
 _BUILT_IN = "built-in"
 _CODE = "code"
@@ -66,182 +53,6 @@ class Resolved:
     preset: str | None
     faults: tuple[str, ...]
     shadowed: tuple[Shadowed, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What was given outside the code. defaults: setting to (value, origin). named: variables by name, still text."""
-
-    defaults: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    default_shape: Shape | None = None
-    default_preset: str | None = None
-    named: Mapping[str, str] = field(default_factory=dict)
-    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def of(self, name: str) -> tuple[dict[str, tuple[Any, str]], list[str]]:
-        """Return what the environment says of one policy, and the faults in it."""
-        found: dict[str, tuple[Any, str]] = {}
-        faults: list[str] = []
-        prefix = f"{PREFIX}{mangled(name)}_"
-        for variable, text in self.named.items():
-            setting = variable.removeprefix(prefix).lower() if variable.startswith(prefix) else ""
-            if setting == PRESET:
-                found[PRESET] = (text.strip(), variable)
-            elif setting in SETTINGS:
-                value, fault = parse(setting, text, variable)
-                if fault is None:
-                    found[setting] = (value, variable)
-                else:
-                    faults.append(fault)
-        faults += _both_windows(found, f"{prefix}…")
-        return found, faults
-
-    def unused(self, names: Iterable[str]) -> list[str]:
-        """Return the faults that only the names of all policies show: misspelt settings, names that share a variable.
-
-        A variable or table of a policy that is not here is no fault: services share environments and files.
-        """
-        by_prefix: dict[str, list[str]] = {}
-        for name in names:
-            by_prefix.setdefault(f"{PREFIX}{mangled(name)}_", []).append(name)
-        faults = [
-            f"{prefix}…: names both {' and '.join(map(repr, sorted(same)))}; rename one of them"
-            for prefix, same in sorted(by_prefix.items())
-            if len(same) > 1 and any(variable.startswith(prefix) for variable in self.named)
-        ]
-        if DEFAULT_PREFIX in by_prefix and any(
-            origin.startswith(DEFAULT_PREFIX) for _, origin in self.defaults.values()
-        ):
-            faults.append(f"{DEFAULT_PREFIX}…: names both every policy and 'default'; rename that one")
-        known = SETTINGS.keys() | {PRESET}
-        for variable, text in sorted(self.named.items()):
-            settings = {variable.removeprefix(prefix).lower() for prefix in by_prefix if variable.startswith(prefix)}
-            if len(settings & known) > 1:
-                meant = " and ".join(sorted(settings & known))
-                faults.append(f"{variable}={text!r}: means {meant}, of two policies; rename one of them")
-            if settings and not settings & known:
-                faults.append(f"{variable}={text!r}: no such setting {min(settings, key=len)!r}")
-        return faults
-
-
-def mangled(name: str) -> str:
-    """Return a policy's name as it stands in environment variables."""
-    return re.sub(r"[^A-Z0-9]", "_", name.upper())
-
-
-# --- read ------------------------------------------------------------------------------------------------------------
-
-
-def load(environ: Mapping[str, str], toml: Path | str | None) -> tuple[Sources, list[str]]:
-    """Read environment and file; returns what they give and every fault in them.
-
-    What is legal but doubtful is in `Sources.warnings`; the registry logs it.
-    """
-    faults: list[str] = []
-    presets = _tables(
-        tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")),
-        "presets",
-        "presets.toml",
-        faults,
-    )
-    policies: dict[str, dict[str, Any]] = {}
-    if toml is not None:
-        data = _read(Path(toml), faults)
-        presets |= _tables(data, "presets", str(toml), faults)
-        policies = _tables(data, "policies", str(toml), faults)
-        faults += [
-            f"{toml}: [{name}]: only [policies.<name>] and [presets.<name>]"
-            for name in sorted(data.keys() - {"policies", "presets"})
-        ]
-    defaults = _defaults(environ, faults)
-    warnings: list[str] = []
-    shape = lay_aliases(environ, defaults, faults, warnings)
-    faults += _both_windows(defaults, "defaults")
-    named = {
-        variable: text
-        for variable, text in environ.items()
-        if variable.startswith(PREFIX) and not variable.startswith(DEFAULT_PREFIX)
-    }
-    preset = environ.get(DEFAULT_PRESET, "").strip() or None
-    if DEFAULT_PRESET in environ and preset not in presets:
-        faults.append(f"{DEFAULT_PRESET}={environ[DEFAULT_PRESET]!r}: one of {', '.join(sorted(presets))}")
-        preset = None
-    return Sources(defaults, shape, preset, named, policies, presets, tuple(warnings)), faults
-
-
-def _defaults(environ: Mapping[str, str], faults: list[str]) -> dict[str, tuple[Any, str]]:
-    defaults: dict[str, tuple[Any, str]] = {}
-    for variable, text in sorted(environ.items()):
-        if variable.startswith(DEFAULT_PREFIX) and variable != DEFAULT_PRESET:
-            setting = variable.removeprefix(DEFAULT_PREFIX).lower()
-            value, fault = parse(setting, text, variable)
-            if fault is None:
-                defaults[setting] = (value, variable)
-            else:
-                faults.append(fault)
-    return defaults
-
-
-def parse(setting: str, text: str, variable: str) -> tuple[Any, str | None]:
-    """Return the value of a text, or what is wrong with it."""
-    known = SETTINGS.get(setting)
-    if known is None:
-        return None, f"{variable}={text!r}: no such setting {setting!r}"
-    value: Any = text.strip()
-    if known.kind is not str:
-        try:
-            value = number_of(value, int if known.kind is int else float)
-        except ValueError:
-            return None, f"{variable}={text!r}: {known.legal}, without a unit"
-    fault = known.fault(value)
-    return value, None if fault is None else f"{variable}={text!r}: {known.legal}"
-
-
-def _read(path: Path, faults: list[str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # also a number too long, or arrays too deep
-        faults.append(f"SPOOLPROOF_POLICIES_FILE={str(path)!r}: {error}")
-        return {}
-
-
-def _tables(data: Mapping[str, Any], kind: str, where: str, faults: list[str]) -> dict[str, dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = {}
-    given = data.get(kind, {})
-    if not isinstance(given, dict):
-        faults.append(f"{where}: {kind}={given!r}: tables, [{kind}.<name>]")
-        return {}
-    for name, table in given.items():
-        if not isinstance(table, dict):
-            faults.append(f"{where}: {kind}.{name}={table!r}: a table of settings")
-            continue
-        kept = tables.setdefault(name, {})
-        for setting, value in table.items():
-            known = SETTINGS.get(setting)
-            if setting == PRESET and kind == "policies":
-                if isinstance(value, str):
-                    kept[setting] = value
-                else:
-                    faults.append(f"{where}: [{kind}.{name}] {setting}={value!r}: the name of a preset")
-                continue
-            fault = f"{setting}={value!r}: no such setting" if known is None else known.fault(value)
-            if fault is None:
-                kept[setting] = value
-            else:
-                faults.append(f"{where}: [{kind}.{name}] {fault}")
-        faults += _both_windows(kept, f"{where}: [{kind}.{name}]")
-    return tables
-
-
-def _both_windows(given: Iterable[str], where: str) -> list[str]:
-    """Refuse two windows in one place: neither is the stronger."""
-    both = _WINDOW.keys() <= set(given)
-    return [f"{where}: window_calls: not together with window_seconds; keep one of them"] if both else []
-
-
-# --- resolve ---------------------------------------------------------------------------------------------------------
 
 
 def resolve(name: str, parts: Sequence[Part], sources: Sources, *, preset: str | None = None) -> Resolved:
@@ -342,7 +153,7 @@ class _Laying:
             self.shadowed.append(Shadowed(setting, weaker, origin))
         self.values[setting] = value
         self.origins[setting] = origin
-        other = _WINDOW.get(setting)
+        other = WINDOW.get(setting)
         if other is not None and self.origins[other] not in (_BUILT_IN, origin):
             self.shadowed.append(Shadowed(other, self.origins[other], origin))
             self.values[other] = SETTINGS[other].default
@@ -363,7 +174,7 @@ def _in_code(parts: Sequence[Part], faults: list[str]) -> dict[str, Any]:
             is_twice = part.kind == first.setdefault(setting, part.kind)  # that is for lint, E6
             if given.setdefault(setting, value) != value and not is_twice:
                 faults.append(f"{setting}={value!r}: another part says {given[setting]!r}; they share it, say it once")
-    faults += _both_windows(given, "Breaker")
+    faults += both_windows(given, "Breaker")
     return given
 
 
