@@ -22,11 +22,11 @@ _LOG_SECONDS = 60.0
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 class _Record:
-    def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True)(cls)
+    def __init_subclass__(cls, *, kw_only: bool = True) -> None:
+        dataclass(frozen=True, kw_only=kw_only)(cls)
 
 
-class Event(_Record):
+class Event(_Record, kw_only=False):
     """policy: the name; key: of a keyed child, else None."""
 
     policy: str

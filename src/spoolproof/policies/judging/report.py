@@ -18,12 +18,7 @@ _PERHAPS_AN_OUTAGE = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT, K
 
 
 def disposition_of(
-    verdict: Verdict,
-    *,
-    is_unknown_any: bool,
-    is_idempotent: bool,
-    is_breaker_closed: bool,
-    is_put_off: bool = False,
+    verdict: Verdict, *, is_unknown_any: bool, is_idempotent: bool, is_breaker_closed: bool, is_put_off: bool = False
 ) -> Disposition | None:
     """Return what becomes of the work, or None when there is nothing to decide: a success, or a cancellation.
 

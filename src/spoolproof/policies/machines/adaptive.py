@@ -78,7 +78,7 @@ class AdaptiveLimit:
         finally:
             self._lock.release()
         if old != new and events.listeners:
-            events.emit(events.LimitChanged(policy=self._name, key=self._key, old=old, new=new))
+            events.emit(events.LimitChanged(self._name, self._key, old=old, new=new))
 
     def _note(self, seconds: float | None, in_flight: int, now: float) -> None:
         started_at = self._started_at

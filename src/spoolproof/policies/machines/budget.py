@@ -101,7 +101,7 @@ class Cooldown:
             if is_new:
                 self.until = now + seconds
         if is_new and events.listeners:
-            events.emit(events.CooldownStarted(policy=self._name, key=self._key, seconds=seconds))
+            events.emit(events.CooldownStarted(self._name, self._key, seconds=seconds))
 
     def check(self, now: float) -> None:
         """Raise RateLimited while it lasts."""

@@ -26,13 +26,7 @@ from spoolproof.policies import events
 from spoolproof.policies.call import Call
 from spoolproof.policies.judging.verdict import SUCCESS, Kind, Verdict
 from spoolproof.policies.machines.admission import Permit, Ramp, open_seconds
-from spoolproof.policies.machines.isolation import (
-    CLOSED,
-    HALF_OPEN,
-    ISOLATED,
-    OPEN,
-    Isolations,
-)
+from spoolproof.policies.machines.isolation import CLOSED, HALF_OPEN, ISOLATED, OPEN, Isolations
 from spoolproof.policies.machines.memory import NONE, one_more
 from spoolproof.policies.machines.transitions import Transitions
 from spoolproof.policies.machines.window import Tally
@@ -56,15 +50,7 @@ class States:
         "transitions",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        name: str,
-        key: str | None,
-        *,
-        rule: Shape,
-        random: RandomSource,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, name: str, key: str | None, *, rule: Shape, random: RandomSource, settings: Settings) -> None:
         """rule: the shape of the rule."""
         self._name = name
         self._key = key
@@ -296,8 +282,8 @@ class States:
     def _change(self, state: str, reason: str) -> None:
         self._changes.untold.append(
             events.BreakerChanged(
-                policy=self._name,
-                key=self._key,
+                self._name,
+                self._key,
                 old=self._state,
                 new=state,
                 reason=reason,

@@ -116,7 +116,7 @@ class Chaos(Part):
         if self._random.uniform(0.0, 1.0) >= self.rate:
             return False
         if events.listeners:
-            events.emit(events.ChaosInjected(policy=call.name, key=call.key, behaviour=self.way))
+            events.emit(events.ChaosInjected(call.name, call.key, behaviour=self.way))
         return True
 
     def around(self, call: Call) -> Callable[..., Any]:

@@ -275,9 +275,7 @@ def announce(call: Call, verdict: Verdict) -> None:
     """Tell of an attempt's end."""
     elapsed = call.now - call.attempt_started_at if call.has_started else 0.0
     events.emit(
-        events.AttemptEnded(
-            policy=call.name, key=call.key, attempt=call.attempts, verdict=verdict, elapsed_seconds=elapsed
-        )
+        events.AttemptEnded(call.name, call.key, attempt=call.attempts, verdict=verdict, elapsed_seconds=elapsed)
     )
 
 
@@ -285,7 +283,7 @@ def note_rejection(counts: Counts, call: Call, error: CallRejected) -> None:
     """Count an attempt that was not made, and tell of it."""
     counts.note_rejection(error.by)
     if events.listeners:
-        events.emit(events.CallRejectedBy(policy=call.name, key=call.key, by=error.by, reason=str(error)))
+        events.emit(events.CallRejectedBy(call.name, call.key, by=error.by, reason=str(error)))
 
 
 def refuse_awaitable(call: Call, awaitable: Any) -> None:

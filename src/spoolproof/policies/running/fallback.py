@@ -128,7 +128,7 @@ class FallbackNode:
     def _used(call: Call, number: int, rung: Any, value: Any) -> Any:
         call.source = "stale" if isinstance(rung, LastGood) else "fallback"
         if events.listeners:
-            events.emit(events.FallbackUsed(policy=call.name, key=call.key, source=call.source, rung=number))
+            events.emit(events.FallbackUsed(call.name, call.key, source=call.source, rung=number))
         return value
 
 

@@ -91,9 +91,7 @@ class _Race:
             if not done and self._may_launch() and self._budget_allows():
                 if events.listeners:
                     events.emit(
-                        events.HedgeLaunched(
-                            policy=call.name, key=call.key, attempt=self._launched + 1, delay_seconds=delay
-                        )
+                        events.HedgeLaunched(call.name, call.key, attempt=self._launched + 1, delay_seconds=delay)
                     )
                 self._launch()
 
@@ -140,7 +138,7 @@ class _Race:
         self._join(twin)
         node.latencies.add(twin.now - twin.attempt_started_at)
         if task is not next(iter(self._twins)) and events.listeners:
-            events.emit(events.HedgeWon(policy=call.name, key=call.key, attempt=twin.attempts))
+            events.emit(events.HedgeWon(call.name, call.key, attempt=twin.attempts))
         return task.result()
 
     def _lost(self) -> Any:

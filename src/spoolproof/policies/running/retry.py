@@ -225,7 +225,7 @@ class RetryNode:
             and self.settings.attempts > 1
         ):
             if events.listeners:
-                events.emit(events.RetryNested(policy=call.name, key=call.key))
+                events.emit(events.RetryNested(call.name, call.key))
             return 1
         return self.settings.attempts
 
@@ -249,11 +249,7 @@ class RetryNode:
         if events.listeners:
             events.emit(
                 events.RetryScheduled(
-                    policy=call.name,
-                    key=call.key,
-                    attempt=call.attempts + 1,
-                    delay_seconds=step.seconds,
-                    verdict=verdict,
+                    call.name, call.key, attempt=call.attempts + 1, delay_seconds=step.seconds, verdict=verdict
                 )
             )
         return step
@@ -269,7 +265,7 @@ class RetryNode:
         call.stop_reason = reason
         self.counts.note_stop(reason)
         if events.listeners:
-            events.emit(events.RetryStopped(policy=call.name, key=call.key, reason=reason, attempts=call.attempts))
+            events.emit(events.RetryStopped(call.name, call.key, reason=reason, attempts=call.attempts))
         return Stop(reason)
 
 

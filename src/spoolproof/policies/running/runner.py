@@ -95,12 +95,10 @@ class Runner:
 
     def _tell_refused(self, state: str) -> None:
         name, key = self.name, self.key
-        events.emit(events.CallRejectedBy(policy=name, key=key, by="breaker", reason=f"the breaker is {state}"))
+        events.emit(events.CallRejectedBy(name, key, by="breaker", reason=f"the breaker is {state}"))
         if self.machines.pipeline.retry is not None:
-            events.emit(events.RetryStopped(policy=name, key=key, reason="local", attempts=1))
-        ended = events.CallEnded(
-            policy=name, key=key, result=Kind.LOCAL, source="live", attempts=1, elapsed_seconds=0.0
-        )
+            events.emit(events.RetryStopped(name, key, reason="local", attempts=1))
+        ended = events.CallEnded(name, key, result=Kind.LOCAL, source="live", attempts=1, elapsed_seconds=0.0)
         events.emit(ended)
 
     def open_block(self, call: Call) -> Block:
@@ -164,8 +162,8 @@ class Runner:
     def _announce(self, call: Call, verdict: Verdict | None) -> None:
         events.emit(
             events.CallEnded(
-                policy=self.name,
-                key=self.key,
+                self.name,
+                self.key,
                 result="success" if verdict is None or verdict.kind is None else verdict.kind,
                 source=call.source,
                 attempts=call.attempts,

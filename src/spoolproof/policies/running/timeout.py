@@ -130,11 +130,7 @@ def expired(call: Call, timeout_seconds: float | None) -> TimeoutError:
     if own_at is None or timeout_seconds is None or (call.deadline_at is not None and call.deadline_at < own_at):
         return DeadlineExceeded(policy=call.name, has_started=True)
     if events.listeners:
-        events.emit(
-            events.AttemptTimedOut(
-                policy=call.name, key=call.key, attempt=call.attempts, timeout_seconds=timeout_seconds
-            )
-        )
+        events.emit(events.AttemptTimedOut(call.name, call.key, attempt=call.attempts, timeout_seconds=timeout_seconds))
     return AttemptTimeout(policy=call.name, timeout_seconds=timeout_seconds)
 
 
