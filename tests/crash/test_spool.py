@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from spoolproof.testing.servers import PostgresServer, RabbitMQServer
+
 NODE = Path(__file__).with_name("spool_node.py")
 
 
@@ -132,3 +134,43 @@ def test_killed_in_the_spool(failpoint: str, tmp_path: Path, make: Callable[...,
     assert "spooled" in first.places
     assert_all_came(tmp_path, first.accepted, second.accepted)
     assert [] == list((tmp_path / "spool" / "shop").iterdir())
+
+
+@pytest.mark.crash
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_store_and_broker_stopped_and_the_process_killed(
+    tmp_path: Path,
+    make: Callable[..., Node],
+    postgres: PostgresServer,
+    rabbitmq: RabbitMQServer,
+    postgres_url: str,
+    rabbitmq_url: str,
+) -> None:
+    """Everything is away at once, and the process dies under load; the next one starts without any of it. Once the
+    servers are back, all that was acknowledged is delivered."""
+    servers = {
+        "SPOOLPROOF_STORE": postgres_url,
+        "SPOOLPROOF_BROKER": rabbitmq_url,
+        "SPOOLPROOF_MIGRATE": "auto",
+        "NODE_PATIENCE": "2",
+    }
+    first = make(tmp_path, 1, **servers)
+    assert "started" == first.hear()
+    first.hear(60)
+    rabbitmq.sync()
+    rabbitmq.stop()
+    first.hear(120)
+    postgres.stop()
+    first.hear(600, seconds=60)
+    first.kill()
+    second = make(tmp_path, max(first.accepted) + 1, max(first.accepted) + 100, **servers)
+    assert "started" == second.hear()
+    second.hear(100)
+    postgres.start()
+    rabbitmq.start()
+
+    assert "empty" == second.hear(seconds=90)
+    assert "spooled" in first.places
+    assert {"spooled"} == set(second.places)
+    assert_all_came(tmp_path, first.accepted, second.accepted, seconds=60)

@@ -76,6 +76,7 @@ class Drainer(Loop):
         self._under_way: list[_Emptying] = []
         self._is_store_there = False
         self._adopt_at = 0.0
+        self._has_looked = False
         self._probe_at = 0.0
         self._ask_at = 0.0
         self._published: Counter[Labels] = Counter()  # by relays that have ended
@@ -83,7 +84,7 @@ class Drainer(Loop):
     @property
     def is_idle(self) -> bool:
         """Whether it has looked for files, and none is under way."""
-        return self._adopt_at > 0 and not self._under_way
+        return self._has_looked and not self._under_way and not self.trouble
 
     def measures(self) -> Iterable[Measure]:
         """Yield what its relays published; the gauges are the service's relay's."""
@@ -98,6 +99,7 @@ class Drainer(Loop):
         if now >= self._adopt_at:
             self._adopt_at = now + limits.SPOOL_ADOPT_SECONDS
             await self._adopt()
+            self._has_looked = True
         await self._probe(now)
         await self._ask_for_webhooks(now)
         self._take_own()
