@@ -55,7 +55,7 @@ from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.publish import Publisher
 from spoolproof.parts import make_parts
 from spoolproof.policies import Registry
-from spoolproof.ports.broker import Broker, ConnectionState, Topology
+from spoolproof.ports.broker import Broker, ConnectionState, QueueSpec, Topology
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
 from spoolproof.protected import ProtectedBroker
@@ -234,12 +234,7 @@ class Runtime:
 
     def topology(self) -> Topology:
         """Return what this service needs to exist in the broker."""
-        return Topology(
-            service=self.service,
-            exchange=self.settings.exchange,
-            queues=tuple(queue for part in self.parts for queue in part.queues()),
-            tiers_seconds=limits.TIERS_SECONDS,
-        )
+        return topology_of(self.service, self.settings, [queue for part in self.parts for queue in part.queues()])
 
     async def drain(self, seconds: float) -> None:
         """Finish what runs and take nothing new; handlers still running after `seconds` are cut off, unsettled."""
@@ -410,3 +405,10 @@ async def ensure_schema(store: Store, settings: Settings) -> None:
         raise SchemaOutdated(found, needed, store.name)
     for step in await store.migrations.apply():
         emit(MigrationApplied(step=step))
+
+
+def topology_of(service: str, settings: Settings, queues: Sequence[QueueSpec]) -> Topology:
+    """Return what a service with these queues needs to exist in the broker."""
+    return Topology(
+        service=service, exchange=settings.exchange, queues=tuple(queues), tiers_seconds=limits.TIERS_SECONDS
+    )

@@ -25,6 +25,7 @@ from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.finding import Finding
 from spoolproof.ports.spool import Salvaged, SpoolLook, Spools
 from spoolproof.ports.store import Store
+from spoolproof.ports.topology import Inspection
 from spoolproof.settings_group import SettingsGroup
 from spoolproof.spool.settings import OFF, SpoolSettings
 from spoolproof.stores.blocking.outbox import BlockingOutbox
@@ -72,6 +73,7 @@ class Adapter(UrlForm, Generic[M, L]):
     name: str
     make: M
     look: L | None = None
+    inspect: Callable[..., Awaitable[Inspection]] | None = None
     is_shared: bool = False
     is_forgetful: bool = False
     has_inbox: bool = True
@@ -90,9 +92,9 @@ BrokerAdapter = Adapter[
 """look: at one URL; says what is there and changes nothing, or raises BrokerUnavailable or MissingExtra."""
 
 
-def _look(module: str) -> Callable[..., Any]:
-    """Return the `look` of a module, which is imported when it is called."""
-    return lambda *given: import_module(f"spoolproof.{module}").look(*given)
+def _look(module: str, name: str = "look") -> Callable[..., Any]:
+    """Return a function of a module, which is imported when it is called."""
+    return lambda *given, **named: getattr(import_module(f"spoolproof.{module}"), name)(*given, **named)
 
 
 # --- stores ----------------------------------------------------------------------------------------------------------
@@ -235,6 +237,7 @@ BROKERS: tuple[BrokerAdapter, ...] = (
         is_shared=True,
         make=_rabbitmq,
         look=_look("brokers.rabbitmq.doctor"),
+        inspect=_look("brokers.rabbitmq.inspection", "inspect"),
     ),
     Adapter(
         name="sqs",

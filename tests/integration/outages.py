@@ -88,13 +88,14 @@ def make_service(settings: Settings, may_run: asyncio.Event) -> Service:
 class Outage:
     """A service under load. `accepted`: what its clients were told is safe, as (number, key) in order."""
 
-    def __init__(self, postgres_url: str, rabbitmq_url: str, settings: Settings) -> None:
+    def __init__(self, postgres_url: str, rabbitmq_url: str, settings: Settings, pace_seconds: float) -> None:
         self.accepted: list[tuple[int, str]] = []
         self.may_run = asyncio.Event()
         self.may_run.set()
         self.service = make_service(settings, self.may_run)
         self._postgres_url = postgres_url
-        self._rabbitmq_url = rabbitmq_url
+        self._rabbitmq_url = rabbitmq_url.partition(",")[0]
+        self._pace_seconds = pace_seconds
         self._numbers = itertools.count(1)
         self._has_ended = False
         self._clients: list[asyncio.Task[None]] = []
@@ -169,7 +170,7 @@ class Outage:
             while not await self._is_taken(n, key, with_row=number % 2 == 0):
                 await asyncio.sleep(RETRY_SECONDS)
             self.accepted.append((n, key))
-            await asyncio.sleep(PACE_SECONDS)
+            await asyncio.sleep(self._pace_seconds)
 
     async def _is_taken(self, n: int, key: str, *, with_row: bool) -> bool:
         id = str(uuid5(NAMESPACE, str(n)))
@@ -237,10 +238,12 @@ class Outage:
 
 
 @contextlib.asynccontextmanager
-async def outage(postgres_url: str, rabbitmq_url: str, *, lease_seconds: float = 15.0) -> AsyncIterator[Outage]:
+async def outage(
+    postgres_url: str, rabbitmq_url: str, *, lease_seconds: float = 15.0, pace_seconds: float = PACE_SECONDS
+) -> AsyncIterator[Outage]:
     """Make an outage to begin and end inside the block."""
     settings = load_settings(store=postgres_url, broker=rabbitmq_url, migrate="auto", lease_seconds=lease_seconds)
-    one = Outage(postgres_url, rabbitmq_url, settings)
+    one = Outage(postgres_url, rabbitmq_url, settings, pace_seconds)
     try:
         yield one
     finally:

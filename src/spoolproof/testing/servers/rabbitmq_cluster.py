@@ -76,7 +76,7 @@ class RabbitMQCluster:
         return RabbitMQServer.missing()
 
     def start(self) -> None:
-        """Start, thaw or rejoin what is not there; return when every node answers and sees both others."""
+        """Start, thaw and rejoin what is not there; return when every node answers and sees both others."""
         self._names.start()
         if not any(node.is_running() for node in self.nodes):
             self.nodes[0].start()
@@ -103,19 +103,16 @@ class RabbitMQCluster:
 
     def isolate(self, node: RabbitMQServer) -> None:
         """Part a node from the others, both ways. Idempotent."""
-        node.rabbitmqctl(
-            "eval",
-            "Peers = [N || N <- rabbit_nodes:all(), N =/= node()], "
-            "[erlang:set_cookie(N, isolated) || N <- Peers], [erlang:disconnect_node(N) || N <- Peers].",
-        )
+        self._eval_for_peers(node, "erlang:set_cookie(N, isolated), erlang:disconnect_node(N)")
 
     def rejoin(self, node: RabbitMQServer) -> None:
         """End what `isolate` began."""
-        node.rabbitmqctl(
-            "eval",
-            "Peers = [N || N <- rabbit_nodes:all(), N =/= node()], "
-            "[erlang:set_cookie(N, erlang:get_cookie()) || N <- Peers], [net_kernel:connect_node(N) || N <- Peers].",
-        )
+        self._eval_for_peers(node, "erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N)")
+
+    def _eval_for_peers(self, node: RabbitMQServer, expression: str) -> None:
+        # named here: a node that paused itself no longer knows its peers
+        peers = ", ".join(f"'{one.node}'" for one in self.nodes if one is not node)
+        node.rabbitmqctl("eval", f"[begin {expression} end || N <- [{peers}]].")
 
     def close(self) -> None:
         """Kill everything and remove the data. Idempotent."""

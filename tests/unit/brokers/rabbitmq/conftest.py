@@ -59,6 +59,8 @@ class ScriptedServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self.consumers: list[tuple[asyncio.StreamWriter, int, str]] = []  #: channel and tag of each, oldest first
+        self.body_frames: list[int] = []  #: the size of each body frame
         self.publishers: list[tuple[asyncio.StreamWriter, int]] = []  #: every confirming channel, oldest first
         self.sent: list[tuple[tuple[asyncio.StreamWriter, int], str]] = []  #: where each publish came, and its id
         self.publishing: tuple[asyncio.StreamWriter, int] | None = None  #: the confirming channel opened last
@@ -156,8 +158,12 @@ class ScriptedServer:
         elif isinstance(read, frame.Header):
             self.published.append(read.properties.message_id)
             self.sent.append(((writer, read.channel_number), read.properties.message_id))
+        elif isinstance(read, frame.Body):
+            self.body_frames.append(len(read.fragment))
         elif isinstance(read, frame.Method):
             method = read.method
+            if isinstance(method, spec.Basic.Consume):
+                self.consumers.append((writer, read.channel_number, method.consumer_tag))
             self.asked.append(method)
             if isinstance(method, spec.Confirm.Select):
                 self.publishing = (writer, read.channel_number)
