@@ -65,14 +65,16 @@ class Order(msgspec.Struct):
     key: str
 
 
-def make_service(settings: Settings, may_run: asyncio.Event) -> Service:
+def make_service(settings: Settings, may_run: asyncio.Event, *, is_ordered: bool = False) -> Service:
     """Two consumers of every order: one at a time, whose order can be checked, and ten at a time.
 
-    may_run: while it is not set, handlers wait at their first line.
+    may_run: while it is not set, handlers wait at their first line. is_ordered: the first asks for the order of a key;
+    without that it is kept only while nothing is redelivered out of turn.
     """
+    turns: dict[str, Any] = {"ordered": True} if is_ordered else {"concurrency": 1, "prefetch": 20}
     service = Service("outage", settings=settings)
 
-    @service.on(Order, queue=ORDERED, concurrency=1, prefetch=20)
+    @service.on(Order, queue=ORDERED, **turns)
     async def ordered(order: Order, delivery: Delivery, tx: Transaction) -> None:
         await may_run.wait()
         await tx.execute(INSERT, ORDERED, order.key, order.n, delivery.attempt)
@@ -88,11 +90,13 @@ def make_service(settings: Settings, may_run: asyncio.Event) -> Service:
 class Outage:
     """A service under load. `accepted`: what its clients were told is safe, as (number, key) in order."""
 
-    def __init__(self, postgres_url: str, rabbitmq_url: str, settings: Settings, pace_seconds: float) -> None:
+    def __init__(
+        self, postgres_url: str, rabbitmq_url: str, settings: Settings, pace_seconds: float, *, is_ordered: bool
+    ) -> None:
         self.accepted: list[tuple[int, str]] = []
         self.may_run = asyncio.Event()
         self.may_run.set()
-        self.service = make_service(settings, self.may_run)
+        self.service = make_service(settings, self.may_run, is_ordered=is_ordered)
         self._postgres_url = postgres_url
         self._rabbitmq_url = rabbitmq_url.partition(",")[0]
         self._pace_seconds = pace_seconds
@@ -239,11 +243,16 @@ class Outage:
 
 @contextlib.asynccontextmanager
 async def outage(
-    postgres_url: str, rabbitmq_url: str, *, lease_seconds: float = 15.0, pace_seconds: float = PACE_SECONDS
+    postgres_url: str,
+    rabbitmq_url: str,
+    *,
+    lease_seconds: float = 15.0,
+    pace_seconds: float = PACE_SECONDS,
+    is_ordered: bool = False,
 ) -> AsyncIterator[Outage]:
     """Make an outage to begin and end inside the block."""
     settings = load_settings(store=postgres_url, broker=rabbitmq_url, migrate="auto", lease_seconds=lease_seconds)
-    one = Outage(postgres_url, rabbitmq_url, settings, pace_seconds)
+    one = Outage(postgres_url, rabbitmq_url, settings, pace_seconds, is_ordered=is_ordered)
     try:
         yield one
     finally:

@@ -22,6 +22,7 @@ from spoolproof.testing.servers.process import START_SECONDS_MAX, PrivateServer,
 from spoolproof.testing.servers.rabbitmq import RabbitMQServer, epmd
 
 NAMES = ("one", "two", "three")
+HEAL_SECONDS = 20.0
 CONFIGURATION = """
 cluster_partition_handling = pause_minority
 net_ticktime = 8
@@ -82,6 +83,11 @@ class RabbitMQCluster:
             self.nodes[0].start()
         with ThreadPoolExecutor(len(self.nodes)) as together:
             list(together.map(RabbitMQServer.start, self.nodes))
+        with suppress(ServerFailed):
+            wait_until(self._is_whole, HEAL_SECONDS, "they see each other by themselves")
+            return
+        for node in [one for one in self.nodes if not self._sees_all(one)]:
+            node.restart()  # one that was frozen for long may stay apart from the others until it is started anew
         wait_until(self._is_whole, START_SECONDS_MAX, "all three nodes see each other")
 
     def urls_of(self, vhost: str) -> list[str]:
@@ -136,8 +142,10 @@ class RabbitMQCluster:
         raise ServerFailed(f"no node of the cluster knows the leader of {queue}")
 
     def _is_whole(self) -> bool:
+        return all(self._sees_all(node) for node in self.nodes)
+
+    def _sees_all(self, node: RabbitMQServer) -> bool:
         try:
-            seen = [node.rabbitmqctl("eval", "length(rabbit_nodes:all_running()).").strip() for node in self.nodes]
+            return node.rabbitmqctl("eval", "length(rabbit_nodes:all_running()).").strip() == str(len(self.nodes))
         except ServerFailed:
             return False
-        return seen == ["3"] * len(self.nodes)

@@ -59,6 +59,7 @@ class ScriptedServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self.made: list[str] = []  #: of those, what a declaration made
         self.consumers: list[tuple[asyncio.StreamWriter, int, str]] = []  #: channel and tag of each, oldest first
         self.body_frames: list[int] = []  #: the size of each body frame
         self.publishers: list[tuple[asyncio.StreamWriter, int]] = []  #: every confirming channel, oldest first
@@ -189,7 +190,9 @@ class ScriptedServer:
             if name in self.missing and method.passive:
                 writer.write(frame.Method(channel, spec.Channel.Close(404, f"NOT_FOUND - {name}", 50, 10)).marshal())
                 return True
-            self.missing.discard(name)
+            if name in self.missing:
+                self.missing.remove(name)
+                self.made.append(name)
             return name in self.undeclarable
         return False
 

@@ -70,7 +70,7 @@ async def test_a_cancelled_consumer_is_given_back_and_replaced(
     await broker.start(TOPOLOGY)
     taken: list[Any] = []
     subscription = await broker.subscribe("scripted.q", 2, taken.append)
-    await eventually(lambda: subscription.is_active)
+    await eventually(lambda: len(server.consumers) == 1 and subscription.is_active)
     writer, channel, tag = server.consumers[-1]
     writer.write(
         frame.Method(channel, spec.Basic.Deliver(tag, 1, False, "", "scripted.q")).marshal()
