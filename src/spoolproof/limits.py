@@ -256,6 +256,12 @@ ORDERED_DELIVERY_LIMIT = 1_000_000
 A quorum queue puts back at the head only what has a limit."""
 ORDERED_BACK_SECONDS = 1.0
 """Between the reason to give everything back and doing so."""
+HELD_MESSAGES_MAX = 10_000
+"""Behind one held key; then its lane waits, and what comes stays in the broker."""
+HELD_POLL_SECONDS = 1.0
+"""How soon a released key goes on: an index that is nearly empty is read."""
+HELD_KEYS_AT_ONCE = 100
+HELD_FULL_SECONDS = 5.0
 ORDERED_BEGUN_MAX = 10_000
 """Messages whose failed attempts one queue remembers here; the oldest go, and begin to count again."""
 IMMEDIATE_RETRY_SECONDS = 0.1

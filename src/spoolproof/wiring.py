@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 PORTS: tuple[str, ...] = (
     # "file.Port",
+    "held_keys.HeldKeys",
     "schedule.Schedule",
     "webhooks.Webhooks",
     "triage.Triage",

@@ -15,6 +15,7 @@ from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.conformance import (
     BulksConformance,
     DeadLettersConformance,
+    HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
     MigrationsConformance,
@@ -63,6 +64,10 @@ class TestOutbox(_Memory, OutboxConformance):
     async def small_store(self) -> AsyncIterator[Store]:
         async for started in _started(outbox_rows_max=3):
             yield started
+
+
+class TestHeldKeys(_Memory, HeldKeysConformance):
+    pass
 
 
 class TestInbox(_Memory, InboxConformance):

@@ -13,6 +13,7 @@ from spoolproof.stores.postgres import PostgresStore
 from spoolproof.testing.conformance import (
     BulksConformance,
     DeadLettersConformance,
+    HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
     MigrationsConformance,
@@ -45,6 +46,10 @@ class TestOutbox(OnPostgres, OutboxConformance):
     async def small_store(self, postgres_url: str) -> AsyncIterator[PostgresStore]:
         async with postgres_store(postgres_url, outbox_rows_max=3) as store:
             yield store
+
+
+class TestHeldKeys(OnPostgres, HeldKeysConformance):
+    pass
 
 
 class TestInbox(OnPostgres, InboxConformance):

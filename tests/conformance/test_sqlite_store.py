@@ -16,6 +16,7 @@ from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance import (
     BulksConformance,
     DeadLettersConformance,
+    HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
     MigrationsConformance,
@@ -63,6 +64,10 @@ class TestOutbox(OnSqlite, OutboxConformance):
     async def small_store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         async with sqlite_store(tmp_path / "small.db", outbox_rows_max=3) as store:
             yield store
+
+
+class TestHeldKeys(OnSqlite, HeldKeysConformance):
+    pass
 
 
 class TestInbox(OnSqlite, InboxConformance):

@@ -23,6 +23,7 @@ DOSE = os.environ.get("SPOOLPROOF_DOSE", "test")
 _ELSEWHERE = {
     "webhook.after_send": "it has endpoints and a receiver in test_webhooks.py",
     **{name: "test_spool.py kills there" for name in FAILPOINTS if name.startswith("spool.")},
+    **{n: "only queues that hold keys; test_order.py kills there" for n in FAILPOINTS if n.startswith("held.")},
 }
 
 UNREACHABLE = {

@@ -20,6 +20,7 @@ from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.held import Keys
 from spoolproof.consumer.span import around_attempt
 from spoolproof.consumer.threads import HandlerThreads, Place
 from spoolproof.consumer.work import Admitted, Work
@@ -48,6 +49,7 @@ class Attempts:
         dependencies: Dependencies,
         around: HandleAround,
         claims: Claims,
+        keys: Keys,
         *,
         clock: Clock,
     ) -> None:
@@ -58,6 +60,7 @@ class Attempts:
         self._dependencies = dependencies
         self._around = around
         self._claims = claims
+        self._keys = keys
         self._seconds = Spreads(HANDLER_SECONDS)
         self._clock = clock
 
@@ -196,4 +199,6 @@ class Attempts:
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:
             await self._store.dead_letters.resolve(tx.inner, work.queue, work.message)
+            if work.begun is not None and work.is_replay:
+                await self._keys.release(tx.inner, work)
             failpoint("dead_letter.after_resolve")

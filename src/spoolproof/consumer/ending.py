@@ -37,6 +37,7 @@ from spoolproof.consumer.failure import (
     is_wait_for_release,
 )
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.held import Keys
 from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.suspects import CRASH_LOOP, Suspects
 from spoolproof.consumer.work import Refusal, Work
@@ -65,6 +66,7 @@ class Endings:
         copies: Copies,
         gate: Gate,
         suspects: Suspects,
+        keys: Keys,
         *,
         clock: Clock,
         ids: Ids,
@@ -75,6 +77,7 @@ class Endings:
         self._copies = copies
         self._gate = gate
         self._suspects = suspects
+        self._keys = keys
         self._clock = clock
         self._ids = ids
         self._random = random
@@ -224,6 +227,8 @@ class Endings:
             await self._gate.wait()
             try:
                 is_kept = await keep(self._store.dead_letters, self._store.transaction, record)
+                if is_kept and work.begun is not None:
+                    await self._keys.hold(work, given_up.reason)  # killed before it, the message comes again
                 break
             except (Unavailable, LimitReached) as unavailable:
                 if not await self._gate.confirms(unavailable):

@@ -188,6 +188,44 @@ class ExecutionFailed(Event, name="consumer.execution_failed", level=ERROR, line
     message_id: str
 
 
+class KeyHeld(Event, name="consumer.key_held", level=ERROR, line="key={key}: held for this one ({about})"):
+    """A message was given up, and later ones of its ordering key wait until it is replayed or discarded."""
+
+    key: str
+    about: str
+    queue: str
+    message_id: str
+
+
+class MessageHeld(Event, name="dead_letter.held", level=WARNING, line="key={key}: waits behind it ({about})"):
+    """A message of a held key became a dead letter that runs when the key is released."""
+
+    key: str
+    about: str
+    queue: str
+    message_id: str
+
+
+class KeyFull(
+    Event,
+    name="consumer.key_full",
+    level=ERROR,
+    line="queue={queue} key={key}: {messages} messages are held; its lane waits, and what comes stays in the broker",
+):
+    """As many messages wait behind a held key as may be."""
+
+    queue: str
+    key: str
+    messages: int
+
+
+class KeyReleased(Event, name="consumer.key_released", level=WARNING, line="queue={queue} key={key}: goes on"):
+    """All that waited behind a held key has run."""
+
+    queue: str
+    key: str
+
+
 class OrderedGoesBack(
     Event,
     name="consumer.ordered_goes_back",

@@ -25,6 +25,7 @@ from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.ending import Endings
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.held import Keys
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
@@ -63,14 +64,16 @@ class Execution:
         random: RandomSource,
         host: str,
         suspects: Suspects,
+        keys: Keys,
         claims: Claims,
     ) -> None:
         self._store = store
         self._router = router
         self._registry = registry
-        self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, clock=clock)
+        self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, keys, clock=clock)
         self._suspects = suspects
-        self._endings = Endings(store, copies, gate, suspects, clock=clock, ids=ids, random=random, host=host)
+        self._keys = keys
+        self._endings = Endings(store, copies, gate, suspects, keys, clock=clock, ids=ids, random=random, host=host)
         self._gate = gate
         self._patience = patience
         self._room = room
@@ -131,6 +134,9 @@ class Execution:
             then = before()
             try:
                 async with self._suspects.running(work):
+                    if work.begun is not None and await self._keys.keeps(work):
+                        self._passed(work)
+                        return
                     work.admitted = work.admitted or self._admit(work)
                     await self._attempts.make(work, work.admitted)
             except GateClosing:

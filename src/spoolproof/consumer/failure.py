@@ -97,17 +97,21 @@ def decide(
             return _copy(seconds, counts=True)
         case _ if disposition is not None and disposition.after_seconds is not None:
             return _copy(disposition.after_seconds, counts=True)
-        case _ if attempt == 1 and not is_ordered:
+        case _ if is_ordered:
+            return RunAgain(delay_seconds(delays_seconds, attempt), counts=True)
+        case _ if attempt == 1:
             return RunAgain(limits.IMMEDIATE_RETRY_SECONDS, counts=True)
         case _:
-            wait = delay_seconds(delays_seconds, attempt if is_ordered else attempt - 1)
+            wait = delay_seconds(delays_seconds, attempt - 1)
             return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=True)
 
 
 def in_place(decision: Decision) -> Decision:
     """Return the decision for an ordered message: what would leave as a copy waits where it is, or it would come back
     behind younger ones of its key."""
-    return RunAgain(decision.tier_seconds, decision.counts) if isinstance(decision, SendCopy) else decision
+    if not isinstance(decision, SendCopy):
+        return decision
+    return RunAgain(max(decision.tier_seconds, decision.later_seconds), decision.counts)
 
 
 def is_wait_for_release(reason: str) -> bool:

@@ -111,9 +111,7 @@ def _order_faults(options: dict[str, Any]) -> list[str]:
         faults.append(f"ordered={ordered!r}: True or False")
     if on_key_failure not in list(OnKeyFailure):
         faults.append(f"on_key_failure={on_key_failure!r}: 'skip' or 'hold_key'")
-    elif on_key_failure == OnKeyFailure.HOLD_KEY and ordered:
-        faults.append("on_key_failure='hold_key' is not available yet")
-    elif on_key_failure == OnKeyFailure.HOLD_KEY:
+    elif on_key_failure == OnKeyFailure.HOLD_KEY and not ordered:
         faults.append("on_key_failure='hold_key' holds an ordering key, which needs ordered=True")
     if ordered and options["formerly"]:
         faults.append("formerly= with ordered=True: two queues have no order between them; let the old one run empty")

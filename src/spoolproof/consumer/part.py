@@ -14,6 +14,8 @@ from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import THREADS_ABANDONED
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.held import Keys
+from spoolproof.consumer.holding import LEAD, HeldRuns
 from spoolproof.consumer.ordered import OrderedWorker
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
@@ -26,9 +28,11 @@ from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.worker import Worker
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
+from spoolproof.lifecycle.membership import Holding
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.broker import QueueSpec
+from spoolproof.ports.held_keys import HeldKeys
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -42,6 +46,7 @@ class ConsumerPart(Part):
         self.gate = Gate(store, clock=of.clock, spawn=of.spawn)
         self._threads = HandlerThreads(settings.threads)
         self._room = Room(store.outbox, self.gate, clock=of.clock)
+        held_keys = store.port(HeldKeys)
         execution = Execution(
             store=store,
             router=router,
@@ -59,6 +64,7 @@ class ConsumerPart(Part):
             random=of.random,
             host=socket.gethostname(),
             suspects=Suspects(of.store, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
+            keys=Keys(held_keys, router, clock=of.clock, ids=of.ids),
             claims=Claims(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
         )
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
@@ -68,6 +74,9 @@ class ConsumerPart(Part):
             clock=of.clock,
             ids=of.ids,
         )
+        self._lead = Holding(f"held/{of.service}", [LEAD], of.clock, of.fence_seconds)
+        holding = [queue for queue in router.queues if router.holds_keys(queue)]
+        self._held = HeldRuns(holding, held_keys, store, execution, self._lead, of.clock) if holding else None
         types = {spec.name: spec.types for spec in router.specs()}
         self._watch = QueueWatch(of.service, types, store.state, store.leases, broker, clock=of.clock)
 
@@ -75,11 +84,17 @@ class ConsumerPart(Part):
         """Return a queue for each that has handlers."""
         return self._router.specs()
 
+    def holdings(self) -> Sequence[Holding]:
+        """Return the lease of whoever runs what was held, if a queue holds keys."""
+        return () if self._held is None else (self._lead,)
+
     def loops(self) -> Sequence[Loop]:
         """Return the watch over queues that nobody reads, the bridge, the gates and every lane."""
         if not self.workers:
             return (self._watch,)
-        return [self._watch, self._bridge, *self._gates, *(lane for worker in self.workers for lane in worker.lanes)]
+        held = () if self._held is None else (self._held,)
+        lanes = (lane for worker in self.workers for lane in worker.lanes)
+        return [self._watch, self._bridge, *self._gates, *held, *lanes]
 
     async def begin_drain(self) -> None:
         """Take no new delivery and hand back what no lane has started."""
@@ -89,7 +104,8 @@ class ConsumerPart(Part):
 
     def report(self) -> Report:
         """Tell whether handlers are held back, and which queues the broker does not deliver from."""
-        issues = [*(gate.issue for gate in self._gates), self._threads.issue]
+        held = () if self._held is None else self._held.issues()
+        issues = [*held, *(gate.issue for gate in self._gates), self._threads.issue]
         return Report(
             is_gate_shut=self.gate.shut_reason is not None,
             without_room=self._room.waiting,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.consumer.dependencies import Dependencies
-from spoolproof.consumer.handler import Dedupe, Handler
+from spoolproof.consumer.handler import Dedupe, Handler, OnKeyFailure
 from spoolproof.consumer.policy_gate import label_of
 from spoolproof.errors import InvalidMessage, RegistrationError
 from spoolproof.message import Message, check_short_text
@@ -55,6 +55,10 @@ class Router:
     def former_of(self, queue: str) -> tuple[str, ...]:
         """Return the queues that those of a queue had before."""
         return tuple(dict.fromkeys(name for handler in self.handlers(queue) for name in handler.formerly))
+
+    def holds_keys(self, queue: str) -> bool:
+        """Whether a queue holds the key of a message that was given up."""
+        return any(handler.on_key_failure is OnKeyFailure.HOLD_KEY for handler in self.handlers(queue)[:1])
 
     def handlers(self, queue: str) -> Sequence[Handler]:
         """Return the handlers of a queue; perhaps none."""

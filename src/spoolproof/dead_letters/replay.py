@@ -35,6 +35,8 @@ async def replay(store: Store, id: str, *, actor: str, reason: str, to: str | No
         if queue is not None and state is DeadLetterState.OPEN:
             raise Conflict(f"queue {queue} has a dead letter of the message of {id} already; replay that one")
         remedy = "; to send it again all the same, add --force" if state is DeadLetterState.REPLAYING else ""
+        if state is DeadLetterState.HELD:
+            remedy = "; it runs by itself once the one that its key is held for was replayed or discarded"
         raise Conflict(f"dead letter {id} is {state}; only an open one can be replayed{remedy}")
     store.wakeup.notify()
 

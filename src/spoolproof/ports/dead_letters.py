@@ -32,6 +32,7 @@ class DeadLetterState(StrEnum):
 
     OPEN = "open"
     REPLAYING = "replaying"
+    HELD = "held"  #: never tried: it waits behind the one that its ordering key is held for
     RESOLVED = "resolved"
     DISCARDED = "discarded"
 
@@ -46,10 +47,11 @@ class Move:
 
 CLOSED = (DeadLetterState.RESOLVED, DeadLetterState.DISCARDED)
 _UNCLOSED = tuple(state for state in DeadLetterState if state not in CLOSED)
-FORCED = Move(_UNCLOSED, DeadLetterState.REPLAYING)
+FORCED = Move((DeadLetterState.OPEN, DeadLetterState.REPLAYING), DeadLetterState.REPLAYING)
 """A replay of one whose earlier replay seems to have come to nothing: the inbox absorbs what arrives twice."""
 MOVES: Mapping[str, Move] = {
     "recorded": Move(tuple(DeadLetterState), DeadLetterState.OPEN),
+    "held": Move((), DeadLetterState.HELD),
     "replayed": Move((DeadLetterState.OPEN,), DeadLetterState.REPLAYING),
     "resolved": Move(_UNCLOSED, DeadLetterState.RESOLVED),
     "discarded": Move(_UNCLOSED, DeadLetterState.DISCARDED),
@@ -72,8 +74,8 @@ class DeadLetterRecord:
 
     id: version 7 UUID as text. consumer: the queue, or `relay:DESTINATION`. destination, routing_key: where a
     replay sends it. reason: handler, park (a person must find out what happened), permanent, unroutable, refused,
-    encode, decode, unknown_type, unknown_version, too_large, expired, crash_loop, or `broker:WHY`. fingerprint: 16
-    hex digits, equal for equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose
+    encode, decode, unknown_type, unknown_version, too_large, expired, crash_loop, held, or `broker:WHY`. fingerprint:
+    16 hex digits, equal for equal failures. attempts: oldest first, at most 20. service: whose it is, and so whose
     relay ships its replay; the store fills it in, empty where nobody had claimed a block. replayed_at: by the store's
     clock, the last time. version: one more with each edit. original_body: before the first edit.
     """

@@ -142,6 +142,7 @@ def test_a_signature_that_cannot_be_served_is_refused_with_the_reason(
         ({"attempts": 0}, "attempts=0"),
         ({"ordered": "yes"}, "ordered='yes': True or False"),
         ({"ordered": True, "on_key_failure": "hold"}, "on_key_failure='hold': 'skip' or 'hold_key'"),
+        ({"on_key_failure": "hold_key"}, "needs ordered=True"),
         ({"ordered": True, "dedupe": "none"}, "drop dedupe='none'"),
         ({"delays": ()}, r"delays=\(\)"),
         ({"delays": (-1,)}, "delays="),

@@ -59,7 +59,7 @@ class World:
             queue=QUEUE,
             ordered=True,
             concurrency=4,
-            attempts=4,
+            attempts=6,  # three planned, and a cancellation counts as one
             delays=(0.5, 1),
             timeout=10,
             prefetch=self.random.choice((5, 40)),

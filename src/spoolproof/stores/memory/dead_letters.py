@@ -32,7 +32,7 @@ DEAD_LETTERS = "dead_letter"
 
 
 @dataclass(frozen=True, slots=True)
-class _Row(DeadLetterDetails):
+class Row(DeadLetterDetails):
     @property
     def closed_at(self) -> datetime | None:
         return self.record.closed_at
@@ -59,14 +59,14 @@ class MemoryDeadLetters:
 
     def upsert(self, tx: MemoryTransaction, record: DeadLetterRecord) -> None:
         """Keep a dead letter, or update the one of its message."""
-        known = _find(tx, record.consumer, record.message)
+        known = find(tx, record.consumer, record.message)
         if known is not None:
             record = replace(record, **{name: getattr(known, name) for name in _KEPT})
         record = replace(record, service=self._store.services.own_name)
         self._move(tx, record, "recorded", SYSTEM_ACTOR, record.reason)
 
     async def get(self, id: str) -> DeadLetterDetails | None:
-        row: _Row | None = self._store.table(DEAD_LETTERS).get(id)
+        row: Row | None = self._store.table(DEAD_LETTERS).get(id)
         return None if row is None else DeadLetterDetails(row.record, row.audit)
 
     async def search(self, filter: DeadLetterFilter) -> Sequence[DeadLetterRecord]:
@@ -89,7 +89,7 @@ class MemoryDeadLetters:
         if record is None:
             return False
         record = redirected(record, queue)
-        other = _find(tx, record.consumer, record.message)
+        other = find(tx, record.consumer, record.message)
         if other is not None and other.id != id:
             return False
         moved = replace(record, replays=record.replays + 1, replayed_at=self._store.clock.now())
@@ -110,7 +110,7 @@ class MemoryDeadLetters:
 
     async def resolve(self, tx: StoreTransaction, consumer: str, message: Message) -> bool:
         mine = own(self._store, tx)
-        return self._move(mine, _find(mine, consumer, message), "resolved", SYSTEM_ACTOR)
+        return self._move(mine, find(mine, consumer, message), "resolved", SYSTEM_ACTOR)
 
     def records(self) -> list[DeadLetterRecord]:
         """Return every one that is committed."""
@@ -118,17 +118,17 @@ class MemoryDeadLetters:
 
     def record(self, tx: MemoryTransaction, id: str) -> DeadLetterRecord | None:
         """Return one as a transaction sees it."""
-        row: _Row | None = tx.table(DEAD_LETTERS).get(id)
+        row: Row | None = tx.table(DEAD_LETTERS).get(id)
         return None if row is None else row.record
 
     def knows(self, tx: MemoryTransaction, record: DeadLetterRecord) -> bool:
         """Tell whether its id or its message of its consumer is there."""
-        return self.record(tx, record.id) is not None or _find(tx, record.consumer, record.message) is not None
+        return self.record(tx, record.id) is not None or find(tx, record.consumer, record.message) is not None
 
     def write(self, tx: MemoryTransaction, record: DeadLetterRecord, *entries: AuditEntry) -> None:
         """Write a record, and add to its audit trail."""
-        known: _Row | None = tx.table(DEAD_LETTERS).get(record.id)
-        tx.table(DEAD_LETTERS)[record.id] = _Row(record, (*(() if known is None else known.audit), *entries))
+        known: Row | None = tx.table(DEAD_LETTERS).get(record.id)
+        tx.table(DEAD_LETTERS)[record.id] = Row(record, (*(() if known is None else known.audit), *entries))
 
     def _move(
         self,
@@ -170,7 +170,7 @@ def matches(record: DeadLetterRecord, filter: DeadLetterFilter) -> bool:
     )
 
 
-def _find(tx: MemoryTransaction, consumer: str, message: Message) -> DeadLetterRecord | None:
+def find(tx: MemoryTransaction, consumer: str, message: Message) -> DeadLetterRecord | None:
     for row in tx.table(DEAD_LETTERS).values():
         record: DeadLetterRecord = row.record
         if (record.consumer, message_key(record.message)) == (consumer, message_key(message)):

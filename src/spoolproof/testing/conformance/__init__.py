@@ -16,6 +16,7 @@ from spoolproof.testing.conformance._wait import eventually, holds_for
 from spoolproof.testing.conformance.broker import BrokerConformance
 from spoolproof.testing.conformance.bulk import BulksConformance
 from spoolproof.testing.conformance.dead_letters import DeadLettersConformance
+from spoolproof.testing.conformance.held_keys import HeldKeysConformance
 from spoolproof.testing.conformance.inbox import InboxConformance
 from spoolproof.testing.conformance.leases import LeasesConformance
 from spoolproof.testing.conformance.migrations import MigrationsConformance
@@ -36,6 +37,7 @@ __all__ = [
     "Brokers",
     "BulksConformance",
     "DeadLettersConformance",
+    "HeldKeysConformance",
     "InboxConformance",
     "LeasesConformance",
     "MigrationsConformance",

@@ -1,0 +1,129 @@
+"""The loop that runs what was kept behind a key once its head was dealt with, and tells which keys are held.
+
+It works under a lease of the service. Two that overlap, one of them frozen past its lease, disturb no order: each goes
+on from a message only when that is done, and the inbox lets one of them do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from spoolproof import limits
+from spoolproof.clock import Clock
+from spoolproof.consumer.events import KeyReleased
+from spoolproof.consumer.execution import Execution
+from spoolproof.consumer.gate import GateClosing
+from spoolproof.consumer.work import Begun, GoBack
+from spoolproof.failpoints import failpoint
+from spoolproof.lifecycle.loop import Loop, Phase
+from spoolproof.lifecycle.membership import Holding
+from spoolproof.message import REPLAY_OF, Message
+from spoolproof.ports.dead_letters import DeadLetterRecord
+from spoolproof.ports.held_keys import HeldKey, HeldKeys
+from spoolproof.ports.store import Store
+from spoolproof.telemetry.events import emit
+
+LEAD = "run"
+_SHOWN = 5
+
+
+class HeldIncoming:
+    """A message from the table, as the delivery its handler would get. Its dead letter alone says what became of it."""
+
+    fault: str | None = None
+    dead_reason: str | None = None
+    delivery_count = 1  #: a process may have ended over it, so its runs are recorded
+    is_stale = False
+
+    def __init__(self, record: DeadLetterRecord) -> None:
+        headers = {**record.message.headers, REPLAY_OF: record.id}
+        self.message: Message = msgspec.structs.replace(record.message, headers=headers)
+        self.queue = record.consumer
+
+    def ack(self) -> bool:
+        """Nothing is left to say."""
+        return True
+
+    nack = reject = ack
+
+
+class HeldRuns(Loop):
+    """Runs held messages of the queues that hold keys."""
+
+    name = "consumer.held"
+    phase = Phase.HANDLE
+    stall_seconds: float | None = None  #: its turns last as long as the user's handlers
+
+    def __init__(
+        self,
+        queues: Sequence[str],
+        held_keys: HeldKeys,
+        store: Store,
+        execution: Execution,
+        lead: Holding,
+        clock: Clock,
+    ) -> None:
+        self._queues = queues
+        self._held_keys = held_keys
+        self._store = store
+        self._execution = execution
+        self._lead = lead
+        self._clock = clock
+        self._begun: dict[str, Begun] = {}  #: by id of the dead letter; at most one for each key
+        self._looked_at = -limits.HEALTH_SAMPLE_SECONDS
+        self._held: list[HeldKey] = []
+
+    async def run_once(self) -> int:
+        """Run the next message of every released key, or wait a second. Raises StoreUnavailable."""
+        await self._look_when_due()
+        ran = 0
+        if self._lead.fence_for(LEAD) is not None:
+            for queue in self._queues:
+                for key in await self._held_keys.released(queue, limits.HELD_KEYS_AT_ONCE):
+                    ran += await self._run_next(queue, key)
+        else:
+            self._begun.clear()
+        if not ran:
+            await self._clock.sleep(limits.HELD_POLL_SECONDS)
+        return ran
+
+    async def _run_next(self, queue: str, key: str) -> bool:
+        """Run one message of a key; False if there is none, or it waits for its next attempt."""
+        record = await self._held_keys.next(queue, key)
+        if record is None:
+            async with self._store.transaction() as tx:
+                has_gone = await self._held_keys.release(tx, queue, key)
+            if has_gone:
+                emit(KeyReleased(queue=queue, key=key))
+            return False
+        begun = self._begun.get(record.id) or Begun()
+        now = self._clock.monotonic()
+        if begun.again_at > now or self._lead.fence_for(LEAD) is None:
+            return False
+        failpoint("held.before_run")
+        try:
+            work = await self._execution.handle(HeldIncoming(record), now, begun)
+        except (GateClosing, GoBack):
+            return False
+        failpoint("held.after_run")
+        if work.again_seconds is None:
+            self._begun.pop(record.id, None)
+            return True
+        self._begun[record.id] = begun
+        return False
+
+    async def _look_when_due(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._looked_at >= limits.HEALTH_SAMPLE_SECONDS:
+            self._looked_at = now
+            self._held = [one for queue in self._queues for one in await self._held_keys.all(queue, _SHOWN)]
+
+    def issues(self) -> list[str]:
+        """Return a sentence for the keys that are held longest."""
+        return [
+            f"queue {one.consumer}: key {one.key!r} held since {one.since.isoformat(timespec='seconds')} for dead "
+            f"letter {one.head}, {one.messages} messages wait; replay it or discard it (`spoolproof dlq`)"
+            for one in self._held[:_SHOWN]
+        ]
