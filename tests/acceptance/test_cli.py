@@ -631,6 +631,7 @@ def test_what_is_scheduled_is_seen_and_taken_back(folder: Folder) -> None:
 
 
 READS: list[tuple[str, ...]] = [
+    ("webhook", "ls"),
     ("outbox", "status"),
     ("dlq", "ls"),
     ("dlq", "groups"),

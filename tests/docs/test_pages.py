@@ -14,7 +14,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
     r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
-PAGES = ["handling.md", "order.md", "publishing.md", "rabbitmq.md", "schedules.md", "spool.md", "sqs.md", "testing.md"]
+PAGES = [
+    "dead-letters.md",
+    "handling.md",
+    "order.md",
+    "publishing.md",
+    "rabbitmq.md",
+    "schedules.md",
+    "spool.md",
+    "sqs.md",
+    "testing.md",
+    "webhooks.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

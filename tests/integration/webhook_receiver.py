@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         }
         with FILE.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        _, kind, *more = self.path.split("/")
+        _, kind, *more = self.path.partition("?")[0].split("/")
         if kind == "once":
             kind = "ok" if id in seen else more[0]
             seen.add(id)

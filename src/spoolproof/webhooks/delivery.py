@@ -180,6 +180,8 @@ class Delivery:
             return Failed(f"endpoint {name!r} is disabled: {endpoint.note}", is_final=True)
         if endpoint.state is EndpointState.PAUSED or self._is_draining or not self._may_send(token):
             return Unknown("not sent")
+        if message.expires_at is not None and message.expires_at <= self._clock.now():
+            return Failed(f"expired at {message.expires_at.isoformat()}", is_final=True)
         try:
             body = body_of(message)
         except EncodeError as error:

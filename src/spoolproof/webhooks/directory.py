@@ -6,6 +6,7 @@ began after that tells that it is gone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +31,26 @@ class Directory:
         self._asked: set[str] = set()
         self._gone: set[str] = set()
         self._look_at = float("-inf")
+        self._stirred = asyncio.Event()
 
     async def look_when_due(self) -> None:
         """Look again every 5 s, or when somebody asked. Raises StoreUnavailable."""
         if self._asked or self._clock.monotonic() >= self._look_at:
             await self.look()
+
+    def stir(self) -> None:
+        """Look again at once: something was changed by this process."""
+        self._look_at = float("-inf")
+        self._stirred.set()
+
+    async def until_stirred(self, seconds: float) -> None:
+        """Return when something was changed, or after `seconds`."""
+        self._stirred.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+        except TimeoutError:
+            return
 
     async def look(self) -> None:
         """Read every endpoint and the secrets they name. Raises StoreUnavailable."""

@@ -21,9 +21,11 @@ from spoolproof.webhooks.delivery import Delivery
 from spoolproof.webhooks.directory import Directory
 from spoolproof.webhooks.events import ATTEMPTS
 from spoolproof.webhooks.guard import Rules
-from spoolproof.webhooks.relay import Bell, WebhookRelay
+from spoolproof.webhooks.relay import WebhookRelay
 from spoolproof.webhooks.settings import WebhookSettings
 from spoolproof.webhooks.transport import check_installed
+
+_ISSUES_SHOWN = 20
 
 
 def rules_of(settings: WebhookSettings) -> Rules:
@@ -38,8 +40,6 @@ class WebhooksPart(Part):
         self._of = of
         self.webhooks = of.store.port(Webhooks)
         self.rules = rules_of(of.settings.of(WebhookSettings))
-        self._bell = Bell()
-        of.the(Publisher).bells.append(self._bell.notify)
         self.directory = Directory(self.webhooks, clock=of.clock)
         self._shards: Holding | None = None
         self._delivery = Delivery(
@@ -70,8 +70,11 @@ class WebhooksPart(Part):
     def loops(self) -> Sequence[Loop]:
         """Return the relay."""
         (shards,) = (self._shards,) if self._shards is not None else self.holdings()
-        clock, ids = self._of.clock, self._of.ids
-        return (WebhookRelay(self._of.store, self._delivery, self.directory, self._bell, shards, clock=clock, ids=ids),)
+        relay = WebhookRelay(
+            *(self._of.store, self._delivery, self.directory, shards), clock=self._of.clock, ids=self._of.ids
+        )
+        self._of.the(Publisher).bells.append(relay.notify)
+        return (relay,)
 
     async def begin_drain(self) -> None:
         """Send nothing more."""
@@ -80,6 +83,8 @@ class WebhooksPart(Part):
     def report(self) -> Report:
         """Tell which endpoints get nothing, and why."""
         issues = [issue for one in self.directory.endpoints.values() if (issue := self._issue_of(one))]
+        if len(issues) > _ISSUES_SHOWN:
+            issues[_ISSUES_SHOWN:] = [f"webhooks: {len(issues) - _ISSUES_SHOWN} endpoints more; spoolproof webhook ls"]
         return Report(is_fenced=self._shards is not None and self._shards.is_fenced, issues=tuple(issues))
 
     def _issue_of(self, endpoint: Endpoint) -> str:
@@ -102,8 +107,8 @@ class WebhooksPart(Part):
 
 
 class WebhooksFacet(Facet):
-    """`service.webhooks`: where events go as HTTP requests. All raise NotFound in a process without the role `relay`,
-    and StoreUnavailable."""
+    """`service.webhooks`: where events go as HTTP requests. Other processes hear of a change within 5 s. All raise
+    NotFound in a process without the role `relay`, and StoreUnavailable."""
 
     async def add(self, name: str, url: str, types: Sequence[str], *, secret: str | None = None) -> Endpoint:
         """Send every event of these types (wire names, or `*`) that commits from now on to a URL.
@@ -112,30 +117,37 @@ class WebhooksFacet(Facet):
         InvalidEndpoint, BlockedAddress, MissingExtra, Conflict for a name that is taken.
         """
         check_installed()
-        return await endpoints.add(self._webhooks, name, url, types, secret, self._part.rules)
+        added = await endpoints.add(self._webhooks, name, url, types, secret, self._part.rules)
+        self._part.directory.stir()
+        return added
 
     async def all(self) -> Sequence[Endpoint]:
         """Return every endpoint, sorted by name, with its secrets."""
         return await self._webhooks.all()
 
     async def pause(self, name: str, reason: str = "") -> None:
-        """Send an endpoint nothing; its events wait. Heard by all processes within 5 s. Raises NotFound."""
+        """Send an endpoint nothing; its events wait. Raises NotFound."""
         await endpoints.pause(self._webhooks, name, reason)
+        self._part.directory.stir()
 
     async def resume(self, name: str) -> None:
         """Send it what waits and what comes, whether it was paused or disabled. Raises NotFound."""
         await endpoints.resume(self._webhooks, name)
+        self._part.directory.stir()
 
     async def rotate(self, name: str, secret: str | None = None, *, ends: bool = False) -> str:
         """Sign with a new secret, which is returned, and with the one before it until `rotate(name, ends=True)`.
 
         Raises NotFound, InvalidEndpoint.
         """
-        return await endpoints.rotate(self._webhooks, name, secret, ends=ends)
+        newest = await endpoints.rotate(self._webhooks, name, secret, ends=ends)
+        self._part.directory.stir()
+        return newest
 
     async def remove(self, name: str) -> None:
         """Forget an endpoint; what waits for it becomes dead letters. Raises NotFound."""
         await endpoints.remove(self._webhooks, name)
+        self._part.directory.stir()
 
     @property
     def _part(self) -> WebhooksPart:

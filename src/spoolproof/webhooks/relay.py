@@ -5,8 +5,6 @@ It looks at the endpoints before a turn. Where there are none it turns every 5 s
 
 from __future__ import annotations
 
-import asyncio
-
 from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.destination import Destination, to_endpoint
@@ -18,27 +16,6 @@ from spoolproof.ports.store import Store
 from spoolproof.webhooks.delivery import Delivery
 from spoolproof.webhooks.directory import Directory
 from spoolproof.webhooks.events import SECONDS
-
-
-class Bell:
-    """Rung by every publish of this process; others' rows are found by the poll. A ring stays until it is heard."""
-
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-
-    def notify(self) -> None:
-        """End the running wait, or the next."""
-        self._rung.set()
-
-    async def wait(self, timeout_seconds: float) -> bool:
-        """Return True when rung, False after `timeout_seconds`."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._rung.wait()
-        except TimeoutError:
-            return False
-        self._rung.clear()
-        return True
 
 
 class EndpointPauses(Pauses):
@@ -67,14 +44,13 @@ class WebhookRelay(Relay):
         store: Store,
         delivery: Delivery,
         directory: Directory,
-        bell: Bell,
         shards: Holding,
         *,
         clock: Clock,
         ids: Ids,
     ) -> None:
         super().__init__(
-            *(store.outbox, store.dead_letters, bell, delivery, shards),
+            *(store.outbox, store.dead_letters, self, delivery, shards),
             clock=clock,
             ids=ids,
             pauses=EndpointPauses(delivery),
@@ -82,18 +58,31 @@ class WebhookRelay(Relay):
         )
         self._directory = directory
 
+    def notify(self) -> None:
+        """Look for rows now: rung by every publish of this process. Others' rows are found by the poll."""
+        self._stirred.set()
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """Return True when rung or answered, False after `timeout_seconds`."""
+        if not self._stirred.is_set():
+            await self._until_stirred(timeout_seconds)
+        is_stirred = self._stirred.is_set()
+        self._stirred.clear()
+        return is_stirred
+
     async def run_once(self) -> int:
         """Look at the endpoints when it is time, then ship and settle one batch."""
         await self._directory.look_when_due()
         if not self._directory.endpoints:
-            await self._clock.sleep(limits.WEBHOOK_LOOK_SECONDS)
+            await self._directory.until_stirred(limits.WEBHOOK_LOOK_SECONDS)
             await self._directory.look_when_due()
         return await super().run_once()
 
     async def _wait(self) -> None:
         if self._in_flight and not self._answered:
             # a request may take 15 s: no need to ask the store 20 times a second meanwhile
-            await self._until_stirred(self._poll_seconds)
-            self._poll_seconds = min(limits.POLL_MAX_SECONDS, 2 * self._poll_seconds)
+            is_stirred = await self.wait(self._poll_seconds)
+            longer = min(limits.POLL_MAX_SECONDS, 2 * self._poll_seconds)
+            self._poll_seconds = limits.POLL_FIRST_SECONDS if is_stirred else longer
         else:
             await super()._wait()

@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from spoolproof import limits
-from spoolproof.caught import error_line
+from spoolproof.caught import error_text
 from spoolproof.clock import AMBIENT
 from spoolproof.errors import BlockedAddress, MissingExtra
 from spoolproof.webhooks.guard import Rules, Target, target_of, vet
@@ -85,11 +85,11 @@ async def post(
     except BlockedAddress as error:
         return Unanswered(str(error), "blocked")
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror, UnicodeError) as error:
-        return Unanswered(f"no connection: {error_line(error)}", "failed")
+        return Unanswered(f"no connection: {error_text(error)}", "failed")
     except TimeoutError:
         return Unanswered(f"no answer within {limits.WEBHOOK_SECONDS:g} s; it may have arrived", "unknown")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Unanswered(f"{error_line(error)}; it may have arrived", "unknown")
+        return Unanswered(f"{error_text(error)}; it may have arrived", "unknown")
 
 
 async def _send(target: Target, addresses: Sequence[str], headers: Mapping[str, str], body: bytes) -> Answer:

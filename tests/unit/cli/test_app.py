@@ -35,7 +35,7 @@ def test_a_document_names_its_command(line: str, command: str) -> None:
         ("verion", "Did you mean 'version'?"),
         ("outbx status", "Did you mean 'outbox'?"),
         ("dlq repaly x", "Did you mean 'replay'?"),
-        ("dlq replay", "ID..."),
+        ("dlq replay", "--reason"),
         ("dlq replay ID", "--reason"),
         ("dlq discard ID", "--reason"),
         ("dlq show", "ID"),

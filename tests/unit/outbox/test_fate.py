@@ -8,7 +8,7 @@ import pytest
 
 from spoolproof.message import Message, Outgoing
 from spoolproof.outbox.fate import DeferRow, Fate, GiveUp, Keep, Remove, fate_of
-from spoolproof.ports.broker import CONFIRMED, NACKED, Barred, PublishOutcome, Refused, Returned, Unknown
+from spoolproof.ports.broker import CONFIRMED, NACKED, Barred, Failed, PublishOutcome, Refused, Returned, Unknown
 from spoolproof.ports.outbox import OutboxRow, RowRef
 
 RETURNED = Returned("312 NO_ROUTE")
@@ -35,6 +35,13 @@ def row(attempts: int = 0, *, may_be_unrouted: bool = False) -> OutboxRow:
         (row(9, may_be_unrouted=True), Barred("our queue is missing"), False, Keep("type")),
         (row(), Unknown("connection lost"), False, Keep()),
         (row(9), Unknown("no answer"), True, Keep()),
+        (row(), Failed("answered 500", spread=1.1), False, DeferRow(5.5, "answered 500")),
+        (row(1), Failed("answered 500"), False, DeferRow(300.0, "answered 500")),
+        (row(8), Failed("answered 500"), False, DeferRow(86_400.0, "answered 500")),
+        (row(9), Failed("answered 500"), False, GiveUp("webhook", "answered 500")),
+        (row(0), Failed("answered 410", is_final=True), False, GiveUp("webhook", "answered 410")),
+        (row(0), Failed("answered 503", at_least_seconds=1_800.0), False, DeferRow(1_800.0, "answered 503")),
+        (row(8), Failed("answered 503", at_least_seconds=1_800.0), False, DeferRow(86_400.0, "answered 503")),
         (row(), Refused(403, "ACCESS_REFUSED"), False, GiveUp("refused", "403 ACCESS_REFUSED")),
     ],
 )
