@@ -27,6 +27,8 @@ FAILPOINTS: Mapping[str, str] = {
     "lease.after_acquire": "The shard is ours in the store; nothing was shipped.",
     "lease.after_renew": "The lease was extended in the store; this process has not noted it.",
     "lease.after_release": "The shard is free in the store.",
+    "consumer.before_batch_commit": "A batch handler is done; nothing of it is committed.",
+    "consumer.before_batch_ack": "A batch is committed; none of its deliveries is acked.",
     "queue.after_move": "A message of a queue being retired is at its new place, and still in the queue.",
     "queue.before_remove": "The queue is empty and still there.",
     "relay.after_fetch": "Rows are in memory; nothing was sent.",

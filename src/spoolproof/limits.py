@@ -292,6 +292,8 @@ UNKNOWN_SECONDS_MAX = 900.0
 read one queue, is over by then."""
 UNKNOWN_WAIT_SECONDS_MAX = 60.0
 """How long it stays away at a time, so that the new release has it within a minute."""
+BATCH_SECONDS = 0.2
+"""How long the first message of a batch waits for others: no reader of a page notices it."""
 CRASHES_MAX = 3
 """A message that ends its process so often is given up; one crash may be anybody's, three are its own."""
 GATE_HOLD_SECONDS_MAX = 300.0

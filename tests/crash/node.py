@@ -62,9 +62,10 @@ async def book(order: Order, delivery: Delivery, tx: Transaction) -> None:
     await tx.publish(Booked(order.n), key=f"key-{order.n % 5}")
 
 
-@service.on(Booked, queue="crash.confirm")
-async def confirm(booked: Booked, tx: Transaction) -> None:
-    await tx.execute("insert into effect (queue, n) values ($1, $2)", "confirm", booked.n)
+@service.on(Booked, queue="crash.confirm", batch=20, batch_seconds=0.1, concurrency=2)
+async def confirm(booked: list[Booked], tx: Transaction) -> None:
+    for one in booked:
+        await tx.execute("insert into effect (queue, n) values ($1, $2)", "confirm", one.n)
 
 
 @service.every(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.consumer.queues import stranded_queues
 from spoolproof.consumer.retire import Retired, retire
 from spoolproof.errors import Conflict
+from spoolproof.failpoints import InjectedFault, arm, parse_plan
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.ports.dead_letters import DeadLetterFilter
@@ -94,6 +96,34 @@ async def test_a_rolling_rename_handles_every_event_once(settings: Settings) -> 
             await retired(after, settings, None)
         assert await broker.depth(OLD) == 0
     finally:
+        await after.stop()
+
+
+@pytest.mark.parametrize("point", ["queue.after_move=raise@5", "queue.before_remove=raise"])
+async def test_a_retirement_that_was_cut_off_is_given_again(tmp_path: Path, point: str) -> None:
+    settings = load_settings(store=f"sqlite:///{tmp_path}/store.db", broker=f"embedded:///{tmp_path}/broker.db")
+    before, after = release(settings, OLD), release(settings, NEW)
+    await before.start()
+    await until(lambda: _is_known(before))
+    await before.drain(5)
+    await before.stop()
+    await after.start()
+    try:
+        for n in range(20):
+            await after.publish({"n": n}, type="order", destination=f"queue:{OLD}")
+        await until(lambda: _is_stranded(after))
+        arm(parse_plan(point, str(tmp_path / "failpoints.log")))
+        with pytest.raises(InjectedFault):
+            await retired(after, settings, None)
+        arm(None)
+
+        await retired(after, settings, None)
+
+        letters = await after.runtime.store.dead_letters.search(DeadLetterFilter())
+        assert set(range(20)) == {json.loads(letter.message.body)["n"] for letter in letters}
+        assert 20 == len(letters)
+    finally:
+        arm(None)
         await after.stop()
 
 

@@ -10,6 +10,7 @@ this copy of it or by another, waits for nobody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from spoolproof import limits
@@ -20,6 +21,7 @@ from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, PublishesLost
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.span import around_attempt
 from spoolproof.consumer.threads import HandlerThreads, Place
@@ -97,6 +99,38 @@ class Attempts:
             failpoint("consumer.before_commit")
         work.is_recorded = True
         failpoint("consumer.after_commit")
+
+    def is_surrounded(self, handler: Handler) -> bool:
+        """Whether something goes around each of its attempts, so that many cannot be one."""
+        return bool(self._around or handler.dependencies)
+
+    async def make_together(self, handler: Handler, works: Sequence[Work]) -> None:
+        """Run a batch handler for many first deliveries, and record that it succeeded: all of it or nothing. Raises
+        what the handler raises."""
+        if handler.dedupe is Dedupe.NONE:
+            await self._call_together(handler, works, None)
+            return
+        async with unit_of_work(self._store, self._publisher) as tx:
+            new = [work for work in works if await self._is_new(work, work.admitted_as(handler), tx)]
+            if new:
+                await self._call_together(handler, new, tx)
+            failpoint("consumer.before_batch_commit")
+
+    async def _call_together(self, handler: Handler, works: Sequence[Work], tx: Transaction | None) -> None:
+        running = Running(None, tx)
+        token = handling.set(running)
+        began = self._clock.monotonic()
+        try:
+            payloads = [work.admitted_as(handler).payload for work in works]
+            result = await within(handler.call(payloads, None, tx), handler.timeout_seconds, self._clock)
+        except Ack:
+            result = None
+        finally:
+            self._seconds[works[0].queue].pending.append(self._clock.monotonic() - began)
+            handling.reset(token)
+            running.end()
+        if isinstance(result, Outcome) and not isinstance(result, Ack):
+            raise result
 
     async def keep_outlived(self, work: Work, *, is_patient: bool) -> None:
         """Store what a failed attempt leaves behind that was never its own: publishes of tasks that outlive it.

@@ -79,6 +79,19 @@ class RunUnknown(
     next: str
 
 
+class BatchFailed(
+    Event,
+    name="consumer.batch_failed",
+    level=INFO,
+    line="handler {handler} failed for a batch of {messages}: {error}; each runs by itself now",
+):
+    """A batch was rolled back; no attempt of any message in it counts."""
+
+    handler: str
+    messages: int
+    error: str
+
+
 class NotTaken(
     Event, name="consumer.not_taken", level=WARNING, line="no handler took a message: {error} ({about}); {next}"
 ):

@@ -12,10 +12,11 @@ like an outage and is none, runs again a few times at once, uncounted; from then
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, full_jitter_seconds
-from spoolproof.caught import before, is_failure
+from spoolproof.caught import before, error_line, is_failure
 from spoolproof.clock import Clock
 from spoolproof.codec import DecodeFailure, TypeRegistry
 from spoolproof.consumer.around import HandleAround
@@ -24,7 +25,9 @@ from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.ending import Endings
+from spoolproof.consumer.events import BatchFailed
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.room import Room
@@ -40,6 +43,7 @@ from spoolproof.outbox.publish import Publisher
 from spoolproof.policies.judging.report import kept_report
 from spoolproof.ports.broker import Incoming
 from spoolproof.ports.store import Store
+from spoolproof.telemetry.events import emit
 
 
 class Execution:
@@ -102,6 +106,47 @@ class Execution:
         delivery.ack()
         failpoint("consumer.after_ack")
         return work
+
+    async def handle_together(self, deliveries: Sequence[Incoming]) -> list[Work]:
+        """Bring deliveries to their end in one transaction and settle them; returns those: perhaps none, and never one
+        that has another way to go than success. Raises GateClosing."""
+        works = [work_of(delivery, self._clock.now()) for delivery in deliveries]
+        try:
+            together = [work for work in works if not work.is_again and await self._is_admitted(work)]
+            handlers = {work.handler.name: work.handler for work in together}
+            for handler in handlers.values():
+                batch = [work for work in together if work.handler is handler]
+                if not await self._run_together(handler, batch):
+                    together = [work for work in together if work.handler is not handler]
+        finally:
+            for work in works:
+                self._turns.end(work)
+        failpoint("consumer.before_batch_ack")
+        for work in together:
+            work.delivery.ack()
+        return together
+
+    async def _is_admitted(self, work: Work) -> bool:
+        try:
+            work.admitted = self._admit(work)
+        except Refusal:
+            return False  # it goes its way by itself
+        return await self._may_run(work, until=self._clock.monotonic())
+
+    async def _run_together(self, handler: Handler, works: Sequence[Work]) -> bool:
+        if self._attempts.is_surrounded(handler):
+            return False
+        then = before()
+        try:
+            await self._attempts.make_together(handler, works)
+        except BaseException as error:
+            if not is_failure(error, then):
+                raise
+            emit(BatchFailed(handler=handler.name, messages=len(works), error=error_line(error)))
+            return False
+        for work in works:
+            self._passed(work)
+        return True
 
     def _rests(self, work: Work, begun: Begun, arrived_at: float) -> bool:
         """Whether an ordered message waits for its next attempt, for as long as its delivery may be held."""

@@ -67,6 +67,8 @@ class Handler:
     on_unknown: OnUnknown | None = None  #: None: runs are not claimed
     is_ordered: bool = False
     on_key_failure: OnKeyFailure = OnKeyFailure.SKIP
+    batch: int | None = None  #: messages at most in one call; None: one, and not as a list
+    batch_seconds: float = 0.0  #: how long the first of them waits for others
     formerly: tuple[str, ...] = ()  #: queues it had before: what is still in them is its own
     is_sync: bool = False  #: a plain function, which runs in a thread
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
@@ -95,7 +97,10 @@ class Handler:
         tx: Transaction | SyncTransaction | None,
         others: Mapping[str, object] = _NOTHING,
     ) -> Coroutine[Any, Any, object]:
-        """Call the user's function with what it asks for; returns its coroutine, or the result of a plain one."""
+        """Call the user's function with what it asks for; returns its coroutine, or the result of a plain one. payload:
+        also for a batch handler that of one message."""
+        if self.batch is not None and not isinstance(payload, list):
+            payload = [payload]
         given: dict[Argument, object] = {
             Argument.PAYLOAD: payload,
             Argument.DELIVERY: delivery,

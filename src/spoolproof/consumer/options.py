@@ -43,6 +43,11 @@ class HandlerOptions(TypedDict, total=False):
     on_key_failure: Literal["skip", "hold_key"] | str
     """When an ordered message was given up, its key goes on (`skip`, the default), or waits until it was replayed with
     success or discarded."""
+    batch: int | None
+    """The handler takes a list of up to so many messages, 2 to 1000, and runs once for all of them in one transaction;
+    if that fails, each runs by itself."""
+    batch_seconds: float
+    """How long the first message of a batch waits for others. Default 0.2."""
     formerly: Sequence[str]
     """Queues this handler had before it was renamed: what is in them is handled as if it were in this one, and nothing
     more comes into them."""
@@ -76,6 +81,8 @@ def settled(given: HandlerOptions) -> dict[str, Any]:
         "on_unknown": None,
         "ordered": False,
         "on_key_failure": OnKeyFailure.SKIP,
+        "batch": None,
+        "batch_seconds": limits.BATCH_SECONDS,
         "formerly": (),
     }
     return {**defaults, **{name: value for name, value in given.items() if value is not None}}
@@ -101,7 +108,26 @@ def option_faults(
         faults.append(f"queue={options['queue']!r}: 1 to 200 bytes without spaces")
     if isinstance(formerly, str) or not all(is_name(one, 200) and one != own for one in formerly):
         faults.append(f"formerly={formerly!r}: a list of other queues' names, each 1 to 200 bytes without spaces")
+    faults += _batch_faults(options, is_in_transaction=is_in_transaction)
     return [*faults, *_order_faults(options), *_record_faults(options, is_in_transaction=is_in_transaction)]
+
+
+def _batch_faults(options: dict[str, Any], *, is_in_transaction: bool) -> list[str]:
+    batch, seconds = options["batch"], options["batch_seconds"]
+    if batch is None:
+        return []
+    faults = []
+    if not isinstance(batch, int) or isinstance(batch, bool) or not 2 <= batch <= 1000:
+        faults.append(f"batch={batch!r}: a whole number from 2 to 1000")
+    if not _is_number(seconds) or not 0 <= seconds <= 60:
+        faults.append(f"batch_seconds={seconds!r}: a number of seconds from 0 to 60")
+    if options["ordered"] or options["gate"] != ():
+        faults.append("batch= runs many messages at once, ordered= and gate= decide about each: drop one of them")
+    if not is_in_transaction and options["dedupe"] != Dedupe.NONE:
+        faults.append(
+            "batch= needs one transaction for all of it: take a Transaction, or say dedupe='none' (at least once)"
+        )
+    return faults
 
 
 def _order_faults(options: dict[str, Any]) -> list[str]:

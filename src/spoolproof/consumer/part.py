@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from spoolproof.codec import TypeRegistry
 from spoolproof.consumer.around import HandleAround
+from spoolproof.consumer.batch import BatchWorker
 from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.copies import Copies
@@ -138,7 +140,10 @@ class ConsumerPart(Part):
 
 def _worker(queue: str, execution: Execution, of: Context) -> Worker:
     handler = of.registrations.of(Router).handlers(queue)[0]  # those of one queue agree, the router saw to it
-    kind = OrderedWorker if handler.is_ordered else Worker
+    kind: type[Worker] = OrderedWorker if handler.is_ordered else Worker
+    options: dict[str, Any] = {}
+    if handler.batch is not None:
+        kind, options = BatchWorker, {"batch": handler.batch, "batch_seconds": handler.batch_seconds}
     return kind(
         queue,
         execution,
@@ -149,6 +154,7 @@ def _worker(queue: str, execution: Execution, of: Context) -> Worker:
         formerly=of.registrations.of(Router).former_of(queue),
         clock=of.clock,
         spawn=of.spawn,
+        **options,
     )
 
 

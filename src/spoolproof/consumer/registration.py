@@ -44,7 +44,8 @@ def make_handler(
     gates = _gates(options["gate"], faults)
     types_handled = _wire_names(models, faults)
     dependencies: dict[str, Any] = {}
-    arguments = _arguments(function, models, faults, dependencies, needs_payload=needs_payload)
+    is_batch = options["batch"] is not None
+    arguments = _arguments(function, models, faults, dependencies, needs_payload=needs_payload, is_batch=is_batch)
     is_in_transaction = any(argument is Argument.TRANSACTION for _, argument in arguments) or any(
         map(is_session, dependencies.values())
     )
@@ -58,6 +59,7 @@ def make_handler(
         policy.gating()
     is_ordered = options["ordered"]
     per_handler = limits.ORDERED_PREFETCH_PER_CONCURRENCY if is_ordered else limits.PREFETCH_PER_CONCURRENCY
+    per_handler *= options["batch"] or 1
     return Handler(
         queue=own,
         function=function,
@@ -74,6 +76,8 @@ def make_handler(
         on_unknown=None if options["on_unknown"] is None else OnUnknown(options["on_unknown"]),
         is_ordered=is_ordered,
         on_key_failure=OnKeyFailure(options["on_key_failure"]),
+        batch=options["batch"],
+        batch_seconds=float(options["batch_seconds"]),
         formerly=tuple(options["formerly"]),
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
@@ -125,6 +129,7 @@ def _arguments(
     dependencies: dict[str, Any],
     *,
     needs_payload: bool,
+    is_batch: bool,
 ) -> list[tuple[str, Argument]]:
     is_sync = not inspect.iscoroutinefunction(function)
     if is_sync and (fault := _sync_fault(function)):
@@ -135,10 +140,18 @@ def _arguments(
     except Exception as error:  # an annotation may name anything; whatever evaluating it raises is the reason to show
         faults.append(f"its annotations cannot be read: {error_line(error)}")
         return []
+    if is_batch and is_sync:
+        faults.append("batch= is for an `async def`")
     expected = {dict if isinstance(model, str) else model for model in models}
     arguments: list[tuple[str, Argument]] = []
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name)
+        if is_batch and typing.get_origin(hint) is list:
+            (hint,) = typing.get_args(hint)
+        elif is_batch and {typing.get_origin(kind) or kind for kind in _alternatives(hint)} & expected:
+            faults.append(f"parameter {parameter.name!r}: batch= gives it a list[{_shown(hint)}]")
+        elif is_batch and hint is Delivery:
+            faults.append(f"parameter {parameter.name!r}: a batch has many deliveries, and no Delivery")
         argument = _argument_of(parameter, hint, expected, faults, is_sync=is_sync)
         if argument is Argument.DEPENDENCY:
             dependencies[parameter.name] = hint

@@ -135,4 +135,5 @@ def _spec(queue: str, handlers: Sequence[Handler], *, is_leaving: bool = False) 
 
 def _shared(handler: Handler) -> tuple[object, ...]:
     gates = frozenset(label_of(policy) for policy in handler.gates)
-    return (handler.concurrency, handler.prefetch, gates, handler.is_ordered, handler.on_key_failure)
+    batch = (handler.batch, handler.batch_seconds)
+    return (handler.concurrency, handler.prefetch, gates, handler.is_ordered, handler.on_key_failure, batch)

@@ -100,6 +100,12 @@ class Work:
             raise InvariantViolated(f"{self.described}: nobody has admitted it yet")
         return self.admitted.handler
 
+    def admitted_as(self, handler: Handler) -> Admitted:
+        """Return what was admitted for a handler. Raises InvariantViolated for another."""
+        if self.admitted is None or self.admitted.handler is not handler:
+            raise InvariantViolated(f"{self.described}: it was not admitted for {handler.name}")
+        return self.admitted
+
     @property
     def described(self) -> str:
         """What the message is, for people."""

@@ -82,7 +82,8 @@ class Running:
     it must not be lost with it, so `outlived` tells it apart.
     """
 
-    def __init__(self, message: Message, unit: Unit | None) -> None:
+    def __init__(self, message: Message | None, unit: Unit | None) -> None:
+        """message: None where many run at once, and none of them alone causes what is published."""
         self.message = message
         self._unit: Unit | None = unit
         self._of_tasks: list[tuple[asyncio.Task[Any], Outgoing]] = []
@@ -232,7 +233,7 @@ def compose(payload: object, options: PublishOptions, *, source: str, clock: Clo
         headers=dict(headers) if headers else {},
     )
     running = handling.get()
-    if running is not None and not running.is_over:
+    if running is not None and not running.is_over and running.message is not None:
         message = _caused(message, running.message)
     check_message(message)
     if (routing_key := options.get("routing_key")) is not None:

@@ -1,0 +1,112 @@
+"""Handlers of many messages at once: one call and one commit, and no message that pays for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from spoolproof import Delivery, RegistrationError, Service, Transaction
+
+
+async def test_what_has_arrived_runs_in_one_call() -> None:
+    service = Service("shop")
+    calls: list[list[int]] = []
+
+    @service.on("order", queue="orders", batch=50, batch_seconds=0.05)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        calls.append([order["n"] for order in orders])
+        await tx.publish({"booked": len(orders)}, type="booked", destination="queue:orders.booked")
+
+    @service.on("booked", queue="orders.booked")
+    async def note(payload: dict[str, int]) -> None: ...
+
+    async with service.test() as app:
+        for n in range(120):
+            await app.publish({"n": n}, type="order")
+        await app.settled()
+
+        assert list(range(120)) == sorted(n for call in calls for n in call)
+        assert len(calls) < 60
+        assert max(map(len, calls)) <= 50
+        assert 120 == sum(one["booked"] for one in app.published("booked"))
+        booked = [message for message in app.messages if message.type == "booked"]
+        assert {None} == {message.causation_id for message in booked if message.body != b'{"booked":1}'}
+
+
+async def test_one_bad_message_costs_its_neighbours_nothing() -> None:
+    """All of the batch is rolled back; then each runs by itself, and only the bad one is retried and given up."""
+    service = Service("shop")
+    attempts: Counter[int] = Counter()
+
+    @service.on("order", queue="orders", batch=20, batch_seconds=0.05, attempts=2)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        for order in orders:
+            await tx.execute("insert into effect (n) values ($1)", order["n"])
+        if len(orders) == 1:
+            attempts[orders[0]["n"]] += 1
+        if any(order["n"] == 7 for order in orders):
+            raise ValueError("seven")
+
+    async with service.test(store="sqlite") as app:
+        async with app.transaction() as tx:
+            await tx.execute("create table effect (n integer)")
+            for n in range(20):
+                await tx.publish({"n": n}, type="order")
+        await app.settled()
+        async with app.transaction() as tx:
+            effects = Counter(row["n"] for row in await tx.fetch("select n from effect"))
+
+        assert dict.fromkeys([n for n in range(20) if n != 7], 1) == effects
+        assert 2 == attempts[7]
+        assert [b'{"n":7}'] == [letter.message.body for letter in app.dead_letters]
+        assert set(attempts.values()) <= {1, 2}
+
+
+async def test_a_message_that_comes_twice_has_one_effect() -> None:
+    service = Service("shop")
+    seen: Counter[int] = Counter()
+
+    @service.on("order", queue="orders", batch=10, batch_seconds=0.05)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        seen.update(order["n"] for order in orders)
+
+    async with service.test() as app:
+        for _ in range(2):
+            await asyncio.gather(*(app.publish({"n": n}, type="order", id=f"order-{n}") for n in range(5)))
+        await app.settled()
+
+    assert dict.fromkeys(range(5), 1) == seen
+
+
+async def _listless(order: dict[str, int], tx: Transaction) -> None: ...
+
+
+async def _alone(orders: list[dict[str, int]]) -> None: ...
+
+
+async def _fine(orders: list[dict[str, int]], tx: Transaction) -> None: ...
+
+
+async def _curious(orders: list[dict[str, int]], tx: Transaction, delivery: Delivery) -> None: ...
+
+
+def _plain(orders: list[dict[str, int]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "fault"),
+    [
+        (_listless, {"batch": 10}, r"batch= gives it a list\[dict"),
+        (_alone, {"batch": 10}, "take a Transaction, or say dedupe='none'"),
+        (_fine, {"batch": 1}, "batch=1: a whole number from 2 to 1000"),
+        (_fine, {"batch": 10, "batch_seconds": -1}, "batch_seconds=-1: a number of seconds"),
+        (_fine, {"batch": 10, "ordered": True}, "drop one of them"),
+        (_curious, {"batch": 10}, "no Delivery"),
+        (_plain, {"batch": 10, "dedupe": "none"}, "batch= is for an `async def`"),
+    ],
+)
+def test_a_batch_that_cannot_be_made_is_refused(function: object, options: dict[str, object], fault: str) -> None:
+    with pytest.raises(RegistrationError, match=fault):
+        Service("shop").on("order", queue="orders", **options)(function)  # type: ignore[arg-type, type-var]
