@@ -43,7 +43,7 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def filled(**given: Any) -> None:
-        wanted = {name: value for name in _OPTIONS if (value := given.pop(name)) is not None}
+        wanted = {name: value for name in _OPTIONS if (value := given.pop(name, None)) is not None}
         if "because" in wanted:
             wanted["reason"] = wanted.pop("because")
         for name in ("since", "until"):

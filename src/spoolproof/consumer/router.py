@@ -33,13 +33,10 @@ class Router:
                     f"queue {handler.queue!r} already has a handler for {', '.join(sorted(shared))}: "
                     f"{other.function.__qualname__}; give this one another queue="
                 )
-            if _shared(other) != _shared(handler):
-                gates = ", ".join(label_of(policy) for policy in other.gates) or "none"
-                raise RegistrationError(
-                    f"queue {handler.queue!r}: {other.function.__qualname__} has concurrency={other.concurrency}, "
-                    f"prefetch={other.prefetch}, gate={gates}, ordered={other.is_ordered}, "
-                    f"on_key_failure={other.on_key_failure.value!r}; handlers of one queue share them"
-                )
+            if differing := [one for one, value in _shared(other).items() if value != _shared(handler)[one]]:
+                told = ", ".join(f"{one}={_shared(other)[one]}" for one in differing)
+                name = other.function.__qualname__
+                raise RegistrationError(f"queue {handler.queue!r}: {name} has {told}; handlers of one queue share them")
         beside.append(handler)
 
     @property
@@ -133,7 +130,13 @@ def _spec(queue: str, handlers: Sequence[Handler], *, is_leaving: bool = False) 
     )
 
 
-def _shared(handler: Handler) -> tuple[object, ...]:
-    gates = frozenset(label_of(policy) for policy in handler.gates)
-    batch = (handler.batch, handler.batch_seconds)
-    return (handler.concurrency, handler.prefetch, gates, handler.is_ordered, handler.on_key_failure, batch)
+def _shared(handler: Handler) -> dict[str, object]:
+    return {
+        "concurrency": handler.concurrency,
+        "prefetch": handler.prefetch,
+        "gate": ", ".join(sorted(label_of(policy) for policy in handler.gates)) or "none",
+        "ordered": handler.is_ordered,
+        "on_key_failure": handler.on_key_failure.value,
+        "batch": handler.batch,
+        "batch_seconds": handler.batch_seconds,
+    }

@@ -83,7 +83,7 @@ def test_a_replay_into_a_queue_that_nobody_reads_says_so(
     asyncio.run(prepare())
     monkeypatch.setenv("SPOOLPROOF_STORE", url)
 
-    replay([letter.id], reason="back", actor="me")
+    replay(ids=[letter.id], reason="back", actor="me")
 
     assert (
         f"replayed {letter.id}\n",

@@ -24,7 +24,7 @@ SQL = {
 }
 
 
-@pytest.mark.parametrize("verb", MOVES)
+@pytest.mark.parametrize("verb", [one for one in MOVES if one != "held"])  # that one only inserts
 @pytest.mark.parametrize("package", SQL)
 def test_each_statement_moves_to_the_state_of_the_table(package: str, verb: str) -> None:
     """A state that only one database knew would be a dead letter nobody finds on the other."""
