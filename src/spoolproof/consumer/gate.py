@@ -24,7 +24,7 @@ from spoolproof.clock import Clock
 from spoolproof.consumer.events import GateClosed, GateOpened, GateProbeFailed
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ports.broker import Spawn
-from spoolproof.ports.store import Store
+from spoolproof.ports.state import State
 from spoolproof.telemetry.events import emit
 
 _PROBE = ("gate", "probe", b"")  #: kind, name and value of the fact whose writing shows that the store writes
@@ -45,8 +45,8 @@ class GateState(StrEnum):
 class Gate:
     """One per process, shared by all its consumers."""
 
-    def __init__(self, store: Store, *, clock: Clock, spawn: Spawn) -> None:
-        self._store = store
+    def __init__(self, state: State, *, clock: Clock, spawn: Spawn) -> None:
+        self._facts = state
         self._clock = clock
         self._spawn = spawn
         self._changed = asyncio.Event()
@@ -137,7 +137,7 @@ class Gate:
 
     async def _writes(self) -> bool:
         try:
-            await self._store.state.put(*_PROBE)
+            await self._facts.put(*_PROBE)
         except Exception as error:  # whatever it is: a store that cannot write this is of no use to a handler
             emit(GateProbeFailed(error=error_line(error)))
             return False

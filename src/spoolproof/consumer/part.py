@@ -45,7 +45,7 @@ class ConsumerPart(Part):
         store, broker, settings = of.store, of.broker, of.settings.of(ConsumerSettings)
         self._router = router = of.registrations.of(Router)
         self._patience = Patience(settings.timeout_seconds, broker, of.clock)
-        self.gate = Gate(store, clock=of.clock, spawn=of.spawn)
+        self.gate = Gate(store.state, clock=of.clock, spawn=of.spawn)
         self._threads = HandlerThreads(settings.threads)
         self._room = Room(store.outbox, self.gate, clock=of.clock)
         held_keys = store.port(HeldKeys)
@@ -65,7 +65,7 @@ class ConsumerPart(Part):
             ids=of.ids,
             random=of.random,
             host=socket.gethostname(),
-            suspects=Suspects(of.store, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
+            suspects=Suspects(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
             keys=Keys(held_keys, router, clock=of.clock, ids=of.ids),
             claims=Claims(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
         )

@@ -26,8 +26,8 @@ from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.ports.broker import Spawn
-from spoolproof.ports.state import SUSPECT
-from spoolproof.ports.store import Store
+from spoolproof.ports.leases import Leases
+from spoolproof.ports.state import SUSPECT, State
 
 CRASH_LOOP = "crash_loop"
 
@@ -35,10 +35,19 @@ CRASH_LOOP = "crash_loop"
 class Suspects:
     """The deliveries of one process that came before."""
 
-    def __init__(self, store: Store, gate: Gate, process_id: Callable[[], UUID], *, clock: Clock, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        state: State,
+        leases: Leases,
+        gate: Gate,
+        process_id: Callable[[], UUID],
+        *,
+        clock: Clock,
+        spawn: Spawn,
+    ) -> None:
         """process_id: this process's, as its peers see it now."""
-        self._records = RunRecords(store.state, SUSPECT, clock=clock, spawn=spawn)
-        self._leases = store.leases
+        self._records = RunRecords(state, SUSPECT, clock=clock, spawn=spawn)
+        self._leases = leases
         self._gate = gate
         self._process_id = process_id
         self._clock = clock

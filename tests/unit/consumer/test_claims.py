@@ -33,7 +33,7 @@ class Rig:
         self.ids = Ids(self.clock)
         self.store = MemoryStore(clock=self.clock, ids=self.ids, outbox_rows_max=10)
         self.supervisor = Supervisor(self.clock, system_random())
-        self.gate = Gate(self.store, clock=self.clock, spawn=self.supervisor.spawn)
+        self.gate = Gate(self.store.state, clock=self.clock, spawn=self.supervisor.spawn)
 
     async def process(self) -> tuple[Claims, UUID]:
         own = self.ids.uuid7()

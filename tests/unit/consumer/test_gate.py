@@ -21,7 +21,7 @@ from spoolproof.errors import StoreBusy, StoreUnavailable
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.message import Message, Outgoing
 from spoolproof.ports.dead_letters import DeadLetterFilter
-from spoolproof.ports.store import Store
+from spoolproof.ports.state import State
 from spoolproof.settings import Settings
 from spoolproof.stores.sqlite import SqliteStore
 
@@ -29,15 +29,11 @@ AWAY = StoreUnavailable("away")
 
 
 class Writing:
-    """A store as the gate sees it: each write ends as the next of `answers` says, then well."""
+    """A table as the gate sees it: each write ends as the next of `answers` says, then well."""
 
     def __init__(self) -> None:
         self.answers: list[Exception] = []
         self.writes = 0
-
-    @property
-    def state(self) -> Writing:
-        return self
 
     async def put(self, kind: str, name: str, value: bytes) -> int:
         self.writes += 1
@@ -60,7 +56,7 @@ class Bench:
         self.clock = SkippingClock()
         self.supervisor = Supervisor(self.clock, system_random())
         self.store = Writing()
-        self.gate = Gate(cast(Store, self.store), clock=self.clock, spawn=self.supervisor.spawn)
+        self.gate = Gate(cast(State, self.store), clock=self.clock, spawn=self.supervisor.spawn)
 
     async def lets_go(self) -> bool:
         """Whether the gate lets somebody go at once."""

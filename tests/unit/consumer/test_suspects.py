@@ -51,11 +51,15 @@ class Rig:
         self.ids = Ids(self.clock)
         self.store = MemoryStore(clock=self.clock, ids=self.ids, outbox_rows_max=10)
         self.supervisor = Supervisor(self.clock, system_random())
-        self.gate = Gate(self.store, clock=self.clock, spawn=self.supervisor.spawn)
+        self.gate = Gate(self.store.state, clock=self.clock, spawn=self.supervisor.spawn)
 
     def process(self, id: UUID | None = None) -> Suspects:
         own = id or self.ids.uuid7()
-        return Suspects(self.store, self.gate, lambda: own, clock=self.clock, spawn=self.supervisor.spawn)
+        return Suspects(
+            *(self.store.state, self.store.leases, self.gate, lambda: own),
+            clock=self.clock,
+            spawn=self.supervisor.spawn,
+        )
 
     def work(self, delivery_count: int, id: str = ID, body: bytes = b"{}") -> Work:
         message = Message(id=id, type="t", source="s", time=self.clock.now(), body=body)
