@@ -112,7 +112,7 @@ class Execution:
         that has another way to go than success. Raises GateClosing."""
         works = [work_of(delivery, self._clock.now()) for delivery in deliveries]
         try:
-            together = [work for work in works if not work.is_again and await self._is_admitted(work)]
+            together = [work for work in works if not _comes_again(work) and await self._is_admitted(work)]
             handlers = {work.handler.name: work.handler for work in together}
             for handler in handlers.values():
                 batch = [work for work in together if work.handler is handler]
@@ -129,8 +129,8 @@ class Execution:
     async def _is_admitted(self, work: Work) -> bool:
         try:
             work.admitted = self._admit(work)
-        except Refusal:
-            return False  # it goes its way by itself
+        except Exception:
+            return False  # it goes its way by itself, and fails there
         return await self._may_run(work, until=self._clock.monotonic())
 
     async def _run_together(self, handler: Handler, works: Sequence[Work]) -> bool:
@@ -138,7 +138,8 @@ class Execution:
             return False
         then = before()
         try:
-            await self._attempts.make_together(handler, works)
+            async with self._suspects.running(works[0]):  # a first delivery, as they all are
+                await self._attempts.make_together(handler, works)
         except BaseException as error:
             if not is_failure(error, then):
                 raise
@@ -280,3 +281,8 @@ class Execution:
         if is_away and work.has_run:
             work.delivery.ack()  # the copy comes after the record, and is a duplicate then
         return is_away and not work.has_run
+
+
+def _comes_again(work: Work) -> bool:
+    """Whether a message was tried before, so that it must not fail others, or has a dead letter to be resolved."""
+    return work.is_again or work.may_have_dead_letter

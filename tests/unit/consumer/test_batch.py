@@ -8,6 +8,9 @@ from collections import Counter
 import pytest
 
 from spoolproof import Delivery, RegistrationError, Service, Transaction
+from spoolproof.ports.dead_letters import DeadLetterState
+from spoolproof.settings import Settings
+from spoolproof.testing.clock import ManualClock
 
 
 async def test_what_has_arrived_runs_in_one_call() -> None:
@@ -78,6 +81,60 @@ async def test_a_message_that_comes_twice_has_one_effect() -> None:
         await app.settled()
 
     assert dict.fromkeys(range(5), 1) == seen
+
+
+async def test_dead_letters_that_are_replayed_together_are_resolved() -> None:
+    service = Service("shop")
+    is_mended = False
+
+    @service.on("order", queue="orders", batch=20, batch_seconds=0.05, attempts=1)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        if not is_mended:
+            raise ValueError("not yet")
+
+    async with service.test(store="sqlite") as app:
+        for n in range(6):
+            await app.publish({"n": n}, type="order")
+        await app.settled()
+        is_mended = True
+        for letter in app.dead_letters:
+            await service.dead_letters.replay(letter.id, actor="ada", reason="mended")
+        await app.settled()
+
+        assert 6 == (await service.runtime.store.dead_letters.counts())[DeadLetterState.RESOLVED]
+
+
+@pytest.mark.parametrize("size", [2, 1])
+async def test_a_lane_that_a_handler_ends_keeps_none_of_its_batch(size: int) -> None:
+    """Whether that was in the run of all or of one: what it leaves comes again, to the lane that goes on."""
+    clock = ManualClock()
+    service = Service("shop", settings=Settings(store="memory://", broker="memory://"), clock=clock)
+    seen: set[int] = set()
+    has_ended = False
+
+    @service.on("order", queue="orders", batch=20, batch_seconds=0.05, concurrency=1)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        nonlocal has_ended
+        if not has_ended and len(orders) > 1 >= size:
+            raise ValueError("each by itself")
+        task = asyncio.current_task()
+        if not has_ended and task is not None:
+            has_ended = True
+            task.cancel()
+            await asyncio.sleep(1)
+        seen.update(order["n"] for order in orders)
+
+    async with clock.auto_advance():
+        await service.start()
+        try:
+            async with service.transaction() as tx:
+                for n in range(6):
+                    await tx.publish({"n": n}, type="order")
+            async with asyncio.timeout(10):
+                while len(seen) < 6:
+                    await asyncio.sleep(0.01)
+        finally:
+            await service.stop()
 
 
 async def _listless(order: dict[str, int], tx: Transaction) -> None: ...
