@@ -12,6 +12,12 @@ DELIVERIES = counter(
     *("consumer", "outcome"),
 )
 HANDLER_SECONDS = histogram("consumer_handler_seconds", "How long a handler ran, however it ended.", "consumer")
+QUEUE_MESSAGES = gauge(
+    "queue_messages",
+    "Messages that wait in a queue, told by every process that reads it: use max. Some brokers count what is with a "
+    "consumer too.",
+    "queue",
+)
 CONSUMER_IN_FLIGHT = gauge("consumer_in_flight", "Deliveries being handled.", "consumer")
 GATE_OPEN = gauge("consumer_gate_open", "1 while handlers run, 0 while the store or a policy holds them.", "consumer")
 RETRY_COPIES = counter("retry_copies_total", "Copies that wait in a delay queue, by its seconds.", "consumer", "tier")

@@ -13,6 +13,7 @@ from spoolproof.consumer.bridge import Bridge
 from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
+from spoolproof.consumer.depths import QueueDepths
 from spoolproof.consumer.events import THREADS_ABANDONED
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
@@ -81,6 +82,7 @@ class ConsumerPart(Part):
         self._held = HeldRuns(holding, held_keys, store, execution, self._lead, of.clock) if holding else None
         types = {spec.name: spec.types for spec in router.specs()}
         self._watch = QueueWatch(of.service, types, store.state, store.leases, broker, clock=of.clock)
+        self._depths = QueueDepths(tuple(types), broker, clock=of.clock)
 
     def queues(self) -> Sequence[QueueSpec]:
         """Return a queue for each that has handlers."""
@@ -96,7 +98,7 @@ class ConsumerPart(Part):
             return (self._watch,)
         held = () if self._held is None else (self._held,)
         lanes = (lane for worker in self.workers for lane in worker.lanes)
-        return [self._watch, self._bridge, *self._gates, *held, *lanes]
+        return [self._watch, self._depths, self._bridge, *self._gates, *held, *lanes]
 
     async def begin_drain(self) -> None:
         """Take no new delivery and hand back what no lane has started."""
@@ -120,6 +122,7 @@ class ConsumerPart(Part):
         is_gate_shut = self.gate.shut_reason is not None
         for worker in self.workers:
             yield from worker.measures(is_gate_shut=is_gate_shut)
+        yield from self._depths.measures()
         yield from ((THREADS_ABANDONED, (name,), count) for name, count in self._threads.abandoned.items())
 
     def ended(self) -> None:
