@@ -330,6 +330,41 @@ RERUN_SECONDS_MAX = 1.0
 FACTS_SECONDS = 5.0
 """How late an isolation, a reset or a cooldown of one process is known in the others."""
 
+# --- sagas -------------------------------------------------------------------------------------------------------
+SAGA_POLL_SECONDS = 1.0
+"""How late a timer, or a saga that another process started, is seen."""
+SAGA_SWEEP_SECONDS = 1.5
+"""How often sagas of dead processes are sought: lease, sweep and a claim are within 17 s."""
+SAGA_COUNT_SECONDS = 30.0
+SAGAS_CLAIMED_MAX = 200
+"""Bounds memory, and what one crash hands over."""
+SAGA_IN_PLACE_SECONDS = 5.0
+"""A wait up to this is waited in the process; a longer one leaves nothing but a row."""
+SAGA_STEP_SECONDS = 10.0
+SAGA_TX_SECONDS = 5.0
+SAGA_RETRY_SECONDS = (1.0, 60.0)
+SAGA_UNDO_RETRY_SECONDS = (1.0, 300.0)
+SAGA_ATTEMPTS_MAX = 6
+"""Attempts that count: one to two minutes of unknown outcomes, then a known state. An unavailable system is free."""
+SAGA_UNDO_SECONDS = 86_400.0
+"""An undo has a day before it needs a person."""
+SAGA_DEADLINE_SECONDS = 604_800.0
+SAGA_PROBE_SECONDS = 600.0
+"""For how long a probe that knows nothing is asked again before a person is."""
+SAGA_SETTLE_SECONDS = (60.0, 3600.0)
+"""When after an undo a probe looks whether the call landed after all."""
+SAGA_CRASH_DELAYS_SECONDS = (0.0, 5.0, 15.0, 60.0, 300.0)
+"""The first takeover is immediate; a saga that ends its process must not end all of them at once."""
+SAGA_CRASHES_MAX = 5
+SAGA_VALUE_BYTES_MAX = 262_144
+SAGA_STEPS_MAX = 10_000
+"""A replay reads the journal whole."""
+SAGA_KEY_CHARACTERS_MAX = 150
+SAGA_ERROR_CHARACTERS_MAX = 500
+SAGA_RETENTION_SECONDS = 90 * 86_400.0
+"""A late duplicate of a start must not run an old order again."""
+SAGA_WAKE_ROWS_MAX = 200
+
 # --- process -----------------------------------------------------------------------------------------------------
 DRAIN_SECONDS = 30.0
 LOOP_DRAIN_SECONDS = 10.0

@@ -51,6 +51,7 @@ PORTS: tuple[str, ...] = (
     "triage.Triage",
     "recurring.Recurring",
     "bulk.Bulks",
+    "sagas.Sagas",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

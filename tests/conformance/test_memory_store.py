@@ -22,6 +22,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    SagasConformance,
     ScheduleConformance,
     ServicesConformance,
     StateConformance,
@@ -91,6 +92,10 @@ class TestMigrations(_Memory, MigrationsConformance):
 
 
 class TestRetention(_Memory, RetentionConformance):
+    pass
+
+
+class TestSagas(_Memory, SagasConformance):
     pass
 
 

@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    SagasConformance,
     ScheduleConformance,
     ServicesConformance,
     StateConformance,
@@ -88,6 +89,10 @@ class TestMigrations(OnPostgres, MigrationsConformance):
 
 
 class TestRetention(OnPostgres, RetentionConformance):
+    pass
+
+
+class TestSagas(OnPostgres, SagasConformance):
     pass
 
 

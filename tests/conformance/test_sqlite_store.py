@@ -23,6 +23,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    SagasConformance,
     ScheduleConformance,
     ServicesConformance,
     StateConformance,
@@ -101,6 +102,10 @@ class TestMigrations(OnSqlite, MigrationsConformance):
 
 
 class TestRetention(OnSqlite, RetentionConformance):
+    pass
+
+
+class TestSagas(OnSqlite, SagasConformance):
     pass
 
 
