@@ -169,6 +169,12 @@ def _message(message_id: str, type: str, key: str | None, fields: _Meta, body: b
     )
 
 
+def is_json(content_type: str) -> bool:
+    """Tell whether a media type is JSON, of whatever kind; an empty one says nothing against it."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in ("", "application/json", "text/json") or media_type.endswith("+json")
+
+
 def message_key(message: Message) -> str | None:
     """Return a UUID that is equal for every copy of this message and for no other; None for one without an id.
 

@@ -125,8 +125,8 @@ class Service:
         Its parameters are filled by annotation: the event, `Delivery`, `Transaction`; with a `Transaction` its effects
         and publishes commit together with the inbox row, and happen once. The ack follows the commit. A plain `def`
         runs in a thread and takes `SyncTransaction`. options: `queue`, `timeout`, `concurrency`, `prefetch`,
-        `attempts`, `delays`, `dedupe`, `gate`, `on_unknown`, `ordered`, `on_key_failure`, `formerly`, as HandlerOptions
-        says. Raises RegistrationError with every fault of the registration.
+        `attempts`, `delays`, `dedupe`, `gate`, `on_unknown`, `ordered`, `on_key_failure`, `formerly`, `foreign`,
+        `message_id`, `missing_id`, as HandlerOptions says. Raises RegistrationError with every fault.
         """
         for one in events:
             if not isinstance(one, type | str) and callable(one):

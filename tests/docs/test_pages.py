@@ -16,6 +16,7 @@ BLOCK = re.compile(
 )
 PAGES = [
     "dead-letters.md",
+    "foreign.md",
     "handling.md",
     "order.md",
     "publishing.md",

@@ -46,7 +46,12 @@ class FakeBroker:
     """Takes publishes; a test answers them, and says what connection there is."""
 
     capabilities = Capabilities(
-        has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
+        tells_routing_key=True,
+        has_returns=True,
+        keeps_order=True,
+        counts_deliveries=True,
+        survives_restart=True,
+        is_shared=True,
     )
 
     def __init__(self) -> None:

@@ -26,6 +26,7 @@ from spoolproof.consumer.copies import Copies
 from spoolproof.consumer.dependencies import Dependencies
 from spoolproof.consumer.ending import Endings
 from spoolproof.consumer.events import BatchFailed
+from spoolproof.consumer.foreign import Foreign
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.held import Keys
@@ -39,6 +40,7 @@ from spoolproof.consumer.work import Admitted, Begun, GoBack, Refusal, Work, wor
 from spoolproof.errors import OutboxFull, StoreBusy, TransactionTooLong, Unavailable, WindowFull
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
+from spoolproof.message import is_json
 from spoolproof.outbox.publish import Publisher
 from spoolproof.policies.judging.report import kept_report
 from spoolproof.ports.broker import Incoming
@@ -74,6 +76,7 @@ class Execution:
         self._store = store
         self._router = router
         self._registry = registry
+        self._foreign = Foreign(router, registry)
         self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, keys, clock=clock)
         self._suspects = suspects
         self._keys = keys
@@ -93,7 +96,7 @@ class Execution:
         return a work that is not settled, to be handled again in `again_seconds`, and raise GoBack.
         """
         failpoint("consumer.after_receive")
-        work = work_of(delivery, self._clock.now())
+        work = self._work_of(delivery)
         if begun is not None:
             begun.recall(work)
         try:
@@ -110,7 +113,7 @@ class Execution:
     async def handle_together(self, deliveries: Sequence[Incoming]) -> list[Work]:
         """Bring deliveries to their end in one transaction and settle them; returns those: perhaps none, and never one
         that has another way to go than success. Raises GateClosing."""
-        works = [work_of(delivery, self._clock.now()) for delivery in deliveries]
+        works = [self._work_of(delivery) for delivery in deliveries]
         try:
             together = [work for work in works if not _comes_again(work) and await self._is_admitted(work)]
             handlers = {work.handler.name: work.handler for work in together}
@@ -158,9 +161,15 @@ class Execution:
         work.again_seconds = max(0.0, until - now)
         return True
 
+    def _work_of(self, delivery: Incoming) -> Work:
+        message, refusal = self._foreign.read(delivery)
+        work = work_of(delivery, self._clock.now(), message)
+        work.refusal = refusal
+        return work
+
     async def renew(self, delivery: Incoming) -> None:
         """Put a copy, whose deliveries the broker counts anew, in the place of one that it would soon give up on."""
-        if await self._endings.send_away(work_of(delivery, self._clock.now())):
+        if await self._endings.send_away(self._work_of(delivery)):
             delivery.ack()
         else:
             delivery.nack()
@@ -214,6 +223,8 @@ class Execution:
         message = work.message
         if work.delivery.fault is not None:
             raise Refusal("decode", work.delivery.fault)
+        if work.refusal is not None:
+            raise work.refusal
         if len(message.body) > limits.BODY_BYTES_MAX:
             raise Refusal("too_large", f"{len(message.body)} bytes, at most {limits.BODY_BYTES_MAX}")
         if message.expires_at is not None and message.expires_at <= self._clock.now():
@@ -222,6 +233,8 @@ class Execution:
         handler = self._router.handler_for(work.queue, type_name)
         if handler is None:
             raise Refusal("unknown_type", f"no handler on queue {work.queue!r} takes type {type_name!r}")
+        if message.datacontenttype is not None and not is_json(message.datacontenttype):
+            raise Refusal("decode", f"content type {message.datacontenttype!r} is not JSON; foreign= can make it that")
         try:
             payload = self._registry.decode(message, type_name)
         except DecodeFailure as error:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from spoolproof.codec import EventType
 from spoolproof.consumer.delivery import Delivery
 from spoolproof.consumer.policy_gate import GatingPolicy
+from spoolproof.message import Message
 from spoolproof.outbox.sync_transaction import SyncTransaction
 from spoolproof.outbox.transaction import Transaction
 
 HandlerFunction = Callable[..., object]
 _NOTHING: Mapping[str, object] = {}
+Translate = Callable[[Message], Message]
 
 
 class Dedupe(StrEnum):
@@ -71,6 +74,12 @@ class Handler:
     batch_seconds: float = 0.0  #: how long the first of them waits for others
     formerly: tuple[str, ...] = ()  #: queues it had before: what is still in them is its own
     is_sync: bool = False  #: a plain function, which runs in a thread
+    foreign_keys: Mapping[str, EventType] = field(
+        default_factory=dict
+    )  #: routing key → what is under it, without a type
+    translate: Translate | None = None  #: makes a message of ours of another one
+    message_id: Callable[[Any], object] | None = None  #: payload → id, for messages without
+    hashes_missing_id: bool = False
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
 
     @property

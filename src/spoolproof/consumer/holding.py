@@ -34,6 +34,7 @@ class HeldIncoming:
 
     fault: str | None = None
     dead_reason: str | None = None
+    routing_key = ""
     delivery_count = 1  #: a process may have ended over it, so its runs are recorded
     is_stale = False
 

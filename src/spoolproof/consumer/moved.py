@@ -17,6 +17,7 @@ class Moved:
         self._inner = inner
         self.queue = queue
         self.message: Message = inner.message
+        self.routing_key = inner.routing_key
         self.delivery_count = inner.delivery_count
         self.fault = inner.fault
         self.dead_reason = inner.dead_reason

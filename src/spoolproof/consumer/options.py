@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from spoolproof import limits
 from spoolproof.consumer.handler import Dedupe, OnKeyFailure, OnUnknown
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.errors import InvalidMessage
-from spoolproof.message import check_short_text
+from spoolproof.message import Message, check_short_text
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -51,6 +52,14 @@ class HandlerOptions(TypedDict, total=False):
     formerly: Sequence[str]
     """Queues this handler had before it was renamed: what is in them is handled as if it were in this one, and nothing
     more comes into them."""
+    foreign: Mapping[str, type | str] | Callable[[Message], Message]
+    """For publishers that know nothing of Spoolproof: `{"routing.key": Event}`, which also binds the queue to the key,
+    or a function that makes a `Message` of the queue's types of any other."""
+    message_id: Callable[[Any], object]
+    """A function from the payload to an id, so that what others publish twice has its effects once: for messages that
+    come without an id or without a type; an id made for each publish, as several libraries do, says nothing."""
+    missing_id: Literal["hash"] | str
+    """`hash`: a message that arrives without an id is known by its body; two equal ones are then one."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -84,6 +93,9 @@ def settled(given: HandlerOptions) -> dict[str, Any]:
         "batch": None,
         "batch_seconds": limits.BATCH_SECONDS,
         "formerly": (),
+        "foreign": None,
+        "message_id": None,
+        "missing_id": None,
     }
     return {**defaults, **{name: value for name, value in given.items() if value is not None}}
 
@@ -109,6 +121,11 @@ def option_faults(
     if isinstance(formerly, str) or not all(is_name(one, 200) and one != own for one in formerly):
         faults.append(f"formerly={formerly!r}: a list of other queues' names, each 1 to 200 bytes without spaces")
     faults += _batch_faults(options, is_in_transaction=is_in_transaction)
+    message_id, missing_id = options["message_id"], options["missing_id"]
+    if message_id is not None and (not callable(message_id) or inspect.iscoroutinefunction(message_id)):
+        faults.append(f"message_id={message_id!r}: a plain function from the payload to its id")
+    if missing_id not in (None, "hash"):
+        faults.append(f"missing_id={missing_id!r}: 'hash', or leave it out: such a message runs at least once")
     return [*faults, *_order_faults(options), *_record_faults(options, is_in_transaction=is_in_transaction)]
 
 

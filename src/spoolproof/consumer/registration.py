@@ -9,14 +9,23 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from spoolproof import limits
 from spoolproof.caught import error_line
-from spoolproof.codec import EVENT_MARK, event_type_of
+from spoolproof.codec import EVENT_MARK, EventType, event_type_of
 from spoolproof.consumer.delivery import Delivery
-from spoolproof.consumer.handler import Argument, Dedupe, Handler, HandlerFunction, OnKeyFailure, OnUnknown, is_session
+from spoolproof.consumer.handler import (
+    Argument,
+    Dedupe,
+    Handler,
+    HandlerFunction,
+    OnKeyFailure,
+    OnUnknown,
+    Translate,
+    is_session,
+)
 from spoolproof.consumer.options import HandlerOptions, RunOptions, is_name, option_faults, settled
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.errors import RegistrationError, UnknownType
@@ -43,6 +52,7 @@ def make_handler(
     faults: list[str] = []
     gates = _gates(options["gate"], faults)
     types_handled = _wire_names(models, faults)
+    keys, translate = _foreign(options["foreign"], models, faults)
     dependencies: dict[str, Any] = {}
     is_batch = options["batch"] is not None
     arguments = _arguments(function, models, faults, dependencies, needs_payload=needs_payload, is_batch=is_batch)
@@ -79,6 +89,10 @@ def make_handler(
         batch=options["batch"],
         batch_seconds=float(options["batch_seconds"]),
         formerly=tuple(options["formerly"]),
+        foreign_keys=keys,
+        translate=translate,
+        message_id=options["message_id"],
+        hashes_missing_id=options["missing_id"] == "hash",
         is_sync=not inspect.iscoroutinefunction(function),
         dependencies=dependencies,
     )
@@ -120,6 +134,31 @@ def _wire_names(models: Sequence[type | str], faults: list[str]) -> list[str]:
         else:
             faults.append(f"{model!r} is neither an event class nor a wire name")
     return names
+
+
+def _foreign(
+    given: Any, models: Sequence[type | str], faults: list[str]
+) -> tuple[dict[str, EventType], Translate | None]:
+    if given is None:
+        return {}, None
+    if callable(given) and not isinstance(given, type) and not inspect.iscoroutinefunction(given):
+        return {}, given
+    if not isinstance(given, Mapping):
+        faults.append(
+            f"foreign={given!r}: a dict from routing key to event, or a plain function from Message to Message"
+        )
+        return {}, None
+    keys: dict[str, EventType] = {}
+    for key, model in given.items():
+        if not is_name(key, limits.SHORT_TEXT_BYTES_MAX) or set(key.split(".")) & {"*", "#"}:
+            faults.append(f"foreign={{{key!r}: …}}: 1 to 255 bytes, no spaces, and no * or # as patterns have")
+        elif model not in models:
+            faults.append(
+                f"foreign={{{key!r}: {_shown(model)}}}: the handler does not take that event; name it in on(…)"
+            )
+        elif isinstance(model, str) or EVENT_MARK in model.__dict__:
+            keys[key] = EventType(model) if isinstance(model, str) else event_type_of(model)
+    return keys, None
 
 
 def _arguments(

@@ -33,11 +33,25 @@ class Router:
                     f"queue {handler.queue!r} already has a handler for {', '.join(sorted(shared))}: "
                     f"{other.function.__qualname__}; give this one another queue="
                 )
+            self._check_foreign(other, handler)
             if differing := [one for one, value in _shared(other).items() if value != _shared(handler)[one]]:
                 told = ", ".join(f"{one}={_shared(other)[one]}" for one in differing)
                 name = other.function.__qualname__
                 raise RegistrationError(f"queue {handler.queue!r}: {name} has {told}; handlers of one queue share them")
         beside.append(handler)
+
+    @staticmethod
+    def _check_foreign(other: Handler, handler: Handler) -> None:
+        name = other.function.__qualname__
+        if other.translate is not None and handler.translate is not None:
+            raise RegistrationError(
+                f"queue {handler.queue!r}: {name} has a foreign= function already, which is given all that are foreign"
+            )
+        twice = sorted(other.foreign_keys.keys() & handler.foreign_keys.keys())
+        if twice:
+            raise RegistrationError(
+                f"queue {handler.queue!r}: {name} takes routing key {twice[0]!r} already; one key is one model's"
+            )
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -123,7 +137,7 @@ def _spec(queue: str, handlers: Sequence[Handler], *, is_leaving: bool = False) 
     is_ordered = handlers[0].is_ordered
     return QueueSpec(
         name=queue,
-        types=tuple(sorted({name for handler in handlers for name in handler.types})),
+        types=tuple(sorted({name for handler in handlers for name in (*handler.types, *handler.foreign_keys)})),
         delivery_limit=limits.ORDERED_DELIVERY_LIMIT if is_ordered else limits.DELIVERY_LIMIT,
         is_ordered=is_ordered,
         is_leaving=is_leaving,

@@ -66,7 +66,7 @@ class Work:
     running: the handler's run in the last attempt, None if that never came to it. reruns: how often it ran again,
     uncounted, for no outage. admitted: None until a handler was found that takes it. outcome: what became of the
     delivery, as far as is known. begun: set if and only if its queue is ordered. again_seconds: after how long such a
-    one is to be handled again; None when it has ended.
+    one is to be handled again; None when it has ended. refusal: why it could not be read as its queue says, if so.
     """
 
     delivery: Incoming
@@ -87,6 +87,7 @@ class Work:
     outcome: str = "handled"
     begun: Begun | None = None
     again_seconds: float | None = None
+    refusal: Refusal | None = None
 
     @property
     def messages(self) -> int:
@@ -170,9 +171,12 @@ class Refusal(Exception):
         super().__init__(detail)
 
 
-def work_of(delivery: Incoming, now: datetime) -> Work:
-    """Return what a delivery says about itself. No header of it can be wrong enough to keep it from its end."""
-    message = delivery.message
+def work_of(delivery: Incoming, now: datetime, message: Message | None = None) -> Work:
+    """Return what a delivery says about itself. No header of it can be wrong enough to keep it from its end.
+
+    message: as it is to be read, if that is not as it came.
+    """
+    message = message or delivery.message
     attempt = message.headers.get(ATTEMPT, 0)
     return Work(
         delivery=delivery,

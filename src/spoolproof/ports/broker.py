@@ -95,6 +95,11 @@ class Incoming(Protocol):
         """The queue it belongs to: it came from there, or the broker gave it up there, or on its way there."""
 
     @property
+    def routing_key(self) -> str:
+        """What it was published with, as far as the broker says; "" or the queue's name for what was sent to a queue,
+        as retry copies and replays are."""
+
+    @property
     def delivery_count(self) -> int:
         """How often the broker has delivered it before, as far as it counts (0 on the first delivery)."""
 
@@ -226,6 +231,7 @@ class Capabilities:
     counts_deliveries: bool
     survives_restart: bool
     is_shared: bool  #: other processes see the same queues
+    tells_routing_key: bool  #: with each delivery, what it was published with
 
 
 class Outlet(Protocol):

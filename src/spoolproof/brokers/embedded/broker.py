@@ -57,7 +57,12 @@ class EmbeddedBroker:
     """`ports.broker.Broker` on a file. path: made if missing; not on a network file system."""
 
     capabilities = Capabilities(
-        has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
+        tells_routing_key=True,
+        has_returns=True,
+        keeps_order=True,
+        counts_deliveries=True,
+        survives_restart=True,
+        is_shared=True,
     )
 
     def __init__(
@@ -399,4 +404,8 @@ class EmbeddedBroker:
 def _prepare(db: sqlite3.Connection, topology: Topology) -> None:
     for statement in split_script(resources.files(__package__).joinpath("schema.sql").read_text("utf-8")):
         db.execute(statement)
+    if not db.execute("select 1 from pragma_table_info('message') where name = 'routing_key'").fetchone():
+        db.execute(
+            "alter table message add column routing_key text not null default ''"
+        )  # the file of an older release
     queues.declare(db, topology)

@@ -24,11 +24,12 @@ Settle = Callable[[Claim, Verb], bool]
 class EmbeddedIncoming:
     """One message, unsettled until the first of ack, nack and reject."""
 
-    __slots__ = ("_subscription", "claim", "dead_reason", "delivery_count", "fault", "message", "queue")
+    __slots__ = ("_subscription", "claim", "dead_reason", "delivery_count", "fault", "message", "queue", "routing_key")
 
     def __init__(self, subscription: EmbeddedSubscription, claimed: Claimed) -> None:
         self.message, self.fault = _message_of(claimed)
         self.queue, self.dead_reason = subscription.place.origin(claimed.dead_reason, claimed.target)
+        self.routing_key = claimed.routing_key
         self.delivery_count = claimed.claim.number - 1
         self.claim = claimed.claim
         self._subscription = subscription

@@ -61,6 +61,7 @@ class Claimed:
     target: str | None  #: of a delayed copy
     headers: str
     body: bytes
+    routing_key: str  #: empty for what was sent to a queue
 
 
 Settlement = tuple[Claim, Verb]
@@ -205,11 +206,12 @@ def enqueue(db: sqlite3.Connection, routes: Routes, batch: Sequence[Parcel], row
         else:
             for queue in queues:
                 free[queue] -= 1
-                rows.append((queue, parcel.return_queue, *parcel.values))
+                rows.append((queue, parcel.return_queue, *parcel.values, parcel.routing_key))
             outcomes.append(CONFIRMED)
     db.executemany(
-        "insert into message (queue, available_at, return_queue, message_id, type, ordering_key, headers, body)"
-        f" values (?1, {STEADY} + (select delay_seconds from queue where name = ?1), ?2, ?3, ?4, ?5, ?6, ?7)",
+        "insert into message"
+        " (queue, available_at, return_queue, message_id, type, ordering_key, headers, body, routing_key)"
+        f" values (?1, {STEADY} + (select delay_seconds from queue where name = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         rows,
     )
     return outcomes
@@ -255,7 +257,7 @@ def claim(db: sqlite3.Connection, owner: int, queue: str, limit: int, *, is_orde
     rows = db.execute(
         "update message set owner = ?, claims = claims + 1 where id in ("
         "  select id from message where queue = ? and owner is null and available_at is null order by id limit ?)"
-        " returning id, claims, message_id, type, ordering_key, dead_reason, return_queue, headers, body",
+        " returning id, claims, message_id, type, ordering_key, dead_reason, return_queue, headers, body, routing_key",
         (owner, queue, limit),
     ).fetchall()
     rows.sort()  # RETURNING promises no order; ids are unique, so nothing else is compared

@@ -41,7 +41,8 @@ create table if not exists message (
   return_queue text,                      -- of a delayed copy, also when that queue was gone
   available_at real,                      -- set: a delayed message, by the clock that nobody sets
   headers text not null,
-  body blob not null
+  body blob not null,
+  routing_key text not null default ''    -- empty for what was sent to a queue
 ) strict;
 
 create index if not exists message_ready on message (queue, id) where owner is null and available_at is null;

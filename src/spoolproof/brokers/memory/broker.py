@@ -49,6 +49,7 @@ class MemoryIncoming:
     def __init__(self, subscription: MemorySubscription, queue: Queue, entry: Entry) -> None:
         self.message = entry.message
         self.queue, self.dead_reason = subscription.place.origin(entry.dead_reason, entry.target)
+        self.routing_key = entry.routing_key
         self.delivery_count = entry.delivery_count
         self._subscription = subscription
         self._origin = queue
@@ -156,7 +157,12 @@ class MemoryBroker:
     """One service's connection to a MemoryBrokerServer; its own server unless one is given."""
 
     capabilities = Capabilities(
-        has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
+        tells_routing_key=True,
+        has_returns=True,
+        keeps_order=True,
+        counts_deliveries=True,
+        survives_restart=True,
+        is_shared=True,
     )
 
     def __init__(self, *, clock: Clock, spawn: Spawn, server: MemoryBrokerServer | None = None) -> None:

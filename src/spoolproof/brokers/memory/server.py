@@ -36,6 +36,7 @@ class Entry:
     delivery_count: int = field(compare=False, default=0)
     dead_reason: str | None = field(compare=False, default=None)
     target: str | None = field(compare=False, default=None)  #: of a delayed copy
+    routing_key: str = field(compare=False, default="")  #: "" for what was sent to a queue
 
 
 @dataclass(order=True, slots=True)
@@ -114,8 +115,9 @@ class MemoryBrokerServer:
                 broker.release_at(due)
             return CONFIRMED
         queues = self._queues_for(destination, topology.exchange, routing_key)
+        key = "" if destination.kind is Kind.QUEUE else routing_key
         for queue in queues:
-            self.put(queue, Entry(next(self._places), outgoing.message))
+            self.put(queue, Entry(next(self._places), outgoing.message, routing_key=key))
         return CONFIRMED if queues else Returned(f"no queue for {outgoing.destination} with key {routing_key!r}")
 
     def _queues_for(self, destination: Destination, own_exchange: str, routing_key: str) -> list[Queue]:
@@ -155,7 +157,7 @@ class MemoryBrokerServer:
         if dead is None:
             self.put(queue, entry)
         else:
-            self.put(dead, Entry(next(self._places), entry.message, dead_reason=reason))
+            self.put(dead, Entry(next(self._places), entry.message, dead_reason=reason, routing_key=entry.routing_key))
 
     def hand_out_soon(self, queue: Queue) -> None:
         asyncio.get_running_loop().call_soon(self._hand_out, queue)

@@ -60,7 +60,12 @@ class RabbitMQBroker:
     """See ports.broker.Broker."""
 
     capabilities = Capabilities(
-        has_returns=True, keeps_order=True, counts_deliveries=True, survives_restart=True, is_shared=True
+        tells_routing_key=True,
+        has_returns=True,
+        keeps_order=True,
+        counts_deliveries=True,
+        survives_restart=True,
+        is_shared=True,
     )
 
     def __init__(

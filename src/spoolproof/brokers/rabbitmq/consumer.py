@@ -151,7 +151,9 @@ class RabbitMQSubscription:
         can_reject = self.queue not in self._declarer.as_is
         # where a copy was going is what the broker routed it by
         queue, reason = self._place.origin(received.dead_reason, method.routing_key)
-        delivery = RabbitMQIncoming(received, queue, reason, channel, method.delivery_tag, can_reject=can_reject)
+        delivery = RabbitMQIncoming(
+            *(received, queue, reason, channel, method.delivery_tag, method.routing_key), can_reject=can_reject
+        )
         try:
             self._on_delivery(delivery)
         except Exception as error:

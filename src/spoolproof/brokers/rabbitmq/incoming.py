@@ -45,7 +45,7 @@ class ConsumeChannel:
 class RabbitMQIncoming:
     """See ports.broker.Incoming."""
 
-    __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "dead_reason", "queue")
+    __slots__ = ("_can_reject", "_channel", "_is_settled", "_received", "_tag", "dead_reason", "queue", "routing_key")
 
     def __init__(
         self,
@@ -54,12 +54,14 @@ class RabbitMQIncoming:
         dead_reason: str | None,
         channel: ConsumeChannel,
         tag: int,
+        routing_key: str,
         *,
         can_reject: bool,
     ) -> None:
         """can_reject: False for a queue we did not declare: a reject could drop the message; it goes back."""
         self.queue = queue
         self.dead_reason = dead_reason
+        self.routing_key = routing_key
         self._received = received
         self._channel = channel
         self._tag = tag

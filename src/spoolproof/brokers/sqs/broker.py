@@ -51,7 +51,12 @@ class SqsBroker:
     """See ports.broker.Broker."""
 
     capabilities = Capabilities(
-        has_returns=True, keeps_order=False, counts_deliveries=True, survives_restart=True, is_shared=True
+        tells_routing_key=False,
+        has_returns=True,
+        keeps_order=False,
+        counts_deliveries=True,
+        survives_restart=True,
+        is_shared=True,
     )
 
     def __init__(

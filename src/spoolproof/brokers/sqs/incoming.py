@@ -31,6 +31,7 @@ class SqsIncoming:
         "delivery_count",
         "handle",
         "queue",
+        "routing_key",
         "valid_until",
     )
 
@@ -48,6 +49,7 @@ class SqsIncoming:
     ) -> None:
         # what SQS moves to a dead queue itself says nothing: it was received too often
         self.queue, self.dead_reason = place.origin(received.dead_reason or "delivery_limit", received.to)
+        self.routing_key = ""  # SNS does not say
         self.handle = handle
         self.delivery_count = delivery_count
         self.arrived_at = arrived_at

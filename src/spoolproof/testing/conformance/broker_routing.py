@@ -58,6 +58,16 @@ one word, `#` is zero or more; every other character stands for itself."""
 class BrokerRoutingConformance(BrokerSuite):
     """Needs the fixture `brokers`."""
 
+    async def test_the_routing_key_arrives_or_is_empty(self, brokers: Brokers) -> None:
+        """What a foreign message is may be known by nothing else."""
+        topology = make_topology("shop.legacy")
+        broker = await start(brokers, topology)
+        arrivals, _ = await consume(broker, topology.queues[0].name)
+        outgoing = make_outgoing("shop.order.placed", routing_key="shop.legacy")
+        assert [CONFIRMED] == await publish(broker, outgoing)
+        (delivery,) = await arrivals.reach(1)
+        assert ("shop.legacy" if broker.capabilities.tells_routing_key else "") == delivery.routing_key
+
     async def test_patterns_match_as_in_amqp(self, brokers: Brokers) -> None:
         """A service moves between brokers without a changed binding."""
         self.needs(brokers, "has_returns")
