@@ -158,6 +158,44 @@ async def test_a_retired_queue_leaves_its_messages_elsewhere(settings: Settings,
         await after.stop()
 
 
+async def test_a_dead_letter_of_the_old_name_stays_one_until_its_replay_succeeds(settings: Settings) -> None:
+    is_mended = False
+
+    def failing(queue: str, formerly: tuple[str, ...] = ()) -> Service:
+        service = Service("shop", settings=settings)
+
+        @service.on("order", queue=queue, formerly=formerly, attempts=1)
+        async def book(payload: dict[str, int], tx: Transaction) -> None:
+            if not is_mended:
+                raise ValueError("not yet")
+
+        return service
+
+    before, after = failing(OLD), failing(NEW, (OLD,))
+    await before.start()
+    await before.publish({"n": 1}, type="order")
+    await until(lambda: _is(before, open=1))
+    await before.drain(5)
+    await before.stop()
+    await after.start()
+    try:
+        letters = after.runtime.store.dead_letters
+        (letter,) = await letters.search(DeadLetterFilter())
+        for expected in ({"open": 1}, {"resolved": 1}):
+            await after.dead_letters.replay(letter.id, actor="ada", reason="it is mended")
+            await until(lambda expected=expected: _is(after, **expected))
+            is_mended = True
+
+        assert 2 == (await letters.get(letter.id)).record.replays
+    finally:
+        await after.stop()
+
+
+async def _is(service: Service, **expected: int) -> bool:
+    counts = await service.runtime.store.dead_letters.counts()
+    return expected == {str(state): count for state, count in counts.items() if count}
+
+
 async def _has(service: Service, count: int) -> bool:
     return len(await effects(service)) >= count
 

@@ -162,7 +162,7 @@ class Attempts:
         work.has_run = True
 
     async def _is_done(self, work: Work, admitted: Admitted) -> bool:
-        for consumer in (work.queue, *admitted.handler.formerly):
+        for consumer in work.consumers:
             if await self._store.inbox.contains(consumer, work.key or "", earlier_key(work.message)):
                 return True
         return False
@@ -172,7 +172,7 @@ class Attempts:
         if not admitted.is_deduplicated(work):
             return True
         is_new = True
-        for consumer in (work.queue, *admitted.handler.formerly):  # the release before looks under its own name only
+        for consumer in work.consumers:  # the release before looks under its own name only
             is_new &= await self._store.inbox.record(tx.inner, consumer, work.key or "", earlier_key(work.message))
         if not is_new:
             work.outcome = "duplicate"
@@ -232,7 +232,8 @@ class Attempts:
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:
-            await self._store.dead_letters.resolve(tx.inner, work.queue, work.message)
+            for consumer in work.consumers:
+                await self._store.dead_letters.resolve(tx.inner, consumer, work.message)
             if work.begun is not None and work.is_replay:
                 await self._keys.release(tx.inner, work)
             failpoint("dead_letter.after_resolve")

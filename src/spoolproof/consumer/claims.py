@@ -57,19 +57,24 @@ class Claims:
         if on_unknown is None or work.key is None:
             yield
             return
-        name = f"{work.queue}/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}"
-        if not work.has_run and await self._is_unknown(name):
+        number = work.message.headers.get(REPLAY_NO, 0)
+        names = [f"{consumer}/{work.key}/{number}" for consumer in work.consumers]
+        has_begun = work.has_run
+        if not has_begun and any([await self._is_unknown(name) for name in names]):
             emit(RunUnknown(next=f"on_unknown={on_unknown}", **work.told))
             if on_unknown is OnUnknown.PARK:
                 raise Refusal(PARK, "the process that ran it ended before the outcome was known: did its call arrive?")
-        if not work.has_run:
-            await self._records.begin(name, [str(self._process_id())])
         try:
+            if not has_begun:
+                for name in names:
+                    await self._records.begin(name, [str(self._process_id())])
+                has_begun = True
             yield
         finally:
-            is_known = work.is_recorded or not (work.has_run or self._gate.is_draining)
+            is_known = work.is_recorded or not has_begun or not (work.has_run or self._gate.is_draining)
             if is_known:  # a run that a drain cuts off is as unknown as one that a crash does
-                await self._records.end(name)
+                for name in names:
+                    await self._records.end(name)
 
     async def _is_unknown(self, name: str) -> bool:
         """Wait until the message runs nowhere; returns whether a process ended while it ran there."""

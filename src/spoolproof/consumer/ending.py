@@ -6,6 +6,8 @@ of a message also log their traceback; those in between would repeat it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -46,9 +48,10 @@ from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, his
 from spoolproof.destination import to_queue
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.ids import Ids
-from spoolproof.message import Outgoing
+from spoolproof.ids import Ids, is_uuid
+from spoolproof.message import REPLAY_OF, Outgoing
 from spoolproof.outcome import Outcome
+from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.schedule import Schedule
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
@@ -72,7 +75,9 @@ class Endings:
         ids: Ids,
         random: RandomSource,
         host: str,
+        former_of: Callable[[str], Sequence[str]],
     ) -> None:
+        """former_of: the queues that the handlers of one had before."""
         self._store = store
         self._copies = copies
         self._gate = gate
@@ -82,6 +87,7 @@ class Endings:
         self._ids = ids
         self._random = random
         self._host = host
+        self._former_of = former_of
 
     async def fail(self, work: Work, error: BaseException) -> bool:
         """Do what follows a failed attempt; False if that is to run it again."""
@@ -226,6 +232,7 @@ class Endings:
         while True:
             await self._gate.wait()
             try:
+                record = await self._as_before(work, record)
                 is_kept = await keep(self._store.dead_letters, self._store.transaction, record)
                 if is_kept and work.begun is not None:
                     await self._keys.hold(work, given_up.reason)  # killed before it, the message comes again
@@ -240,6 +247,15 @@ class Endings:
         work.outcome = "dead_letter" if is_kept else "duplicate"
         if is_kept:
             self._tell_dead_letter(work, given_up, error, record.error)
+
+    async def _as_before(self, work: Work, record: DeadLetterRecord) -> DeadLetterRecord:
+        """Return the record as one of a queue its handler had before, if that one's was replayed: it is open again."""
+        former, replayed = self._former_of(work.queue), str(work.message.headers.get(REPLAY_OF, ""))
+        if not former or not is_uuid(replayed):
+            return record
+        before = await self._store.dead_letters.get(replayed)
+        consumer = work.queue if before is None else before.record.consumer
+        return replace(record, consumer=consumer, destination=to_queue(consumer)) if consumer in former else record
 
     def _tell_dead_letter(self, work: Work, given_up: GiveUp, error: BaseException | None, text: str) -> None:
         if error is None:

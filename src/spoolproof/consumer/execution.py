@@ -80,7 +80,14 @@ class Execution:
         self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, keys, clock=clock)
         self._suspects = suspects
         self._keys = keys
-        self._endings = Endings(store, copies, gate, suspects, keys, clock=clock, ids=ids, random=random, host=host)
+        self._endings = Endings(
+            *(store, copies, gate, suspects, keys),
+            clock=clock,
+            ids=ids,
+            random=random,
+            host=host,
+            former_of=router.former_of,
+        )
         self._gate = gate
         self._patience = patience
         self._room = room

@@ -50,8 +50,8 @@ class HandlerOptions(TypedDict, total=False):
     batch_seconds: float
     """How long the first message of a batch waits for others. Default 0.2."""
     formerly: Sequence[str]
-    """Queues this handler had before it was renamed: what is in them is handled as if it were in this one, and nothing
-    more comes into them."""
+    """Queues this handler had before it was renamed, the oldest first: what is in them is handled as if it were in this
+    one, and nothing more comes into them."""
     foreign: Mapping[str, type | str] | Callable[[Message], Message]
     """For publishers that know nothing of Spoolproof: `{"routing.key": Event}`, which also binds the queue to the key,
     or a function that makes a `Message` of the queue's types of any other."""

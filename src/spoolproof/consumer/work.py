@@ -101,6 +101,11 @@ class Work:
             raise InvariantViolated(f"{self.described}: nobody has admitted it yet")
         return self.admitted.handler
 
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """Its queue and those that the handler had before: whose inbox row, claim or dead letter there may be."""
+        return (self.queue, *self.handler.formerly)
+
     def admitted_as(self, handler: Handler) -> Admitted:
         """Return what was admitted for a handler. Raises InvariantViolated for another."""
         if self.admitted is None or self.admitted.handler is not handler:
@@ -145,7 +150,8 @@ class Work:
             message=self.message,
             queue=self.queue,
             attempt=self.failed + 1,
-            idempotency_key=derived_id(self.queue, self.key or self.message.id),
+            # the oldest name: what was called under it before the handler was renamed is not called anew
+            idempotency_key=derived_id((*self.handler.formerly, self.queue)[0], self.key or self.message.id),
             is_replay=self.is_replay,
         )
 

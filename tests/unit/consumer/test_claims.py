@@ -41,7 +41,7 @@ class Rig:
         state, leases = self.store.state, self.store.leases
         return Claims(state, leases, self.gate, lambda: own, clock=self.clock, spawn=self.supervisor.spawn), own
 
-    def work(self, on_unknown: str = "park", **headers: str | int) -> Work:
+    def work(self, on_unknown: str = "park", formerly: tuple[str, ...] = (), **headers: str | int) -> Work:
         message = Message(
             id="0190a0b0-0000-7000-8000-000000000001",
             type="pay",
@@ -52,13 +52,14 @@ class Rig:
         )
         work = work_of(FakeDelivery(message, 0), self.clock.now())
         options: dict[str, object] = dict(timeout=1, concurrency=1, prefetch=1, attempts=1, delays=(1,), dedupe="inbox")
+        options["formerly"] = formerly
         handler = make_handler(call_the_bank, ["pay"], service="s", queue="s.q", on_unknown=on_unknown, **options)  # type: ignore[arg-type]
         work.admitted = Admitted(handler, {})
         return work
 
-    async def dies_in(self, claims: Claims, own: UUID, work: Work) -> None:
+    async def dies_in(self, claims: Claims, own: UUID, work: Work, queue: str = "s.q") -> None:
         """Run it as a process does that is killed in the handler."""
-        await claims._records.begin(f"s.q/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}", [str(own)])
+        await claims._records.begin(f"{queue}/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}", [str(own)])
         await self.store.leases.beat(Process(id=own, service="s", host="h", pid=1, roles=()), 0.0)
 
 
@@ -78,6 +79,24 @@ async def test_what_a_dead_process_ran_is_asked_about(rig: Rig) -> None:
             pytest.fail("it ran again")
 
     assert PARK == caught.value.reason
+
+
+async def test_what_it_ran_under_a_former_name_is_asked_about_as_well(rig: Rig) -> None:
+    """And it is called again under the key that the release before gave it."""
+    before = rig.work()
+    before.queue = "s.old"
+    await rig.dies_in(*await rig.process(), before, queue="s.old")
+    claims, _ = await rig.process()
+
+    with pytest.raises(Refusal):
+        async with claims.held(rig.work(formerly=("s.old",))):
+            pytest.fail("it ran again")
+    again = rig.work(on_unknown="retry", formerly=("s.old",))
+    async with claims.held(again):
+        again.has_run = again.is_recorded = True
+
+    assert before.for_handler().idempotency_key == again.for_handler().idempotency_key
+    assert {} == dict(await rig.store.state.all(CLAIM))
 
 
 async def test_a_person_who_replays_it_has_answered(rig: Rig) -> None:
