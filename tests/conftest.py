@@ -19,12 +19,12 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from spoolproof.testing.servers import MotoServer, PostgresServer, RabbitMQServer
+from spoolproof.testing.servers import MotoServer, PostgresServer, RabbitMQServer, RedisServer
 
 LEAK_PATIENCE_SECONDS = 2.0  #: what is closing when a test ends may take this long
 IS_CI = os.environ.get("CI", "").lower() == "true"
 
-Server = TypeVar("Server", MotoServer, PostgresServer, RabbitMQServer)
+Server = TypeVar("Server", MotoServer, PostgresServer, RabbitMQServer, RedisServer)
 _baseline: pytest.StashKey[Baseline] = pytest.StashKey()
 _this_process = psutil.Process()
 
@@ -45,6 +45,12 @@ def postgres() -> Iterator[PostgresServer]:
 def moto() -> Iterator[MotoServer]:
     """One SQS and SNS for the whole run. A test that kills it need not start it again."""
     yield from _server(MotoServer)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """One Redis for the whole run; each test has a service name of its own. A test that breaks it need not mend it."""
+    yield from _server(RedisServer)
 
 
 @pytest.fixture

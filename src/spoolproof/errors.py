@@ -26,6 +26,7 @@
     │   └── WindowFull           publishes waiting for their confirm
     ├── Unavailable              infrastructure is away; burns no attempt
     │   ├── StoreUnavailable     the database
+    │   ├── CacheUnavailable     an invalidation neither reached the shared cache nor could be kept for it
     │   └── BrokerUnavailable    the broker
     │       ├── BrokerBlocked    the broker is connected and has stopped reading publishes
     │       └── BrokerTooOld     the broker's version is under the supported one
@@ -45,6 +46,11 @@
     ├── Conflict                 the thing is in a state that refuses this verb
     ├── InvalidEndpoint          a webhook's endpoint cannot be used as given
     │   └── BlockedAddress       its URL leads where no webhook may go
+    ├── CacheError               a cache is declared or used in a way it cannot serve
+    │   ├── CacheConfigError     declared wrongly; `faults` lists all of them
+    │   ├── CacheKeyInvalid      not a key: empty, too long, with control characters, no text
+    │   ├── CacheValueInvalid    a value that is too large, or does not come back from its bytes as it is
+    │   └── CacheRecursion       a loader that loads its own key
     ├── InvalidSignature         what came as a webhook is not by who it should be
     └── InvariantViolated        a promise of ours is broken; always a bug
 
@@ -297,6 +303,36 @@ class BlockedAddress(InvalidEndpoint):
 
 class InvalidSignature(SpoolproofError):
     """What came as a webhook was not signed with any of these secrets, or not lately."""
+
+
+class CacheError(SpoolproofError):
+    """A cache is declared or used in a way it cannot serve."""
+
+    code = "usage"
+
+
+class CacheConfigError(CacheError):
+    """A cache is declared wrongly; `faults` lists every fault."""
+
+    def __init__(self, name: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(f"cache {name!r}:\n" + "\n".join(f"  - {fault}" for fault in self.faults))
+
+
+class CacheKeyInvalid(CacheError):
+    """Not a key: empty, over 1,024 characters, with control characters, or no text."""
+
+
+class CacheValueInvalid(CacheError):
+    """A value that is too large for the cache, or would not come back from its bytes as it is."""
+
+
+class CacheRecursion(CacheError):
+    """A loader asked for the key it is loading."""
+
+
+class CacheUnavailable(Unavailable):
+    """An invalidation reached neither the shared cache nor the store, which would have kept it: do it again."""
 
 
 class InvariantViolated(SpoolproofError):

@@ -67,6 +67,8 @@ FAILPOINTS: Mapping[str, str] = {
     "dead_letter.after_record": "The dead letter is durable; the delivery is unacked.",
     "dead_letter.after_bridge": "A message the broker gave up on is a dead letter; it is still in the broker's queue.",
     "dead_letter.after_resolve": "The dead letter is marked resolved in the open transaction of its success.",
+    "cache.after_keep": "An invalidation is in the store for a shared cache that is away; its caller was not told.",
+    "cache.after_deliver": "A kept invalidation is in the shared cache, and still in the store.",
     "replay.before_move": "The dead letter is open; no copy exists.",
     "replay.after_move": "The dead letter is replaying and its copy is in the outbox.",
     "schedule.after_promote": "What was due is in the outbox and no longer scheduled; nobody was told.",

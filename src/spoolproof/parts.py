@@ -21,6 +21,7 @@ FEATURES = (
     "webhooks.part:WEBHOOKS",
     "schedules.part:SCHEDULES",
     "spool.part:SPOOL",
+    "cache.part:CACHE",
     "consumer.part:CONSUMER",
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",

@@ -53,6 +53,7 @@ from spoolproof.settings import Settings, load_settings
 from spoolproof.wiring import build_blocking_outbox, setting_faults, store_adapter
 
 if TYPE_CHECKING:
+    from spoolproof.cache.part import CacheFacet
     from spoolproof.dead_letters.part import DeadLettersFacet
     from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
@@ -106,6 +107,7 @@ class Service:
         self._health = Health(self._snapshot)
 
     if TYPE_CHECKING:
+        cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
     else:
 

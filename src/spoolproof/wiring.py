@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spoolproof.backoff import RandomSource
 from spoolproof.brokers.settings import RabbitMQSettings
+from spoolproof.cache.settings import CacheSettings
 from spoolproof.clock import Clock
 from spoolproof.errors import SettingsError
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import DB
 from spoolproof.ids import Ids
 from spoolproof.ports.broker import Broker, Spawn
+from spoolproof.ports.cache import SharedCache, SharedCaches
 from spoolproof.ports.finding import Finding
 from spoolproof.ports.spool import Salvaged, SpoolLook, Spools
 from spoolproof.ports.store import Store
@@ -37,6 +39,7 @@ from spoolproof.urls import (
     path_of,
     postgres_fault,
     redact_url,
+    url_fault,
 )
 
 if TYPE_CHECKING:
@@ -253,6 +256,59 @@ BROKERS: tuple[BrokerAdapter, ...] = (
     Adapter(name="memory", schemes=("memory",), make=_memory_broker, is_forgetful=True),
 )
 
+# --- caches ----------------------------------------------------------------------------------------------------------
+
+
+def _redis_cache(url: str, service: str, clock: Clock) -> SharedCache | None:
+    from spoolproof.caches.redis import RedisCache
+
+    return RedisCache(url, service)
+
+
+def _sqlite_cache(url: str, service: str, clock: Clock) -> SharedCache | None:
+    from spoolproof.caches.sqlite import SqliteCache
+
+    return SqliteCache(path_of(url), clock)
+
+
+CACHES: tuple[Adapter[Callable[[str, str, Clock], SharedCache | None], None], ...] = (
+    Adapter(
+        name="redis",
+        schemes=("redis", "rediss"),
+        example="redis://:PASSWORD@HOST:6379/0",
+        fault=host_fault,
+        make=_redis_cache,
+        is_shared=True,
+    ),
+    Adapter(
+        name="sqlite",
+        schemes=("sqlite",),
+        example="sqlite, or sqlite:///cache.db",
+        fault=file_fault,
+        is_file=True,
+        make=_sqlite_cache,
+    ),
+    Adapter(name="memory", schemes=("memory",), make=lambda url, service, clock: None, is_forgetful=True),
+)
+
+
+def cache_url(settings: Settings, service: str) -> str:
+    """Return the URL of the shared cache of a service, with password."""
+    given, row = settings.of(CacheSettings).url, store_adapter(settings)
+    if given == "memory" or (not given and row.is_forgetful):
+        return "memory://"
+    if given and given != "sqlite":
+        return given
+    folder = path_of(settings.store_url).parent if row.is_file else settings.data_dir
+    return f"sqlite:///{folder / f'cache-{service}.db'}"
+
+
+def build_cache(settings: Settings, service: str, *, clock: Clock) -> SharedCache | None:
+    """Return the shared cache the settings name, not started; None where memory is all. Raises MissingExtra."""
+    url = cache_url(settings, service)
+    return _row(url, CACHES).make(url, service, clock)
+
+
 # --- by the settings -------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +336,10 @@ def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn, ser
 
 def build_local(settings: Settings, store: Store, service: str, *, clock: Clock, ids: Ids) -> dict[type[Any], Any]:
     """Return what a process has beside its store, in files of this machine, by its port."""
-    return {Spools: getattr(store, "spools", None) or _spools(settings, service, clock, ids)}
+    return {
+        Spools: getattr(store, "spools", None) or _spools(settings, service, clock, ids),
+        SharedCaches: SharedCaches(lambda: build_cache(settings, service, clock=clock)),
+    }
 
 
 def spool_folder(settings: Settings) -> Path | None:
@@ -372,6 +431,8 @@ def setting_faults(settings: Settings) -> list[str]:
         for name in settings.of(HealthSettings).ready_needs
         if name not in (*known, broker_adapter(settings).name)
     ]
+    if fault := url_fault(cache_url(settings, "x"), CACHES):
+        faults.append(f"SPOOLPROOF_CACHE: {fault}")
     named = files(settings)
     wrong = [f"{variable}: {fault}" for variable, path in named.items() if (fault := _file_fault(path))]
     folder, given = spool_folder(settings), settings.of(SpoolSettings).spool

@@ -66,16 +66,25 @@ DRIVERS = {
     "aiobotocore": ("brokers/sqs",),
     "botocore": ("brokers/sqs",),
     "aiohttp": ("brokers/sqs", "webhooks/transport.py"),
+    "redis": ("caches/redis.py", "testing"),
     "asyncpg": ("stores/postgres", "contrib", "testing"),
-    "sqlite3": ("sqlite", "stores/sqlite", "stores/orm.py", "brokers/embedded", "contrib", "testing"),
+    "sqlite3": (
+        "sqlite",
+        "caches/sqlite.py",
+        "stores/sqlite",
+        "stores/orm.py",
+        "brokers/embedded",
+        "contrib",
+        "testing",
+    ),
     "sqlalchemy": ("contrib", "stores/sqlalchemy_handles.py", "stores/orm.py", "testing"),
     "prometheus_client": ("telemetry",),
     "opentelemetry": ("telemetry",),
     "typer": ("cli", "testing"),
     "rich": ("cli", "testing"),
 }
-ADAPTERS = ("spoolproof.stores", "spoolproof.brokers", "spoolproof.sqlite")
-MAY_NAME_ADAPTERS = ("wiring.py", "stores", "brokers", "sqlite", "testing")
+ADAPTERS = ("spoolproof.stores", "spoolproof.brokers", "spoolproof.caches", "spoolproof.sqlite")
+MAY_NAME_ADAPTERS = ("wiring.py", "stores", "brokers", "caches", "sqlite", "testing")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Private RabbitMQ, PostgreSQL, PgBouncer and moto (SQS, SNS) servers for tests, drills and demonstrations. Linux only.
+"""Private RabbitMQ, PostgreSQL, Redis, PgBouncer and moto (SQS, SNS) servers for tests and drills. Linux only.
 
     with RabbitMQServer() as rabbitmq, PostgresServer() as postgres:
         url = rabbitmq.create_vhost("orders")
@@ -19,5 +19,14 @@ from spoolproof.testing.servers.postgres import PostgresServer
 from spoolproof.testing.servers.process import ServerFailed
 from spoolproof.testing.servers.rabbitmq import RabbitMQServer
 from spoolproof.testing.servers.rabbitmq_cluster import RabbitMQCluster
+from spoolproof.testing.servers.redis import RedisServer
 
-__all__ = ["MotoServer", "PgBouncerServer", "PostgresServer", "RabbitMQCluster", "RabbitMQServer", "ServerFailed"]
+__all__ = [
+    "MotoServer",
+    "PgBouncerServer",
+    "PostgresServer",
+    "RabbitMQCluster",
+    "RabbitMQServer",
+    "RedisServer",
+    "ServerFailed",
+]

@@ -1,0 +1,1 @@
+"""Adapters of `ports.cache.SharedCache`: Redis, and a file of this machine."""
