@@ -333,7 +333,7 @@ FACTS_SECONDS = 5.0
 # --- sagas -------------------------------------------------------------------------------------------------------
 SAGA_POLL_SECONDS = 1.0
 """How late a timer, or a saga that another process started, is seen."""
-SAGA_SWEEP_SECONDS = 1.5
+SAGA_SWEEP_SECONDS = 1.0
 """How often sagas of dead processes are sought: lease, sweep and a claim are within 17 s."""
 SAGA_COUNT_SECONDS = 30.0
 SAGAS_CLAIMED_MAX = 200

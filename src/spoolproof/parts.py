@@ -23,6 +23,7 @@ FEATURES = (
     "spool.part:SPOOL",
     "cache.part:CACHE",
     "consumer.part:CONSUMER",
+    "saga.part:SAGA",
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",
 )

@@ -51,6 +51,11 @@ class Holding:
         return dict(self._fences) if self._clock.monotonic() < self._trusted_until else {}
 
     @property
+    def is_trusted(self) -> bool:
+        """Whether a renewal was answered lately enough to believe that peers count this process among the living."""
+        return self._clock.monotonic() < self._trusted_until
+
+    @property
     def is_fenced(self) -> bool:
         """Whether leases were held and may not be acted under: no renewal was answered in time."""
         return bool(self._fences) and self._clock.monotonic() >= self._trusted_until

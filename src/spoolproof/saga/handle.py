@@ -1,0 +1,57 @@
+"""A saga that was started, for whoever waits for its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spoolproof.clock import Clock
+from spoolproof.errors import NotFound
+from spoolproof.ports.sagas import Journal, Sagas, SagaState
+from spoolproof.saga.definition import SagaDefinition
+from spoolproof.saga.errors import SagaInReview, SagaRefused
+from spoolproof.saga.question import read
+from spoolproof.saga.run import RESULT
+from spoolproof.saga.values import decode
+
+_LOOK_SECONDS = 0.1
+
+
+class Handle:
+    """One saga. id: of the saga. key: what it was started under. is_new: False if it was started before."""
+
+    def __init__(
+        self, sagas: Sagas, definition: SagaDefinition, id: str, key: str, *, is_new: bool, clock: Clock
+    ) -> None:
+        self.id = id
+        self.key = key
+        self.is_new = is_new
+        self._sagas = sagas
+        self._definition = definition
+        self._clock = clock
+
+    async def look(self) -> Journal:
+        """Return all that is durable of it. Raises NotFound before the transaction it was started in has committed."""
+        found = await self._sagas.journal(self.id)
+        if found is None:
+            raise NotFound(f"no saga {self.id!r}: the transaction it was started in has not committed")
+        return found
+
+    async def result(self, timeout: float = 60.0) -> Any:
+        """Return what the flow returned; waits so many seconds for it.
+
+        Raises SagaRefused when it was undone, SagaInReview when a person is asked, TimeoutError.
+        """
+        until = self._clock.monotonic() + timeout
+        while True:
+            found = await self.look()
+            saga = found.saga
+            if saga.state is SagaState.COMPLETED:
+                row = next((row for row in found.steps if row.place == RESULT), None)
+                return None if row is None else decode(row.output, self._definition.result)
+            if saga.state in (SagaState.COMPENSATED, SagaState.ABANDONED):
+                raise SagaRefused(self.id, saga.state.value, saga.cause or "")
+            if saga.state is SagaState.IN_REVIEW:
+                raise SagaInReview(self.id, "" if saga.question is None else read(saga.question).text)
+            if self._clock.monotonic() >= until:
+                raise TimeoutError(f"saga {self.id} is {saga.state.value} after {timeout:g} s; it goes on")
+            await self._clock.sleep(_LOOK_SECONDS)
