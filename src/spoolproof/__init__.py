@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from spoolproof.outbox.receipt import Place, Receipt
     from spoolproof.outbox.sync_transaction import SyncTransaction
     from spoolproof.outbox.transaction import Transaction
-    from spoolproof.outcome import Ack, DeadLetter, Defer, RetryLater
+    from spoolproof.outcome import Ack, DeadLetter, Defer, Park, RetryLater
     from spoolproof.service import Service
     from spoolproof.settings import Settings, load_settings
 
@@ -54,7 +54,7 @@ _HOMES = {
     "outbox.receipt": ("Place", "Receipt"),
     "outbox.sync_transaction": ("SyncTransaction",),
     "outbox.transaction": ("Transaction",),
-    "outcome": ("Ack", "DeadLetter", "Defer", "RetryLater"),
+    "outcome": ("Ack", "DeadLetter", "Defer", "Park", "RetryLater"),
     "service": ("Service",),
     "settings": ("Settings", "load_settings"),
 }
@@ -76,6 +76,7 @@ __all__ = [
     "NotStarted",
     "OutboxFull",
     "OutboxMissing",
+    "Park",
     "Place",
     "PublishOptions",
     "Receipt",

@@ -326,6 +326,25 @@ or two, ten on the same rows need three."""
 RERUN_SECONDS = 0.1
 RERUN_SECONDS_MAX = 1.0
 
+# --- review ------------------------------------------------------------------------------------------------------
+REVIEW_CLAIM_SECONDS = 900.0
+"""How long a claim keeps others away: as long as one looks into one question, and no lunch break."""
+REVIEW_SUBJECT_MAX = 255
+REVIEW_TEXT_MAX = 4000
+REVIEW_EVIDENCE_BYTES_MAX = 64 * 1024
+REVIEW_DUE_SECONDS_MAX = 366 * 86_400.0
+REVIEW_LEVELS = 3
+"""After so many escalations one comes every day, and no more often."""
+REVIEW_AGAIN_SECONDS_MIN = 1800.0
+REVIEW_AGAIN_SECONDS_MAX = 86_400.0
+REVIEW_SEEN_MAX = 100
+"""Repeats of an open question that are noted: more say nothing new, and a trail is read whole."""
+REVIEW_BULK_MAX = 1000
+REVIEW_LOOK_SECONDS = 10.0
+REVIEW_PAGE = 200
+REVIEW_RETENTION_SECONDS = 365 * 86_400.0
+"""Of resolved items and their trail: what auditors ask for."""
+
 # --- policies ----------------------------------------------------------------------------------------------------
 FACTS_SECONDS = 5.0
 """How late an isolation, a reset or a cooldown of one process is known in the others."""

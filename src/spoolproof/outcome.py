@@ -50,3 +50,16 @@ class DeadLetter(Outcome):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class Park(Outcome):
+    """A person must decide about this message: keep it as a review item with this `question`, and count it as handled.
+
+    What the attempt wrote is undone. A replay from there runs the handler again.
+    """
+
+    def __init__(self, question: str) -> None:
+        if not question.strip():
+            raise InvalidMessage("question", question, "say what the person should find out")
+        self.question = question
+        super().__init__(question)

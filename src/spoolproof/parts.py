@@ -26,6 +26,7 @@ FEATURES = (
     "saga.part:SAGA",
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",
+    "review.part:REVIEW",
 )
 ENTRIES: tuple[Entry, ...] = tuple(resolve_name(f"spoolproof.{name}") for name in FEATURES)
 

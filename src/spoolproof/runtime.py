@@ -53,11 +53,13 @@ from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.outbox.around import PublishAround
 from spoolproof.outbox.publish import Publisher
+from spoolproof.outbox.transaction import UnitsOfWork
 from spoolproof.parts import make_parts
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker, ConnectionState, QueueSpec, Topology
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
+from spoolproof.ports.units import Units
 from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit
@@ -106,6 +108,7 @@ class Runtime:
         self.publisher = Publisher(
             self.store, source=service, clock=clock, ids=ids, around=registrations.of(PublishAround)
         )
+        units = UnitsOfWork(self.store, self.publisher)
         local = build_local(settings, self.store, service, clock=clock, ids=ids)
         context = Context(
             service=service,
@@ -113,7 +116,7 @@ class Runtime:
             store=self.store,
             broker=self.broker,
             registrations=registrations,
-            singles={Registry: policies, Publisher: self.publisher, **local},
+            singles={Registry: policies, Publisher: self.publisher, Units: units, **local},
             fence_seconds=settings.lease_seconds * limits.FENCE_SHARE,
             clock=clock,
             ids=ids,

@@ -55,6 +55,7 @@ from spoolproof.wiring import build_blocking_outbox, setting_faults, store_adapt
 if TYPE_CHECKING:
     from spoolproof.cache.part import CacheFacet
     from spoolproof.dead_letters.part import DeadLettersFacet
+    from spoolproof.review.part import ReviewsFacet
     from spoolproof.saga.part import SagaFacet
     from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
@@ -111,6 +112,7 @@ class Service:
         cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
         saga: SagaFacet  #: define, start and steer work in several steps
+        reviews: ReviewsFacet  #: ask people, and do what they decide
     else:
 
         def __getattr__(self, name: str) -> Facet:

@@ -55,6 +55,7 @@ PORTS: tuple[str, ...] = (
     "recurring.Recurring",
     "bulk.Bulks",
     "sagas.Sagas",
+    "reviews.Reviews",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

@@ -25,6 +25,7 @@ PUBLIC = [
     "NotStarted",
     "OutboxFull",
     "OutboxMissing",
+    "Park",
     "Place",
     "PublishOptions",
     "Receipt",

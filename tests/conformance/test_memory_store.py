@@ -22,6 +22,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    ReviewsConformance,
     SagasConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -96,6 +97,10 @@ class TestRetention(_Memory, RetentionConformance):
 
 
 class TestSagas(_Memory, SagasConformance):
+    pass
+
+
+class TestReviews(_Memory, ReviewsConformance):
     pass
 
 

@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    ReviewsConformance,
     SagasConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -93,6 +94,10 @@ class TestRetention(OnPostgres, RetentionConformance):
 
 
 class TestSagas(OnPostgres, SagasConformance):
+    pass
+
+
+class TestReviews(OnPostgres, ReviewsConformance):
     pass
 
 

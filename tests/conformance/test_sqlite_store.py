@@ -23,6 +23,7 @@ from spoolproof.testing.conformance import (
     OutboxConformance,
     RecurringConformance,
     RetentionConformance,
+    ReviewsConformance,
     SagasConformance,
     ScheduleConformance,
     ServicesConformance,
@@ -106,6 +107,10 @@ class TestRetention(OnSqlite, RetentionConformance):
 
 
 class TestSagas(OnSqlite, SagasConformance):
+    pass
+
+
+class TestReviews(OnSqlite, ReviewsConformance):
     pass
 
 

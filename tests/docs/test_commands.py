@@ -12,8 +12,8 @@ import typer
 from spoolproof.cli.app import build
 
 DOCS = Path(__file__).parents[2] / "docs"
-LINE = re.compile(r"^spoolproof dlq .*$", re.MULTILINE)
-LINES = LINE.findall((DOCS / "dead-letters.md").read_text())
+LINE = re.compile(r"^spoolproof (?:dlq|review) .*$", re.MULTILINE)
+LINES = [line for page in ("dead-letters.md", "review.md") for line in LINE.findall((DOCS / page).read_text())]
 
 
 @pytest.mark.parametrize("line", LINES)

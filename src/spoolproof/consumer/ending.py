@@ -40,6 +40,7 @@ from spoolproof.consumer.failure import (
 )
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.held import Keys
+from spoolproof.consumer.parking import Parking
 from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.suspects import CRASH_LOOP, Suspects
 from spoolproof.consumer.work import Refusal, Work
@@ -50,7 +51,7 @@ from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids, is_uuid
 from spoolproof.message import REPLAY_OF, Outgoing
-from spoolproof.outcome import Outcome
+from spoolproof.outcome import Outcome, Park
 from spoolproof.ports.dead_letters import DeadLetterRecord
 from spoolproof.ports.schedule import Schedule
 from spoolproof.ports.store import Store
@@ -83,6 +84,7 @@ class Endings:
         self._gate = gate
         self._suspects = suspects
         self._keys = keys
+        self._parking = Parking(store, gate, keys, clock=clock, ids=ids)
         self._clock = clock
         self._ids = ids
         self._random = random
@@ -95,6 +97,9 @@ class Endings:
         is_refused = isinstance(error, Refusal)
         if not is_refused and work.admitted is None:
             raise error  # no step before the handler's fails but for an outage: that is a bug, and the worker's to tell
+        if isinstance(error, Park):
+            await self._parking.park(work, error)
+            return True
         decision = self._refuse(work, error) if isinstance(error, Refusal) else self._decide(work, error)
         if work.begun is not None:
             decision = in_place(decision)

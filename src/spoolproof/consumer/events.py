@@ -207,6 +207,23 @@ class ExecutionFailed(Event, name="consumer.execution_failed", level=ERROR, line
     message_id: str
 
 
+class MessageParked(
+    Event,
+    name="consumer.parked",
+    level=WARNING,
+    line="question={question} ({about}): spoolproof review show {id}",
+    counter="messages_parked_total",
+    labels=("queue",),
+):
+    """A handler left a message to a person: it is a review item now, and counts as handled."""
+
+    id: str
+    question: str
+    about: str
+    queue: str
+    message_id: str
+
+
 class KeyHeld(Event, name="consumer.key_held", level=ERROR, line="key={key}: held for this one ({about})"):
     """A message was given up, and later ones of its ordering key wait until it is replayed or discarded."""
 

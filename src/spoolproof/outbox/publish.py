@@ -85,7 +85,7 @@ class Running:
     def __init__(self, message: Message | None, unit: Unit | None) -> None:
         """message: None where many run at once, and none of them alone causes what is published."""
         self.message = message
-        self._unit: Unit | None = unit
+        self.unit: Unit | None = unit
         self._of_tasks: list[tuple[asyncio.Task[Any], Outgoing]] = []
         self._task = asyncio.current_task()
         self.bridge: Bridge | None = None  #: from the thread of a handler that is a plain function
@@ -94,20 +94,20 @@ class Running:
     @property
     def messages(self) -> int:
         """How many the unit of work holds."""
-        return 0 if self._unit is None else self._unit.messages
+        return 0 if self.unit is None else self.unit.messages
 
     async def join(self, outgoing: Outgoing) -> Receipt | None:
         """Add a message to the unit of work; None if it has ended or there is none, and the message stands alone."""
-        if self.is_over or self._unit is None:
+        if self.is_over or self.unit is None:
             return None
         task = asyncio.current_task()
         if task is not None and task is not self._task:
             self._of_tasks.append((task, outgoing))
-        return await self._unit.collect(outgoing)
+        return await self.unit.collect(outgoing)
 
     async def cancel(self, id: str) -> bool | None:
         """Take back a scheduled message with the unit of work; None where `join` says so, too."""
-        return None if self.is_over or self._unit is None else await self._unit.cancel(id)
+        return None if self.is_over or self.unit is None else await self.unit.cancel(id)
 
     def end(self) -> None:
         """The handler has returned or raised."""

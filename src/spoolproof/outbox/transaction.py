@@ -16,7 +16,7 @@ from spoolproof.errors import InvalidMessage, NotInTransaction
 from spoolproof.failpoints import failpoint
 from spoolproof.message import Outgoing
 from spoolproof.outbox.options import PublishOptions
-from spoolproof.outbox.publish import Publisher
+from spoolproof.outbox.publish import Publisher, handling
 from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import OwnTransaction, Row
@@ -164,3 +164,21 @@ async def unit_of_work(store: Store, publisher: Publisher) -> AsyncIterator[Tran
     failpoint("outbox.after_commit")
     if has_messages:
         publisher.wake()
+
+
+class UnitsOfWork:
+    """Implements `ports.units.Units`."""
+
+    def __init__(self, store: Store, publisher: Publisher) -> None:
+        self._store = store
+        self._publisher = publisher
+
+    def open(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open one."""
+        return unit_of_work(self._store, self._publisher)
+
+    def running(self) -> Transaction | None:
+        """Return that of the handler in whose context this is called."""
+        running = handling.get()
+        unit = None if running is None or running.is_over else running.unit
+        return unit if isinstance(unit, Transaction) else None

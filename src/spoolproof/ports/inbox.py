@@ -28,5 +28,8 @@ class Inbox(Protocol):
         A concurrent record of the same pair waits until the other transaction ends.
         """
 
+    async def forget(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> None:
+        """Note in `tx` that the message, which a person sends again, was not handled; nothing if it never was."""
+
     async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
         """Tell whether a committed transaction has recorded the message."""

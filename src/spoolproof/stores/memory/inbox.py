@@ -34,6 +34,11 @@ class MemoryInbox:
         inbox[consumer, key] = _Handled(self._store.clock.now())
         return True
 
+    async def forget(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> None:
+        inbox = own(self._store, tx).table(INBOX)
+        for one in (key, earlier):
+            inbox.pop((consumer, one), None)
+
     async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
         return has_handled(self._store.table(INBOX), consumer, key, earlier)
 

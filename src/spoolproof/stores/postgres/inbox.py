@@ -18,5 +18,8 @@ class PostgresInbox:
         # stops answering ends it through the watch on the transaction
         return await tx.execute(_SQL["record"], consumer, key, earlier) == 1
 
+    async def forget(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> None:
+        await tx.execute(_SQL["forget"], consumer, key, earlier)
+
     async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
         return bool(await self._upkeep.fetch_value(_SQL["contains"], consumer, key, earlier))

@@ -9,3 +9,7 @@ on conflict do nothing;
 -- name: contains
 -- Guarantees: sees committed transactions only.
 select exists (select 1 from spoolproof.inbox where consumer = $1 and message_id in ($2, $3::text));
+
+-- name: forget
+-- Guarantees: none; a record of the message after it is new again.
+delete from spoolproof.inbox where consumer = $1 and message_id in ($2, $3::text);

@@ -17,6 +17,9 @@ class SqliteInbox:
     async def record(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> bool:
         return await tx.execute(_SQL["record"], consumer, key, earlier) == 1
 
+    async def forget(self, tx: StoreTransaction, consumer: str, key: str, earlier: str | None = None) -> None:
+        await tx.execute(_SQL["forget"], consumer, key, earlier)
+
     async def contains(self, consumer: str, key: str, earlier: str | None = None) -> bool:
         return await self._database.read(lambda connection: has_handled(connection, consumer, key, earlier))
 

@@ -23,6 +23,7 @@ from spoolproof.testing.conformance.migrations import MigrationsConformance
 from spoolproof.testing.conformance.outbox import OutboxConformance
 from spoolproof.testing.conformance.recurring import RecurringConformance
 from spoolproof.testing.conformance.retention import RetentionConformance
+from spoolproof.testing.conformance.reviews import ReviewsConformance
 from spoolproof.testing.conformance.sagas import SagasConformance
 from spoolproof.testing.conformance.schedule import ScheduleConformance
 from spoolproof.testing.conformance.services import ServicesConformance
@@ -45,6 +46,7 @@ __all__ = [
     "OutboxConformance",
     "RecurringConformance",
     "RetentionConformance",
+    "ReviewsConformance",
     "SagasConformance",
     "ScheduleConformance",
     "ServicesConformance",

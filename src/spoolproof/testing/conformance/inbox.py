@@ -98,3 +98,18 @@ class InboxConformance(StoreSuite):
             answers = [await store.inbox.record(tx, "orders", id) for id in ("a", "A", "a ", "ä", "a")]
 
         assert [True, True, True, True, False] == answers
+
+    async def test_what_is_forgotten_is_new_again(self, store: Store) -> None:
+        """A person sends it once more; under the key of an earlier release, too, and only for this consumer."""
+        async with store.transaction() as tx:
+            for consumer, key in (("orders", "m1"), ("billing", "m1"), ("orders", "old")):
+                await store.inbox.record(tx, consumer, key)
+        async with rolled_back(store) as tx:
+            await store.inbox.forget(tx, "orders", "m1")
+        assert await store.inbox.contains("orders", "m1")
+
+        async with store.transaction() as tx:
+            await store.inbox.forget(tx, "orders", "m1", "old")
+
+        kept = [await store.inbox.contains(*one) for one in (("orders", "m1"), ("orders", "old"), ("billing", "m1"))]
+        assert [False, False, True] == kept
