@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from spoolproof.outbox.sync_transaction import SyncTransaction
     from spoolproof.outbox.transaction import Transaction
     from spoolproof.outcome import Ack, DeadLetter, Defer, Park, RetryLater
+    from spoolproof.requests.errors import RequestTimeout
     from spoolproof.service import Service
     from spoolproof.settings import Settings, load_settings
 
@@ -55,6 +56,7 @@ _HOMES = {
     "outbox.sync_transaction": ("SyncTransaction",),
     "outbox.transaction": ("Transaction",),
     "outcome": ("Ack", "DeadLetter", "Defer", "Park", "RetryLater"),
+    "requests.errors": ("RequestTimeout",),
     "service": ("Service",),
     "settings": ("Settings", "load_settings"),
 }
@@ -81,6 +83,7 @@ __all__ = [
     "PublishOptions",
     "Receipt",
     "RegistrationError",
+    "RequestTimeout",
     "RetryLater",
     "ScheduleFull",
     "SchemaOutdated",

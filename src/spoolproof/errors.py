@@ -23,13 +23,15 @@
     │   ├── ScheduleFull         messages that are not due yet
     │   ├── SpoolFull            what waits in the spool while the store is away
     │   ├── StoreBusy            requests waiting for the SQLite writer
-    │   └── WindowFull           publishes waiting for their confirm
+    │   ├── WindowFull           publishes waiting for their confirm
+    │   └── RequestsFull         requests waiting for their answer
     ├── Unavailable              infrastructure is away; burns no attempt
     │   ├── StoreUnavailable     the database
     │   ├── CacheUnavailable     an invalidation neither reached the shared cache nor could be kept for it
     │   └── BrokerUnavailable    the broker
     │       ├── BrokerBlocked    the broker is connected and has stopped reading publishes
     │       └── BrokerTooOld     the broker's version is under the supported one
+    ├── RequestTimeout           a request had no answer in time; its outcome is unknown; also a TimeoutError
     ├── EncodeError              a message the broker's protocol cannot carry
     ├── PolicyError              a policy refused, cut or cannot serve a call; `disposition` says what next
     │   ├── PolicyConfigError    a policy is configured wrongly; `faults` lists all of them; also a ValueError

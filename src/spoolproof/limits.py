@@ -140,6 +140,14 @@ LISTEN_PROBE_SECONDS = 15.0
 LISTEN_PROBE_ANSWER_SECONDS = 2.0
 """A LISTEN connection is silent by nature: only asking shows that it is dead."""
 
+# --- requests ----------------------------------------------------------------------------------------------------
+REQUEST_SECONDS_MAX = 3600.0
+"""What is asked for longer than that is a saga or an event back: who asks must live as long."""
+REQUESTS_WAITING_MAX = 10_000
+"""Requests of one process without an answer: each is a task that waits."""
+REPLY_QUEUE_SECONDS = 600.0
+"""Without a consumer, until the broker removes it: longer than an outage that a process lives through."""
+
 # --- broker ------------------------------------------------------------------------------------------------------
 PUBLISH_WINDOW = 256
 """Unconfirmed publishes per channel: hides a 10 ms confirm at 25 000/s and bounds the duplicates after a crash."""

@@ -30,6 +30,8 @@ REPLAY_OF: Final = "spoolproof-replay-of"
 REPLAY_NO: Final = "spoolproof-replay-no"
 EDIT_OF: Final = "spoolproof-edit-of"
 HISTORY: Final = "spoolproof-history"
+REPLY_TO: Final = "spoolproof-reply-to"
+"""On a request: the queue its answer goes to."""
 OWN_HEADERS: Final = frozenset(
     {ATTEMPT, FIRST_FAILED_AT, FIRST_DEFERRED_AT, FIRST_UNKNOWN_AT, REPLAY_OF, REPLAY_NO, EDIT_OF, HISTORY}
 )

@@ -24,6 +24,7 @@ FEATURES = (
     "cache.part:CACHE",
     "consumer.part:CONSUMER",
     "saga.part:SAGA",
+    "requests.part:REQUESTS_ENTRY",
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",
     "review.part:REVIEW",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
 
@@ -46,6 +46,7 @@ from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.parts import FACETS, ROLES
 from spoolproof.policies import Registry, default_registry
 from spoolproof.protected import BrokerHandle
+from spoolproof.requests.part import RequestsPart
 from spoolproof.runtime import Runtime
 from spoolproof.schedules.expression import cron, every
 from spoolproof.schedules.runs import Declared
@@ -66,6 +67,7 @@ A = TypeVar("A", bound=consumer_around.Around)
 B = TypeVar("B", bound=publish_around.Around)
 H = TypeVar("H", bound=Hook)
 P = TypeVar("P", bound=Part)
+R = TypeVar("R")
 
 
 class Service:
@@ -282,6 +284,31 @@ class Service:
             return joined
         tx = None if transaction is None else await runtime.store.adopt(transaction)
         return await runtime.publisher.cancel(id, tx)
+
+    @overload
+    async def request(
+        self, payload: object, *, timeout: float | timedelta, **options: Unpack[PublishOptions]
+    ) -> dict[str, Any]: ...
+    @overload
+    async def request(
+        self, payload: object, *, timeout: float | timedelta, reply: type[R], **options: Unpack[PublishOptions]
+    ) -> R: ...
+    async def request(
+        self,
+        payload: object,
+        *,
+        timeout: float | timedelta,
+        reply: type[Any] | None = None,
+        **options: Unpack[PublishOptions],
+    ) -> Any:
+        """Publish an event and wait for what its handler returns: an event or a dict.
+
+        timeout: seconds, at most an hour; the request expires with it. reply: the class of the answer; a dict without.
+        It is sent at once, and joins no unit of work. Raises RequestTimeout, whose outcome is unknown, CodecError for
+        an answer of another kind, TransactionError in a handler with a Transaction, RequestsFull, SettingsError on a
+        broker without such queues, and what `publish` raises.
+        """
+        return await self.runtime.part(RequestsPart).ask(payload, timeout, reply, options)
 
     def publish_sync(
         self, payload: object, *, transaction: object | None = None, **options: Unpack[PublishOptions]

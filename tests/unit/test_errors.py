@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 from spoolproof import errors
+from spoolproof.requests.errors import RequestTimeout
 
 ERRORS = [
     errors.SettingsError(["a=1: no"]),
@@ -16,6 +17,7 @@ ERRORS = [
     errors.UnsupportedTransaction(object(), ["asyncpg"]),
     errors.SchemaOutdated(1, 2, "sqlite"),
     errors.OutboxFull(3, 3),
+    RequestTimeout("price.asked", "m-1", 5.0, "stored"),
     errors.StoreUnavailable("gone"),
     errors.PolicyConfigError(["attempts=0: 1 to 10"], policy="psp"),
     errors.BreakerOpen("psp", "open", "too many failures", 5.0, "refused"),

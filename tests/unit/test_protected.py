@@ -46,6 +46,7 @@ class FakeBroker:
     """Takes publishes; a test answers them, and says what connection there is."""
 
     capabilities = Capabilities(
+        has_own_queues=True,
         tells_routing_key=True,
         has_returns=True,
         keeps_order=True,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from spoolproof.errors import InvalidMessage
 from spoolproof.message import check_short_text
-from spoolproof.ports.broker import Source
+from spoolproof.ports.broker import GivenUp, QueueSpec, Source
 
 
 def dead_queue(queue: str) -> str:
@@ -27,7 +27,7 @@ class Place:
     """What is consumed, under the broker's own name."""
 
     name: str
-    source: Source
+    source: str | GivenUp
 
     def origin(self, reason: str | None, target: str | None) -> tuple[str, str | None]:
         """Return the queue that a delivery from here belongs to, and why the broker gave it up.
@@ -44,6 +44,8 @@ class Place:
 
 def place_of(source: Source, service: str) -> Place:
     """Return where a source is in the broker."""
+    if isinstance(source, QueueSpec):
+        return Place(source.name, source.name)
     if isinstance(source, str):
         return Place(source, source)
     return Place(unrouted_queue(service) if source.queue is None else dead_queue(source.queue), source)

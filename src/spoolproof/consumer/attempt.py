@@ -23,13 +23,15 @@ from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, Publis
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.consumer.held import Keys
+from spoolproof.consumer.replies import answer_of, is_request
 from spoolproof.consumer.span import around_attempt
 from spoolproof.consumer.threads import HandlerThreads, Place
 from spoolproof.consumer.work import Admitted, Work
 from spoolproof.errors import LimitReached, Unavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.message import earlier_key
+from spoolproof.message import Message, Outgoing, earlier_key
 from spoolproof.outbox.publish import Publisher, Running, handling
+from spoolproof.outbox.receipt import Receipt, receipt_of
 from spoolproof.outbox.transaction import PendingPublishes, Transaction, unit_of_work
 from spoolproof.outcome import Ack, Outcome
 from spoolproof.policies.call import within_delivery
@@ -214,7 +216,16 @@ class Attempts:
             raise untouchable
         if isinstance(result, Outcome) and not isinstance(result, Ack):
             raise result
+        if is_request(work.message):
+            await self._answer(work.message, None if isinstance(result, Ack) else result, unit)
         failpoint("consumer.after_handler")
+
+    async def _answer(self, request: Message, result: object, unit: Transaction | PendingPublishes | None) -> None:
+        async def alone(outgoing: Outgoing) -> Receipt:
+            return receipt_of(outgoing, await self._publisher.store([outgoing]))
+
+        keep = alone if unit is None else unit.collect
+        await self._publisher.keep(answer_of(request, result, self._publisher), keep)
 
     async def _surrounded(self, work: Work, admitted: Admitted, tx: Transaction | None, place: Place | None) -> object:
         """Run the handler with what it depends on, inside what the application puts around every attempt."""

@@ -12,7 +12,7 @@ from spoolproof import limits
 from spoolproof.caught import class_name, error_text, stack_of, storable_text
 from spoolproof.dead_letters.fingerprint import fingerprint_of
 from spoolproof.destination import to_queue
-from spoolproof.message import HISTORY, OWN_HEADERS, Message
+from spoolproof.message import HISTORY, OWN_HEADERS, REPLY_TO, Message
 from spoolproof.ports.dead_letters import Attempt, DeadLetterRecord
 
 _history_decoder = msgspec.json.Decoder(list[Attempt])
@@ -92,7 +92,7 @@ def _storable(message: Message, message_id: str) -> Message:
     headers = {
         shortened(storable_text(name)): storable_text(value) if isinstance(value, str) else value
         for name, value in message.headers.items()
-        if name not in OWN_HEADERS
+        if name not in OWN_HEADERS and name != REPLY_TO  # nobody waits for the answer to a replay
     }
     return msgspec.structs.replace(message, **{**texts, "id": shortened(storable_text(message_id)), "headers": headers})
 

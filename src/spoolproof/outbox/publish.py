@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 
 class Unit(Protocol):
-    """A unit of work that takes messages until it is written."""
+    """A unit of work that takes messages until it is written. is_transaction: one of the store is open for it."""
+
+    is_transaction: ClassVar[bool]
 
     @property
     def messages(self) -> int: ...  # noqa: D102
@@ -95,6 +97,11 @@ class Running:
     def messages(self) -> int:
         """How many the unit of work holds."""
         return 0 if self.unit is None else self.unit.messages
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether a transaction of the store is open for as long as it runs."""
+        return not self.is_over and self.unit is not None and self.unit.is_transaction
 
     async def join(self, outgoing: Outgoing) -> Receipt | None:
         """Add a message to the unit of work; None if it has ended or there is none, and the message stands alone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from spoolproof import limits
 from spoolproof.errors import InvalidMessage, NotInTransaction
@@ -24,6 +24,8 @@ from spoolproof.ports.transaction import OwnTransaction, Row
 
 class Transaction:
     """One open transaction of the service's store. Use it only inside its block, from one task at a time."""
+
+    is_transaction: ClassVar[bool] = True
 
     def __init__(self, inner: OwnTransaction, publisher: Publisher) -> None:
         self.inner = inner
@@ -116,6 +118,8 @@ class Transaction:
 
 class PendingPublishes:
     """What a handler without a transaction publishes, kept until its inbox row commits."""
+
+    is_transaction: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._outgoing: list[Outgoing] = []

@@ -134,13 +134,16 @@ class QueueSpec:
     """A queue to declare and consume. types: wire names it is bound to on the service's exchange; patterns may use
     `*` and `#`. delivery_limit: redeliveries before the broker gives the message up by itself. is_ordered: messages are
     with one process at a time, and one that goes back keeps its place; on some brokers that is asked of each key.
-    is_leaving: nothing shall come into it any more but what is addressed to it: it is unbound from `types`."""
+    is_leaving: nothing shall come into it any more but what is addressed to it: it is unbound from `types`.
+    expires_seconds: of a process's own queue, which is in no topology but made when it is subscribed to: for how long,
+    at most, it outlives the process."""
 
     name: str
     types: tuple[str, ...]
     delivery_limit: int
     is_ordered: bool = False
     is_leaving: bool = False
+    expires_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +153,8 @@ class GivenUp:
     queue: str | None
 
 
-Source = str | GivenUp
-"""What can be consumed: a queue by its name, or what was given up."""
+Source = str | GivenUp | QueueSpec
+"""What can be consumed: a queue by its name, what was given up, or a queue of this process's own (`has_own_queues`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +234,7 @@ class Capabilities:
     counts_deliveries: bool
     survives_restart: bool
     is_shared: bool  #: other processes see the same queues
+    has_own_queues: bool  #: that go by themselves when their process has
     tells_routing_key: bool  #: with each delivery, what it was published with
 
 

@@ -43,6 +43,7 @@ from spoolproof.ports.broker import (
     ConnectionState,
     ConnectionStatus,
     OnIncoming,
+    QueueSpec,
     Sink,
     Source,
     Spawn,
@@ -57,6 +58,7 @@ class EmbeddedBroker:
     """`ports.broker.Broker` on a file. path: made if missing; not on a network file system."""
 
     capabilities = Capabilities(
+        has_own_queues=True,
         tells_routing_key=True,
         has_returns=True,
         keeps_order=True,
@@ -83,6 +85,7 @@ class EmbeddedBroker:
         self._claim_seconds = claim_seconds
         self._topology: Topology | None = None
         self._ordered: frozenset[str] = frozenset()
+        self._own: list[str] = []  #: this process's queues, which go with it
         self._database: Database | None = None
         self._ownership: Ownership | None = None
         self._task: asyncio.Task[None] | None = None
@@ -135,9 +138,21 @@ class EmbeddedBroker:
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> EmbeddedSubscription:
         place = place_of(source, self._service)
         subscription = EmbeddedSubscription(place, prefetch, on_delivery, self._settle, self._is_connected)
+        if isinstance(source, QueueSpec):
+            self._own.append(source.name)
+            await self._declare_own()
         self._subscriptions.append(subscription)
         self._ring()
         return subscription
+
+    async def _declare_own(self) -> None:
+        database, ownership = self._database, self._ownership
+        if database is None or ownership is None:
+            return  # they are made when there is one
+        try:
+            await database.write(partial(queues.declare_own, names=self._own, owner_uuid=ownership.uuid))
+        except Unavailable as error:
+            self._note_trouble(error)  # and made when it connects again
 
     async def depth(self, queue: str) -> int | None:
         if self._state is not ConnectionState.CONNECTED or self._database is None:
@@ -244,6 +259,9 @@ class EmbeddedBroker:
             self._ownership = await self._become_owner(self._database)
         elif not await self._ownership.renew():
             await self._start_over(self._database)
+        if self._own and self._ownership is not None:
+            uuid = self._ownership.uuid
+            await self._database.write(partial(queues.declare_own, names=self._own, owner_uuid=uuid))
         self._attempt = 0
         self._may_have_work = True
         self._turned_at = self._clock.monotonic()
@@ -282,6 +300,7 @@ class EmbeddedBroker:
             subscription.forget_all()
         self._may_have_work = True
         self._ownership = await self._become_owner(database)
+        await self._declare_own()
 
     async def _turn(self) -> None:
         """Do what is due, claim what is ready, wait for a bell or a poll."""
@@ -320,6 +339,8 @@ class EmbeddedBroker:
                 owners.forget(self._path, uuid)
             self._may_have_work = True
             emit(ClaimsRescued(owner=uuid, messages=rescued, is_dead=is_dead))
+        if await database.read(queues.left_behind):
+            await database.write(queues.remove_left_behind)
         self._rescue_at = self._clock.monotonic() + limits.RESCUE_SECONDS
 
     async def _has_work(self, database: Database) -> bool:
@@ -405,7 +426,8 @@ def _prepare(db: sqlite3.Connection, topology: Topology) -> None:
     for statement in split_script(resources.files(__package__).joinpath("schema.sql").read_text("utf-8")):
         db.execute(statement)
     if not db.execute("select 1 from pragma_table_info('message') where name = 'routing_key'").fetchone():
-        db.execute(
-            "alter table message add column routing_key text not null default ''"
-        )  # the file of an older release
+        # the file of an older release
+        db.execute("alter table message add column routing_key text not null default ''")
+    if not db.execute("select 1 from pragma_table_info('queue') where name = 'owner_uuid'").fetchone():
+        db.execute("alter table queue add column owner_uuid text")
     queues.declare(db, topology)

@@ -43,7 +43,7 @@ class Ownership:
         self.owner = 0
         self.renew_at = 0.0
         self._database = database
-        self._uuid = uuid
+        self.uuid = uuid
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._on_settled = on_settled
@@ -56,7 +56,7 @@ class Ownership:
     async def begin(self) -> None:
         """Write the owner row. Raises StoreUnavailable."""
         sent_at = self._clock.monotonic()
-        self.owner = await self._database.write(lambda db: add_owner(db, self._uuid, self._lease_seconds))
+        self.owner = await self._database.write(lambda db: add_owner(db, self.uuid, self._lease_seconds))
         self._trust_since(sent_at)
 
     async def renew(self) -> bool:

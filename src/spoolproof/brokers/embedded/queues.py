@@ -95,6 +95,29 @@ def declare(db: sqlite3.Connection, topology: Topology) -> None:
         db.execute("update topology set version = version + 1")
 
 
+def declare_own(db: sqlite3.Connection, names: Sequence[str], owner_uuid: str) -> None:
+    """Make the queues of one process, which go with it."""
+    db.executemany(
+        "insert into queue (name, owner_uuid) values (?, ?)"
+        " on conflict (name) do update set owner_uuid = excluded.owner_uuid",
+        [(name, owner_uuid) for name in names],
+    )
+    if names:
+        db.execute("update topology set version = version + 1")
+
+
+def left_behind(db: sqlite3.Connection) -> list[str]:
+    """Return the queues whose process is no owner any more. Reads only."""
+    ownerless = "select name from queue where owner_uuid not in (select uuid from owner)"
+    return [name for (name,) in db.execute(ownerless)]
+
+
+def remove_left_behind(db: sqlite3.Connection) -> None:
+    """Delete the queues whose process is no owner any more."""
+    for name in left_behind(db):
+        remove(db, name)
+
+
 def _bindings(topology: Topology, *, is_leaving: bool) -> list[tuple[str, str, str]]:
     specs = [spec for spec in topology.queues if spec.is_leaving is is_leaving]
     return [(topology.exchange, pattern, spec.name) for spec in specs for pattern in spec.types]

@@ -6,6 +6,7 @@ create table if not exists queue (
   dead_queue text,                        -- null: a dead, delay or unrouted queue, which gives nothing up
   delay_seconds integer,                  -- set: messages wait here so long, then go to their return_queue
   unrouted_queue text,                    -- where a delayed message goes whose return_queue is gone
+  owner_uuid text,                        -- of one process's own queue: it goes when that is no owner any more
   rows integer not null default 0         -- kept by the triggers below, because counting reads every row
 ) strict, without rowid;
 

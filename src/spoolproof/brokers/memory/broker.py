@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from spoolproof import limits
@@ -32,6 +33,7 @@ from spoolproof.ports.broker import (
     ConnectionStatus,
     OnIncoming,
     PublishOutcome,
+    QueueSpec,
     Sink,
     Source,
     Spawn,
@@ -157,6 +159,7 @@ class MemoryBroker:
     """One service's connection to a MemoryBrokerServer; its own server unless one is given."""
 
     capabilities = Capabilities(
+        has_own_queues=True,
         tells_routing_key=True,
         has_returns=True,
         keeps_order=True,
@@ -260,6 +263,9 @@ class MemoryBroker:
 
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> MemorySubscription:
         place = place_of(source, self._service)
+        if isinstance(source, QueueSpec) and self._topology is not None:
+            self._topology = replace(self._topology, queues=(*self._topology.queues, source))
+            self.server.declare(self._topology)
         subscription = MemorySubscription(self, place, prefetch, on_delivery)
         self._subscriptions.append(subscription)
         if self._is_connected:
@@ -297,10 +303,15 @@ class MemoryBroker:
         return BrokerStatus(kind="memory", state=state, is_blocked=self._is_blocked, connections=connections)
 
     async def stop(self) -> None:
+        own = (
+            [] if self._topology is None else [one for one in self._topology.queues if one.expires_seconds is not None]
+        )
         self._topology = None
         if self._is_connected:
             self._disconnect("the broker was stopped", has_arrived=False)
         self._subscriptions.clear()
+        for spec in own:
+            self.server.delete_queue(spec.name)
         timers = list(self._timers)
         for timer in timers:
             timer.cancel()

@@ -76,7 +76,8 @@ class MemoryBrokerServer:
         bindings = self._bindings.setdefault(topology.exchange, set())
         for spec in topology.queues:
             self._add_queue(spec.name, spec.delivery_limit, is_ordered=spec.is_ordered)
-            self._add_queue(dead_queue(spec.name), None)
+            if spec.expires_seconds is None:
+                self._add_queue(dead_queue(spec.name), None)
             change = bindings.difference_update if spec.is_leaving else bindings.update
             change([(pattern, spec.name) for pattern in spec.types])
 

@@ -37,6 +37,7 @@ from spoolproof.ports.broker import (
     ConnectionState,
     ConnectionStatus,
     OnIncoming,
+    QueueSpec,
     Sink,
     Source,
     Spawn,
@@ -60,6 +61,7 @@ class RabbitMQBroker:
     """See ports.broker.Broker."""
 
     capabilities = Capabilities(
+        has_own_queues=True,
         tells_routing_key=True,
         has_returns=True,
         keeps_order=True,
@@ -139,6 +141,8 @@ class RabbitMQBroker:
     async def subscribe(self, source: Source, prefetch: int, on_delivery: OnIncoming) -> Subscription:
         if self._consumers is None:
             raise BrokerUnavailable("the broker is not started")
+        if isinstance(source, QueueSpec) and self._declarer is not None:
+            self._declarer.add(source)
         place = place_of(source, self._service)
         consumers = self._consumers if place.name not in self._ordered else self._consumers_of(place.name)
         return await consumers.subscribe(place, prefetch, on_delivery)

@@ -389,6 +389,7 @@ class Consumers:
         """Try to open on a connection; return the broker's refusal, and give up what does not answer."""
         subscription.is_opening = True
         try:
+            await self._declarer.declare_new(connection)
             await subscription.open(connection)
             self._tell(subscription)
         except ChannelClosed as refusal:

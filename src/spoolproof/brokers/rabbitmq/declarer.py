@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 from spoolproof import limits
@@ -33,7 +34,7 @@ from spoolproof.brokers.rabbitmq.topology import BindingPlan, ExchangePlan, Plan
 from spoolproof.brokers.rabbitmq.versions import release_of
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable
-from spoolproof.ports.broker import Spawn, Topology
+from spoolproof.ports.broker import QueueSpec, Spawn, Topology
 from spoolproof.telemetry.events import emit
 
 NOT_FOUND, PRECONDITION_FAILED = 404, 406
@@ -50,6 +51,7 @@ class Declarer:
         self._mode = mode
         self._lock = asyncio.Lock()  # one at a time: several subscriptions may miss their queues at once
         self._has_declared = False
+        self._new: set[str] = set()  #: of this process's own queues, those that were never declared
         self._checked_at = -math.inf
         self._gone: set[str] = set()
         self._refused: dict[str, str] = {}
@@ -75,6 +77,23 @@ class Declarer:
     async def check(self, connection: Connection) -> None:
         """Look whether everything is still there and declare again what is not. Raises as `apply`."""
         await self._bring(connection, looks_first=True, declares_all=False)
+
+    def add(self, own: QueueSpec) -> None:
+        """Have one more queue, this process's own, from now on."""
+        self._topology = replace(self._topology, queues=(*self._topology.queues, own))
+        self._new.add(own.name)
+
+    async def declare_new(self, connection: Connection) -> None:
+        """Declare what was added, in every mode: nobody else can. Raises as `apply`."""
+        if not self._new:
+            return
+        async with self._lock:
+            plan, declaring = plan_of(self._topology, release_of(connection)), Declaring(connection)
+            for queue in plan.queues:
+                if queue.name in self._new:
+                    await self._declare_queue(declaring, queue)
+                    self._new.discard(queue.name)
+            declaring.close()
 
     async def _bring(self, connection: Connection, *, looks_first: bool, declares_all: bool) -> None:
         if self._mode == "off":
@@ -137,6 +156,8 @@ class Declarer:
             emit(QueueUnanswered(queue=queue))
 
     async def _is_there(self, declaring: Declaring, plan: ExchangePlan | QueuePlan) -> bool:
+        if plan.name in self._new:
+            return False
         kind = "queue" if isinstance(plan, QueuePlan) else "exchange"
         name = {kind: plan.name}
         refusal = await declaring.ask(f"{kind}_declare", limits.RPC_SECONDS, **name, passive=True)
@@ -165,6 +186,7 @@ class Declarer:
     async def _declare_queue(self, declaring: Declaring, plan: QueuePlan) -> None:
         refusal = await declaring.queue(plan)
         self._note(f"queue {plan.name}", refusal)
+        self._new.discard(plan.name)
         if refusal is not None:
             self.as_is.add(plan.name)
         else:

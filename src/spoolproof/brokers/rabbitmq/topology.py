@@ -101,13 +101,15 @@ def plan_of(topology: Topology, release: Release = RELEASES[0]) -> Plan:
                 for queue in topology.queues
                 for type in queue.types
             ),
-            *(BindingPlan(queue.name, retry, queue.name) for queue in topology.queues),
+            *(BindingPlan(queue.name, retry, queue.name) for queue in topology.queues if queue.expires_seconds is None),
             *(BindingPlan(name, name, "") for name in tiers),
         ),
     )
 
 
-def _queue_plans(queue: QueueSpec, kept: dict[str, Any]) -> tuple[QueuePlan, QueuePlan]:
+def _queue_plans(queue: QueueSpec, kept: dict[str, Any]) -> tuple[QueuePlan, ...]:
+    if queue.expires_seconds is not None:
+        return (QueuePlan(queue.name, {**kept, "x-expires": int(queue.expires_seconds * 1000)}),)
     dead = dead_queue(queue.name)
     arguments = {
         **_RELIABLE,

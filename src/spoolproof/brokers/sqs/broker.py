@@ -51,6 +51,7 @@ class SqsBroker:
     """See ports.broker.Broker."""
 
     capabilities = Capabilities(
+        has_own_queues=False,
         tells_routing_key=False,
         has_returns=True,
         keeps_order=False,

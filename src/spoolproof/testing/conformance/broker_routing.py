@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from spoolproof.ports.broker import CONFIRMED, Barred, Broker, Confirmed, GivenUp, Returned
+from spoolproof.ports.broker import CONFIRMED, Barred, Broker, Confirmed, GivenUp, QueueSpec, Returned
 from spoolproof.testing.conformance._broker import (
     CONNECT_SECONDS,
     Arrivals,
@@ -67,6 +67,27 @@ class BrokerRoutingConformance(BrokerSuite):
         assert [CONFIRMED] == await publish(broker, outgoing)
         (delivery,) = await arrivals.reach(1)
         assert ("shop.legacy" if broker.capabilities.tells_routing_key else "") == delivery.routing_key
+
+    async def test_a_queue_of_ones_own_goes_with_who_has_it(self, brokers: Brokers) -> None:
+        """Its answers are read by nobody else, and processes come and go all day."""
+        self.needs(brokers, "has_own_queues")
+        topology = make_topology("test.happened")
+        broker, peer = await start(brokers, topology), await start(brokers, topology)
+        own = QueueSpec(name=f"{topology.service}.own", types=(), delivery_limit=20, expires_seconds=1)
+        arrivals = Arrivals()
+        await broker.subscribe(own, 10, arrivals)
+        outgoing = make_outgoing(destination=f"queue:{own.name}")
+        assert [CONFIRMED] == await publish(peer, outgoing)
+        (delivery,) = await arrivals.reach(1)
+        assert delivery.message == outgoing.message
+        delivery.ack()
+
+        await broker.stop()
+
+        async def is_gone() -> bool:
+            return await peer.depth(own.name) is None
+
+        await eventually(is_gone, 15)
 
     async def test_patterns_match_as_in_amqp(self, brokers: Brokers) -> None:
         """A service moves between brokers without a changed binding."""
