@@ -58,10 +58,12 @@ class Beside(Protocol):
     """A place beside the store, for messages that it does not take; set by the part that has one.
 
     is_quiet: it holds nothing back, and nothing is held against the store. patience_seconds: what the store gets.
+    has_webhooks: somebody besides the broker waits for events, or may do.
     """
 
     is_quiet: bool
     patience_seconds: float
+    has_webhooks: bool
 
     async def keep(self, records: Sequence[Outgoing], store: Callable[[], Awaitable[None]]) -> Place:
         """Keep messages here or, by calling `store`, there."""

@@ -280,7 +280,7 @@ class Drainer(Loop):
             endpoints = await self._store.port(Webhooks).all()
         except StoreUnavailable:
             return  # what was known still holds: nobody can add one now
-        self._ask_at = now + limits.SPOOL_ADOPT_SECONDS
+        self._ask_at = now + limits.WEBHOOK_LOOK_SECONDS
         self._spool.has_webhooks = any(one.state is not EndpointState.DISABLED for one in endpoints)
 
     async def _rest(self) -> None:

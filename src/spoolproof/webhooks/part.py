@@ -38,6 +38,7 @@ class WebhooksPart(Part):
 
     def __init__(self, of: Context) -> None:
         self._of = of
+        self._publisher = of.the(Publisher)
         self.webhooks = of.store.port(Webhooks)
         self.rules = rules_of(of.settings.of(WebhookSettings))
         self.directory = Directory(self.webhooks, clock=of.clock)
@@ -73,8 +74,14 @@ class WebhooksPart(Part):
         relay = WebhookRelay(
             *(self._of.store, self._delivery, self.directory, shards), clock=self._of.clock, ids=self._of.ids
         )
-        self._of.the(Publisher).bells.append(relay.notify)
+        self._publisher.bells.append(relay.notify)
         return (relay,)
+
+    def added(self) -> None:
+        """Send to a new endpoint at once; what the store does not take from now on waits for it, and is not missed."""
+        self.directory.stir()
+        if self._publisher.beside is not None:
+            self._publisher.beside.has_webhooks = True
 
     async def begin_drain(self) -> None:
         """Send nothing more."""
@@ -118,7 +125,7 @@ class WebhooksFacet(Facet):
         """
         check_installed()
         added = await endpoints.add(self._webhooks, name, url, types, secret, self._part.rules)
-        self._part.directory.stir()
+        self._part.added()
         return added
 
     async def all(self) -> Sequence[Endpoint]:

@@ -17,6 +17,7 @@ from spoolproof.outbox.given_up import relay_dead_letter
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.outbox import OutboxRow
 from spoolproof.ports.spool import SpoolFile
+from spoolproof.ports.webhooks import Webhooks
 from spoolproof.spool.part import SpoolPart
 from spoolproof.spool.spool import Spool
 from spoolproof.stores.sqlite.spool import SpoolStore, SqliteSpools
@@ -123,6 +124,20 @@ async def test_without_a_key_the_spool_goes_straight_to_the_broker(tmp_path: Pat
         await until(lambda: len(arrived) == 8)
 
     assert set(range(8)) == {n for _, n in arrived}
+
+
+async def test_a_new_endpoint_misses_nothing_of_an_outage_that_follows(tmp_path: Path) -> None:
+    """Once straight at the broker, an event has no row for it."""
+    private = {"webhook_allow_private": "127.0.0.0/8,::1/128", "webhook_ports": "9"}
+    async with shop(tmp_path, [], **private) as service:
+        part = service.runtime.part(SpoolPart)
+        await until(lambda: not part._spool.has_webhooks)
+        await service.webhooks.add("all", "http://localhost:9/", ["*"])
+        part._spool.is_store_left, part._spool.is_quiet = True, False
+        assert Place.SPOOLED == await publish(service, 1, key=None)
+        await until(lambda: part.waiting == 0)
+
+        assert {"all": 1} == await service.runtime.store.port(Webhooks).waiting()
 
 
 async def test_without_a_store_the_spool_is_all_there_is(tmp_path: Path) -> None:
