@@ -353,6 +353,22 @@ REVIEW_PAGE = 200
 REVIEW_RETENTION_SECONDS = 365 * 86_400.0
 """Of resolved items and their trail: what auditors ask for."""
 
+# --- reconciliation ----------------------------------------------------------------------------------------------
+RECONCILIATION_KEY_MAX = 150
+RECONCILIATION_PAGE = 200
+"""Keys compared in one step: one query on each side, and what a crash repeats."""
+RECONCILIATION_CHANGES_MAX = 100
+RECONCILIATION_SHARE_MAX = 0.2
+RECONCILIATION_SHARE_KEYS_MIN = 50
+"""Of fewer keys a share says nothing."""
+RECONCILIATION_LOOK_SECONDS = 1.0
+RECONCILIATION_STALE_SECONDS = 60.0
+"""A run whose last step is this long ago has lost its process, or its reader failed: whoever leads goes on with it."""
+RECONCILIATION_TURN_SECONDS = 5.0
+CHECKS_AT_ONCE = 20
+CHECK_SECONDS = 30.0
+CHECK_RETRY_SECONDS = 300.0
+
 # --- policies ----------------------------------------------------------------------------------------------------
 FACTS_SECONDS = 5.0
 """How late an isolation, a reset or a cooldown of one process is known in the others."""

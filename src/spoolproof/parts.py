@@ -28,6 +28,7 @@ FEATURES = (
     "maintenance.part:MAINTENANCE",
     "dead_letters.part:DEAD_LETTERS",
     "review.part:REVIEW",
+    "reconciliation.part:RECONCILIATION",
 )
 ENTRIES: tuple[Entry, ...] = tuple(resolve_name(f"spoolproof.{name}") for name in FEATURES)
 

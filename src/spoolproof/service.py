@@ -56,6 +56,7 @@ from spoolproof.wiring import build_blocking_outbox, setting_faults, store_adapt
 if TYPE_CHECKING:
     from spoolproof.cache.part import CacheFacet
     from spoolproof.dead_letters.part import DeadLettersFacet
+    from spoolproof.reconciliation.part import ReconciliationFacet
     from spoolproof.review.part import ReviewsFacet
     from spoolproof.saga.part import SagaFacet
     from spoolproof.testing.app import App
@@ -115,6 +116,7 @@ class Service:
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
         saga: SagaFacet  #: define, start and steer work in several steps
         reviews: ReviewsFacet  #: ask people, and do what they decide
+        reconciliation: ReconciliationFacet  #: keys that are checked until settled, two sides that are compared
     else:
 
         def __getattr__(self, name: str) -> Facet:

@@ -56,6 +56,7 @@ PORTS: tuple[str, ...] = (
     "bulk.Bulks",
     "sagas.Sagas",
     "reviews.Reviews",
+    "reconciliations.Reconciliations",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

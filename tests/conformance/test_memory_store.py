@@ -20,6 +20,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    ReconciliationsConformance,
     RecurringConformance,
     RetentionConformance,
     ReviewsConformance,
@@ -105,6 +106,10 @@ class TestReviews(_Memory, ReviewsConformance):
 
 
 class TestSchedule(_Memory, ScheduleConformance):
+    pass
+
+
+class TestReconciliations(_Memory, ReconciliationsConformance):
     pass
 
 

@@ -18,6 +18,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    ReconciliationsConformance,
     RecurringConformance,
     RetentionConformance,
     ReviewsConformance,
@@ -102,6 +103,10 @@ class TestReviews(OnPostgres, ReviewsConformance):
 
 
 class TestSchedule(OnPostgres, ScheduleConformance):
+    pass
+
+
+class TestReconciliations(OnPostgres, ReconciliationsConformance):
     pass
 
 

@@ -21,6 +21,7 @@ from spoolproof.testing.conformance import (
     LeasesConformance,
     MigrationsConformance,
     OutboxConformance,
+    ReconciliationsConformance,
     RecurringConformance,
     RetentionConformance,
     ReviewsConformance,
@@ -115,6 +116,10 @@ class TestReviews(OnSqlite, ReviewsConformance):
 
 
 class TestSchedule(OnSqlite, ScheduleConformance):
+    pass
+
+
+class TestReconciliations(OnSqlite, ReconciliationsConformance):
     pass
 
 

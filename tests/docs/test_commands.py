@@ -12,8 +12,12 @@ import typer
 from spoolproof.cli.app import build
 
 DOCS = Path(__file__).parents[2] / "docs"
-LINE = re.compile(r"^spoolproof (?:dlq|review) .*$", re.MULTILINE)
-LINES = [line for page in ("dead-letters.md", "review.md") for line in LINE.findall((DOCS / page).read_text())]
+LINE = re.compile(r"^spoolproof (?:dlq|review|reconcile) .*$", re.MULTILINE)
+LINES = [
+    line
+    for page in ("dead-letters.md", "review.md", "reconciliation.md")
+    for line in LINE.findall((DOCS / page).read_text())
+]
 
 
 @pytest.mark.parametrize("line", LINES)

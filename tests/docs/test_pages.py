@@ -21,6 +21,7 @@ PAGES = [
     "order.md",
     "publishing.md",
     "rabbitmq.md",
+    "reconciliation.md",
     "review.md",
     "schedules.md",
     "spool.md",

@@ -21,6 +21,7 @@ from spoolproof.testing.conformance.inbox import InboxConformance
 from spoolproof.testing.conformance.leases import LeasesConformance
 from spoolproof.testing.conformance.migrations import MigrationsConformance
 from spoolproof.testing.conformance.outbox import OutboxConformance
+from spoolproof.testing.conformance.reconciliations import ReconciliationsConformance
 from spoolproof.testing.conformance.recurring import RecurringConformance
 from spoolproof.testing.conformance.retention import RetentionConformance
 from spoolproof.testing.conformance.reviews import ReviewsConformance
@@ -44,6 +45,7 @@ __all__ = [
     "LeasesConformance",
     "MigrationsConformance",
     "OutboxConformance",
+    "ReconciliationsConformance",
     "RecurringConformance",
     "RetentionConformance",
     "ReviewsConformance",

@@ -1,0 +1,25 @@
+-- Keys that are checked until they are settled, and runs that compare two systems; a run is one value.
+create table spoolproof_reconciliation_mark (
+  service text not null,
+  reconciler text not null,
+  key text not null,
+  dirty int not null default 1,
+  failures int not null default 0,
+  next_at real not null,
+  note text not null default '',
+  primary key (service, reconciler, key)
+) strict, without rowid;
+create index spoolproof_reconciliation_mark_due on spoolproof_reconciliation_mark (service, next_at);
+
+create table spoolproof_reconciliation_run (
+  id text primary key,
+  service text not null,
+  reconciler text not null,
+  started_at real not null,
+  finished_at real,
+  version int not null,
+  record text not null
+) strict;
+create unique index spoolproof_reconciliation_run_unfinished on spoolproof_reconciliation_run (service, reconciler)
+where finished_at is null;
+create index spoolproof_reconciliation_run_started on spoolproof_reconciliation_run (service, reconciler, started_at);
