@@ -272,7 +272,7 @@ def test_what_nothing_expects_ends_the_process_with_1_and_without_a_drain(folder
 def test_a_start_that_waits_for_its_store_is_alive_and_not_started(folder: Folder, closed_port: int) -> None:
     """An orchestrator must see why, must not restart it, and must be able to end it."""
     url = f"postgresql://shop:{SECRET}@127.0.0.1:{closed_port}/shop"
-    with folder.running("--json", SPOOLPROOF_STORE=url) as server:
+    with folder.running("--json", SPOOLPROOF_STORE=url, SPOOLPROOF_SPOOL="off") as server:
         body = server.await_answer("/startupz", 503)
         live, ready = server.get("/live"), server.get("/ready")
         dependencies = server.get("/health/dependencies")

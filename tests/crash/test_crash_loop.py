@@ -50,11 +50,13 @@ def test_a_message_that_ends_its_process_is_given_up_at_the_third_time(tmp_path:
 @pytest.mark.servers
 @pytest.mark.timeout(150)
 def test_a_message_that_ends_its_process_is_given_up_on_rabbitmq(tmp_path: Path, rabbitmq_url: str) -> None:
-    """Its delivery count is the broker's there."""
+    """Its delivery count is the broker's there. Killed before its delete, the relay has sent the message twice, and the
+    first delivery of the second copy is nobody's suspect either."""
     deaths, report = run_until_it_lives(tmp_path, "kill", {"SPOOLPROOF_BROKER": rabbitmq_url})
 
     assert {"effects": INNOCENT, "reasons": ["crash_loop"]} == report
-    assert 3 == deaths == len((tmp_path / "killed").read_text())
+    assert deaths in (3, 4)
+    assert deaths == len((tmp_path / "killed").read_text())
 
 
 @pytest.mark.crash

@@ -22,7 +22,7 @@ READY_SECONDS_MAX = 2.0
 
 @pytest.fixture
 async def service(postgres_url: str) -> AsyncIterator[Service]:
-    service = Service("seen", settings=Settings(store=postgres_url, broker="memory://", migrate="auto"))
+    service = Service("seen", settings=Settings(store=postgres_url, broker="memory://", migrate="auto", spool="off"))
 
     @service.on("seen.happened")
     async def happened(event: dict) -> None:  # type: ignore[type-arg]

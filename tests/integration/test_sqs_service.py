@@ -123,7 +123,7 @@ async def test_a_server_that_dies_and_forgets_costs_only_what_it_had_confirmed(
                 await asyncio.sleep(0.05)
 
         assert in_outbox > 0
-        assert seconds < 3.0, "the relay resumes within a second; the rest is this machine's"
+        assert seconds < 8.0, "the relay resumes within a second; the rest is this machine's"
         lost = set(range(ORDERS)) - set(handled)
         assert lost <= set(range(backlog_from)), "what was accepted while nothing answered has all arrived"
         assert len(lost) <= 256, "at most a window was confirmed and not yet handled"

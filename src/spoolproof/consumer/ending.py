@@ -42,7 +42,6 @@ from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.parking import Parking
 from spoolproof.consumer.policy_gate import state_of
-from spoolproof.consumer.suspects import CRASH_LOOP, Suspects
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
@@ -69,7 +68,6 @@ class Endings:
         store: Store,
         copies: Copies,
         gate: Gate,
-        suspects: Suspects,
         keys: Keys,
         *,
         clock: Clock,
@@ -82,7 +80,6 @@ class Endings:
         self._store = store
         self._copies = copies
         self._gate = gate
-        self._suspects = suspects
         self._keys = keys
         self._parking = Parking(store, gate, keys, clock=clock, ids=ids)
         self._clock = clock
@@ -247,8 +244,6 @@ class Endings:
                     await self._clock.sleep(limits.RERUN_SECONDS_MAX)
         self._gate.passed()
         failpoint("dead_letter.after_record")
-        if given_up.reason == CRASH_LOOP:
-            await self._suspects.forget(work)
         work.outcome = "dead_letter" if is_kept else "duplicate"
         if is_kept:
             self._tell_dead_letter(work, given_up, error, record.error)

@@ -81,7 +81,7 @@ class Execution:
         self._suspects = suspects
         self._keys = keys
         self._endings = Endings(
-            *(store, copies, gate, suspects, keys),
+            *(store, copies, gate, keys),
             clock=clock,
             ids=ids,
             random=random,

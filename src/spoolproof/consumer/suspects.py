@@ -8,6 +8,8 @@ message is given up without running.
 One that left a record runs alone in its process: it takes no neighbour with it, and no neighbour takes it. All others
 that a restarted broker delivers again run beside each other as ever; a first delivery costs nothing.
 
+The record of what was given up stays: the broker may have the message twice. A replay has a record of its own.
+
 A run is taken for unfinished only when its process is gone from the process table: a connection that is lost under a
 slow handler makes redeliveries, and no crash.
 """
@@ -15,7 +17,7 @@ slow handler makes redeliveries, and no crash.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from spoolproof import limits
@@ -24,7 +26,7 @@ from spoolproof.consumer.floor import Floor
 from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.work import Refusal, Work
-from spoolproof.errors import LimitReached, Unavailable
+from spoolproof.message import REPLAY_NO
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.leases import Leases
 from spoolproof.ports.state import SUSPECT, State
@@ -69,11 +71,6 @@ class Suspects:
             finally:
                 await self._records.end(name)
 
-    async def forget(self, work: Work) -> None:
-        """Count from the start again: the message became a dead letter, and somebody may replay it."""
-        with suppress(Unavailable, LimitReached):
-            await self._records.forget(_name_of(work))
-
     async def _unfinished(self, name: str) -> list[str]:
         """Return the processes that ended while the message ran, once it runs nowhere. Raises Refusal at two."""
         while True:
@@ -92,4 +89,4 @@ class Suspects:
 
 
 def _name_of(work: Work) -> str:
-    return f"{work.queue}/{work.key or work.content_key}"
+    return f"{work.queue}/{work.key or work.content_key}/{work.message.headers.get(REPLAY_NO, 0)}"
