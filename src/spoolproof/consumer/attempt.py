@@ -23,6 +23,7 @@ from spoolproof.consumer.events import HANDLER_SECONDS, DuplicateSkipped, Publis
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import Dedupe, Handler
 from spoolproof.consumer.held import Keys
+from spoolproof.consumer.replayed import resolve
 from spoolproof.consumer.replies import answer_of, is_request
 from spoolproof.consumer.span import around_attempt
 from spoolproof.consumer.threads import HandlerThreads, Place
@@ -243,8 +244,7 @@ class Attempts:
 
     async def _resolve(self, work: Work, tx: Transaction) -> None:
         if work.key is not None and work.may_have_dead_letter:
-            for consumer in work.consumers:
-                await self._store.dead_letters.resolve(tx.inner, consumer, work.message)
+            await resolve(self._store.dead_letters, tx.inner, work)
             if work.begun is not None and work.is_replay:
                 await self._keys.release(tx.inner, work)
             failpoint("dead_letter.after_resolve")

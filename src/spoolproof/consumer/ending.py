@@ -42,6 +42,7 @@ from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.parking import Parking
 from spoolproof.consumer.policy_gate import state_of
+from spoolproof.consumer.replayed import recorded_otherwise
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import attempt_of, consumer_dead_letter, history_text
@@ -249,7 +250,11 @@ class Endings:
             self._tell_dead_letter(work, given_up, error, record.error)
 
     async def _as_before(self, work: Work, record: DeadLetterRecord) -> DeadLetterRecord:
-        """Return the record as one of a queue its handler had before, if that one's was replayed: it is open again."""
+        """Return the record as the one that was replayed, if that is of a queue its handler had before, or has the
+        message under another key: it is open again."""
+        known = await recorded_otherwise(self._store.dead_letters, work) if work.is_replay else None
+        if known is not None:
+            return replace(record, message=known.message, consumer=known.consumer, destination=known.destination)
         former, replayed = self._former_of(work.queue), str(work.message.headers.get(REPLAY_OF, ""))
         if not former or not is_uuid(replayed):
             return record

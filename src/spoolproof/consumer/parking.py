@@ -12,6 +12,7 @@ from spoolproof.clock import Clock
 from spoolproof.consumer.events import MessageParked
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.held import Keys
+from spoolproof.consumer.replayed import resolve
 from spoolproof.consumer.work import Work
 from spoolproof.dead_letters.record import shortened
 from spoolproof.errors import Conflict, LimitReached, Unavailable
@@ -65,7 +66,7 @@ class Parking:
                 if is_deduplicated and not await self._store.inbox.record(tx, work.queue, work.key, earlier):
                     return None
                 if work.may_have_dead_letter:
-                    await self._store.dead_letters.resolve(tx, work.queue, work.message)
+                    await resolve(self._store.dead_letters, tx, work)
                 if work.begun is not None and work.is_replay:
                     await self._keys.release(tx, work)
             return await open_item(self._store.port(Reviews), tx, self._item(work, park, data), data)

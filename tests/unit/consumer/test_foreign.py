@@ -149,6 +149,30 @@ async def test_what_the_function_cannot_read_is_a_dead_letter_as_it_came(functio
         assert [OrderPlaced(2)] == shop.seen
 
 
+async def test_a_replay_that_is_read_at_last_is_the_same_dead_letter_open_again_and_then_resolved() -> None:
+    """By then it has another type and another id, under which nobody knows its dead letter."""
+    is_mended = False
+
+    def read(message: Message) -> Message:
+        return unwrapped(message) if is_mended else msgspec.structs.replace(message, type=7)
+
+    shop = Shop(foreign=read, attempts=1)
+    async with shop.service.test() as app:
+        await send(app, "order.placed", {"kind": "placed", "uid": "u-1", "data": {"n": 7}}, type="Envelope")
+        (letter,) = app.dead_letters
+        is_mended, shop.failures = True, 1
+
+        await shop.service.dead_letters.replay(letter.id, actor="ann", reason="mended")
+        await app.settled()
+        (again,) = app.dead_letters
+        assert (letter.id, "handler", letter.message.body) == (again.id, again.reason, again.message.body)
+
+        await shop.service.dead_letters.replay(letter.id, actor="ann", reason="mended")
+        await app.settled()
+        assert [OrderPlaced(7)] == shop.seen
+        assert "resolved" == (await shop.service.dead_letters.show(letter.id))["state"]
+
+
 @pytest.mark.parametrize(
     ("options", "runs"),
     [
