@@ -212,7 +212,8 @@ TRIALS_MAX = 4
 DELIVERY_LIMIT = 50
 """Redeliveries by the broker before it dead-letters by itself: above our 8 attempts plus deploys."""
 DELIVERIES_WORN = 10
-"""Delivered this often, a message that a gate sends back goes as a copy, which the broker counts anew. Half of what
+"""Delivered this often, by restarts or by a gate that sends it back, a message goes as a copy, which the broker counts
+anew. Half of what
 RabbitMQ 4 allows in a queue that others declared."""
 CLAIM_SECONDS = 30.0
 """Embedded broker: a delivery is claimed for 30 s; its process renews every third of that."""

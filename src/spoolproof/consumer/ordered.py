@@ -70,6 +70,9 @@ class OrderedWorker(Worker):
             self._lanes.put_nowait(None)
         self._intake_grew.set()
 
+    def _is_worn(self, delivery: Incoming) -> bool:
+        return False  # its queue sets no limit that could be reached, and a copy would lose its place
+
     async def _run(self, waiting: Waiting) -> None:
         delivery = waiting.delivery
         name = message_key(delivery.message) or str(id(waiting))

@@ -245,14 +245,21 @@ class Worker:
 
     def _give_back(self, delivery: Incoming) -> None:
         """Let the broker deliver it again. A breaker that flaps must not wear it out, up to the broker's own limit."""
-        is_worn = delivery.delivery_count >= limits.DELIVERIES_WORN and not delivery.is_stale
-        if is_worn and delivery.fault is None and not self._is_draining:  # what cannot be read cannot be copied
+        if self._is_worn(delivery) and not self._is_draining:
             self._spawn(self._execution.renew(delivery), f"consumer.{self.queue}.renew")
         else:
             delivery.nack()
 
+    def _is_worn(self, delivery: Incoming) -> bool:
+        """Whether the broker has counted so many deliveries that a copy, counted anew, takes its place."""
+        is_worn = delivery.delivery_count >= limits.DELIVERIES_WORN and not delivery.is_stale
+        return is_worn and delivery.fault is None  # what cannot be read cannot be copied
+
     def _on_delivery(self, delivery: Incoming) -> None:
-        self._keep(Waiting(delivery, self._clock.monotonic()))
+        if self._is_worn(delivery):  # by restarts, each of which hands back what nobody has run
+            self._give_back(delivery)
+        else:
+            self._keep(Waiting(delivery, self._clock.monotonic()))
 
     def _on_former(self, delivery: Incoming) -> None:
         self._on_delivery(Moved(delivery, self.queue))

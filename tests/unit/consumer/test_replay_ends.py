@@ -273,3 +273,25 @@ async def test_a_replay_the_relay_cannot_deliver_is_the_same_row_open_again() ->
 
         (letter,) = await ends.store.dead_letters.search(DeadLetterFilter())
         assert (DeadLetterState.OPEN, QUEUE, "unroutable") == (letter.state, letter.consumer, letter.reason)
+
+
+async def test_a_replay_reaches_the_consumer_that_failed_and_no_other() -> None:
+    """L23: the others of its event have done their part, and would do it twice."""
+    service, runs = Service("ends"), {"ends.first": 0, "ends.second": 0}
+    for queue in runs:
+
+        @service.on(Order, queue=queue, attempts=1)
+        async def handle(order: Order, delivery: Delivery) -> None:
+            runs[delivery.queue] += 1
+            if delivery.queue == "ends.second" and runs[delivery.queue] == 1:
+                raise RuntimeError("not now")
+
+    async with service.test() as app:
+        await app.publish(Order(1))
+        await app.settled()
+        (letter,) = app.dead_letters
+        await replay(service.runtime.store, letter.id, actor="ann", reason="why")
+        await app.settled()
+
+        assert {"ends.first": 1, "ends.second": 2} == runs
+        assert not app.dead_letters

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from spoolproof import Service, event
+from spoolproof import Service, event, limits
 from spoolproof.brokers.memory import MemoryBroker
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.settings import Settings
@@ -55,6 +55,35 @@ async def test_connections_lost_while_a_handler_is_busy_make_no_dead_letter() ->
         assert list(range(ORDERS)) == seen
     finally:
         await service.stop()
+
+
+async def test_more_restarts_than_the_delivery_limit_make_no_dead_letter() -> None:
+    """S9, L9: at each deploy what waits for a handler goes back; the broker counts that, though nobody has run it."""
+    service = Service("worker")
+    may_go_on = asyncio.Event()
+    seen: list[int] = []
+
+    @service.on(Order, queue="worker.orders", concurrency=1, prefetch=4, timeout=900)
+    async def handle(order: Order) -> None:
+        await may_go_on.wait()
+        seen.append(order.n)
+
+    async with service.test() as app:
+        broker = service.runtime.broker.inner
+        assert isinstance(broker, MemoryBroker)
+        for n in range(4):
+            await app.publish(Order(n))
+        for _ in range(limits.DELIVERY_LIMIT + 10):
+            broker.lose_connection()
+            broker.restore_connection()
+            for _ in range(20):  # turns of the event loop: time for a delivery, and for a copy
+                await asyncio.sleep(0)
+            await app.clock.advance(1)
+        may_go_on.set()
+        await app.advance(5)
+
+        assert not app.dead_letters
+        assert [0, 1, 2, 3] == sorted(seen)
 
 
 async def test_what_went_stale_before_it_began_is_left_to_its_next_delivery() -> None:
