@@ -2,6 +2,9 @@
 
 It works under a lease of the service. Two that overlap, one of them frozen past its lease, disturb no order: each goes
 on from a message only when that is done, and the inbox lets one of them do it.
+
+A queue whose handler holds no keys any more may have some left of a release that did. What waits there runs, too, for
+nobody else would ever run it. Such queues are looked for once a minute.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from spoolproof.telemetry.events import emit
 
 LEAD = "run"
 _SHOWN = 5
+_LEFT_SECONDS = 60.0
 
 
 class HeldIncoming:
@@ -51,7 +55,7 @@ class HeldIncoming:
 
 
 class HeldRuns(Loop):
-    """Runs held messages of the queues that hold keys."""
+    """Runs held messages of the queues that hold keys, and of those that did."""
 
     name = "consumer.held"
     phase = Phase.HANDLE
@@ -65,8 +69,15 @@ class HeldRuns(Loop):
         execution: Execution,
         lead: Holding,
         clock: Clock,
+        *,
+        others: Sequence[str] = (),
     ) -> None:
-        self._queues = queues
+        """queues: those that hold keys. others: those that may have held some."""
+        self._holding = tuple(queues)
+        self._others = others
+        self._queues = self._holding
+        self._look_for_left_at = -_LEFT_SECONDS
+        self._is_draining = False
         self._held_keys = held_keys
         self._store = store
         self._execution = execution
@@ -78,6 +89,11 @@ class HeldRuns(Loop):
 
     async def run_once(self) -> int:
         """Run the next message of every released key, or wait a second. Raises StoreUnavailable."""
+        await self._look_for_left()
+        if not self._queues:
+            self._held = []
+            await self._clock.sleep(_LEFT_SECONDS)
+            return 0
         await self._look_when_due()
         ran = 0
         if self._lead.fence_for(LEAD) is not None:
@@ -101,7 +117,7 @@ class HeldRuns(Loop):
             return False
         begun = self._begun.get(record.id) or Begun()
         now = self._clock.monotonic()
-        if begun.again_at > now or self._lead.fence_for(LEAD) is None:
+        if self._is_draining or begun.again_at > now or self._lead.fence_for(LEAD) is None:
             return False
         failpoint("held.before_run")
         try:
@@ -114,6 +130,17 @@ class HeldRuns(Loop):
             return True
         self._begun[record.id] = begun
         return False
+
+    def begin_drain(self) -> None:
+        """Begin no further message; the running one goes on."""
+        self._is_draining = True
+
+    async def _look_for_left(self) -> None:
+        now = self._clock.monotonic()
+        if self._others and now - self._look_for_left_at >= _LEFT_SECONDS:
+            left = [queue for queue in self._others if await self._held_keys.all(queue, 1)]
+            self._queues = (*self._holding, *left)
+            self._look_for_left_at = now
 
     async def _look_when_due(self) -> None:
         now = self._clock.monotonic()

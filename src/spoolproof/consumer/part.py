@@ -79,7 +79,8 @@ class ConsumerPart(Part):
         )
         self._lead = Holding(f"held/{of.service}", [LEAD], of.clock, of.fence_seconds)
         holding = [queue for queue in router.queues if router.holds_keys(queue)]
-        self._held = HeldRuns(holding, held_keys, store, execution, self._lead, of.clock) if holding else None
+        others = [queue for queue in router.queues if queue not in holding]
+        self._held = HeldRuns(*(holding, held_keys, store, execution, self._lead, of.clock), others=others)
         types = {spec.name: spec.types for spec in router.specs()}
         self._watch = QueueWatch(of.service, types, store.state, store.leases, broker, clock=of.clock)
         self._depths = QueueDepths(tuple(types), broker, clock=of.clock)
@@ -89,27 +90,26 @@ class ConsumerPart(Part):
         return self._router.specs()
 
     def holdings(self) -> Sequence[Holding]:
-        """Return the lease of whoever runs what was held, if a queue holds keys."""
-        return () if self._held is None else (self._lead,)
+        """Return the lease of whoever runs what was held."""
+        return (self._lead,) if self.workers else ()
 
     def loops(self) -> Sequence[Loop]:
         """Return the watch over queues that nobody reads, the bridge, the gates and every lane."""
         if not self.workers:
             return (self._watch,)
-        held = () if self._held is None else (self._held,)
         lanes = (lane for worker in self.workers for lane in worker.lanes)
-        return [self._watch, self._depths, self._bridge, *self._gates, *held, *lanes]
+        return [self._watch, self._depths, self._bridge, *self._gates, self._held, *lanes]
 
     async def begin_drain(self) -> None:
         """Take no new delivery and hand back what no lane has started."""
         self.gate.drain()
+        self._held.begin_drain()
         for worker in self.workers:
             await worker.begin_drain()
 
     def report(self) -> Report:
         """Tell whether handlers are held back, and which queues the broker does not deliver from."""
-        held = () if self._held is None else self._held.issues()
-        issues = [*held, *(gate.issue for gate in self._gates), self._threads.issue]
+        issues = [*self._held.issues(), *(gate.issue for gate in self._gates), self._threads.issue]
         return Report(
             is_gate_shut=self.gate.shut_reason is not None,
             without_room=self._room.waiting,

@@ -1,15 +1,16 @@
 """Retiring a queue that no handler reads any more: nothing more comes into it, what is in it moves, then it goes.
 
 Each message is durable at its new place before the broker forgets it: a dead letter of the queue with the reason
-`retired`, or a row of the outbox addressed to another queue, under its own id. A queue is deleted only when it is
-empty; killed at any line, the command can be given again.
+`retired`, or a row of the outbox addressed to another queue, under its own id. What was held behind a key, and would
+have run there by itself, is open for a person from then on. A queue is deleted only when it is empty; killed at any
+line, the command can be given again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spoolproof import limits
 from spoolproof.clock import Clock
@@ -23,6 +24,7 @@ from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
 from spoolproof.ports.broker import Broker, GivenUp, Incoming, QueueSpec, Topology
+from spoolproof.ports.held_keys import HeldKeys
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
 
@@ -73,11 +75,20 @@ async def retire(
     if not await broker.wait_for_room(_CONNECT_SECONDS):
         raise BrokerUnavailable(f"the broker was not reached within {_CONNECT_SECONDS:g} s")
     moved = await _Mover(store, queue, to, clock, ids).empty(broker)
+    await open_held(store, queue)
     failpoint("queue.before_remove")
     destroyed = await broker.remove(queue)
     await forget_queue(store.state, service, queue)
     emit(QueueRetired(queue=queue, service=service, moved=moved, destroyed=destroyed))
     return Retired(queue=queue, moved=moved, destroyed=destroyed)
+
+
+async def open_held(store: Store, queue: str) -> None:
+    """Open what is held in a queue, so that it can be replayed elsewhere. Raises StoreUnavailable."""
+    held_keys = store.port(HeldKeys)
+    for one in await held_keys.all(queue, limits.HELD_MESSAGES_MAX):
+        while (record := await held_keys.next(queue, one.key)) is not None:
+            await keep(store.dead_letters, store.transaction, replace(record, reason="retired"))
 
 
 class _Mover:

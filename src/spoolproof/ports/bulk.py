@@ -57,6 +57,10 @@ class BulkStep(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+_DISCARDED = Move((DeadLetterState.OPEN, DeadLetterState.REPLAYING), DeadLetterState.DISCARDED)
+"""Not what is held: it never failed, and nobody sees it among what did."""
+
+
 class Bulk(msgspec.Struct, frozen=True, kw_only=True):
     """One verb on many. id: a UUID. queue: where a replay goes instead. total: how many were meant at the start. moved:
     those done. skipped: those that somebody else had moved meanwhile, or that are gone. canary: the dead letter that
@@ -82,7 +86,7 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True):
     def move(self) -> Move:
         """From which states it may take one."""
         if self.verb is BulkVerb.DISCARD:
-            return MOVES["discarded"]
+            return _DISCARDED
         return FORCED if self.is_forced else MOVES["replayed"]
 
     @property

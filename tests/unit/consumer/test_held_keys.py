@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Unpack
 
 import msgspec
 import pytest
 
 from spoolproof import Service, Transaction, event
+from spoolproof.consumer.options import HandlerOptions
+from spoolproof.consumer.retire import open_held
 from spoolproof.dead_letters.replay import discard, replay
 from spoolproof.errors import Conflict
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterRecord, DeadLetterState
@@ -29,12 +33,14 @@ class Step(msgspec.Struct):
 class Shop:
     """A service that fails the steps in `broken`, each at once."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, **options: Unpack[HandlerOptions]) -> None:
         self.service = Service("held", settings=Settings(store=store, broker="memory://"))
         self.broken: set[int] = set()
         self.done: list[tuple[str, int]] = []
 
-        @self.service.on(Step, queue=QUEUE, ordered=True, on_key_failure="hold_key", attempts=1)
+        options = options or {"ordered": True, "on_key_failure": "hold_key"}
+
+        @self.service.on(Step, queue=QUEUE, attempts=1, **options)
         async def step(step: Step, tx: Transaction) -> None:
             if step.n in self.broken:
                 raise ValueError(f"step {step.n} is broken")
@@ -58,8 +64,8 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop_on(store: str) -> AsyncIterator[Shop]:
-    shop = Shop(store)
+async def shop_on(store: str, **options: Unpack[HandlerOptions]) -> AsyncIterator[Shop]:
+    shop = Shop(store, **options)
     async with shop.service.lifespan():
         yield shop
 
@@ -96,6 +102,36 @@ async def test_a_key_waits_for_its_head_and_then_runs_in_order(store: str, verb:
         expected = [0, 1, 2, 3, 4] if verb == "replay" else [0, 2, 3, 4]
         assert expected == [n for key, n in shop.done if key == "ann"]
         assert [] == list(await shop.service.runtime.store.port(HeldKeys).all(QUEUE, 10))
+
+
+@pytest.mark.parametrize("options", [{"ordered": True}, {"concurrency": 1}], ids=["skips", "is not ordered"])
+async def test_what_is_held_runs_also_when_its_handler_holds_keys_no_more(
+    tmp_path: Path, options: HandlerOptions
+) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    async with shop_on(store) as before:
+        before.broken = {1}
+        await before.publish("ann", 1, 2, 3)
+        await before.until(lambda: True, DeadLetterState.HELD, 2)
+    async with shop_on(store, **options) as shop:
+        await replay(shop.service.runtime.store, await shop.head(), actor="me", reason="mended")
+
+        await shop.until(lambda: len(shop.done) == 3, DeadLetterState.HELD, 0)
+        assert [1, 2, 3] == [n for _, n in shop.done]
+
+
+async def test_what_is_held_in_a_queue_that_is_retired_is_open_for_a_person(store: str) -> None:
+    """And until then nobody discards it along with what has failed."""
+    async with shop_on(store) as shop:
+        shop.broken = {1}
+        await shop.publish("ann", 1, 2, 3)
+        await shop.until(lambda: True, DeadLetterState.HELD, 2)
+        assert 1 == await shop.service.dead_letters.matching("discard")
+
+        await open_held(shop.service.runtime.store, QUEUE)
+
+        assert [1, 2, 3] == [Step(**json.loads(one.message.body)).n for one in await shop.letters(DeadLetterState.OPEN)]
+        assert {"handler", "retired"} == {one.reason for one in await shop.letters(DeadLetterState.OPEN)}
 
 
 async def test_a_held_message_that_fails_holds_the_rest(store: str) -> None:
