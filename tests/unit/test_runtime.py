@@ -55,7 +55,7 @@ async def test_a_service_can_be_started_again_after_its_stop() -> None:
 async def test_a_second_start_and_an_unknown_role_are_refused() -> None:
     """Two relays of one process would share one identity."""
     service = in_memory()
-    with pytest.raises(RegistrationError, match="the roles are relay, consumer, maintenance"):
+    with pytest.raises(RegistrationError, match="the roles are relay, consumer, saga, maintenance"):
         await service.start(only=["relays"])
     await service.start()
     try:
@@ -111,7 +111,7 @@ async def test_the_start_line_says_what_runs_here_and_on_what(caplog: pytest.Log
 
     assert [
         f"service.started name=shop release={spoolproof.__version__} store={service_store} broker=memory:// "
-        "roles=relay,consumer,maintenance handlers=shop.book(order.changed,order.placed)"
+        "roles=relay,consumer,saga,maintenance handlers=shop.book(order.changed,order.placed)"
     ] == [text for text in caplog.messages if text.startswith("service.started")]
 
 
