@@ -305,6 +305,13 @@ def cache_url(settings: Settings, service: str) -> str:
     return f"sqlite:///{folder / f'cache-{service}.db'}"
 
 
+def missing_cache(settings: Settings, service: str) -> Path | None:
+    """Return the cache's file if it is one that nobody has made yet."""
+    url = cache_url(settings, service)
+    path = path_of(url) if _row(url, CACHES).is_file else None
+    return path if path is not None and not path.exists() else None
+
+
 def build_cache(settings: Settings, service: str, *, clock: Clock) -> SharedCache | None:
     """Return the shared cache the settings name, not started; None where memory is all. Raises MissingExtra."""
     url = cache_url(settings, service)

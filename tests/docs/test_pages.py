@@ -15,6 +15,7 @@ BLOCK = re.compile(
     r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
 PAGES = [
+    "cache.md",
     "dead-letters.md",
     "foreign.md",
     "handling.md",

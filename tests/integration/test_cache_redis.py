@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +84,6 @@ async def start(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Start]:
         yield make
 
 
-@asynccontextmanager
-async def own_redis(*options: str) -> AsyncIterator[RedisServer]:
-    with RedisServer(*options) as server:
-        yield server
-
-
 async def test_five_hundred_readers_are_one_question_and_one_load(redis: RedisServer, start: Start) -> None:
     """What makes a cache fall over is everybody asking at once."""
     shop = await start()
@@ -110,9 +110,16 @@ async def test_what_one_process_loads_and_removes_the_other_sees(start: Start) -
 
 
 @pytest.mark.parametrize("take_away", ["remove", "expire", "remove_tag", "expire_tag", "clear", "set"])
-async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(start: Start, take_away: str) -> None:
-    """The oldest race of caches: read the row, somebody changes it and removes the key, store what was read."""
+@pytest.mark.parametrize("is_deaf", [False, True])
+async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
+    start: Start, take_away: str, is_deaf: bool
+) -> None:
+    """The oldest race of caches: read the row, somebody changes it and removes the key, store what was read. Whether
+    it was heard or not, Redis refuses it."""
     one, other = await start(), await start()
+    if is_deaf:
+        one.failover.hear = one.failover.followers["products"].heard = lambda *_: None
+        await asyncio.sleep(0.01)
     one.gate = asyncio.Event()
     reading = asyncio.create_task(one.products.get_or_load("a", one.load, tags=["t"]))
     while not one.loads:
@@ -131,12 +138,13 @@ async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
     assert (2, 2) == (await one.read(), await other.read())
 
 
-async def test_redis_killed_and_back(redis: RedisServer, start: Start) -> None:
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_redis_away_and_back(redis: RedisServer, start: Start, how: str) -> None:
     """Reads go on, removals are kept; when it is back with what it held, nothing removed is there."""
     shop, peer = await start(), await start()
     await shop.products.set_many({key: Product(key, 1) for key in "abcd"})
     await asyncio.sleep(1.1)  # until the append-only file is flushed
-    redis.kill()
+    getattr(redis, how)()
 
     assert 1 == await shop.read("a")
     shop.price = peer.price = 2
@@ -175,3 +183,183 @@ async def test_frozen_redis_costs_a_tenth_of_a_second_with_a_stale_value_at_hand
     finally:
         redis.thaw()
     await shop.is_shared()
+
+
+async def test_full_redis(redis: RedisServer, start: Start) -> None:
+    """Reads go on, what is loaded stays in memory, what is removed is gone, and kept until its mark is there."""
+    shop, peer = await start(), await start()
+    await shop.products.set_many({key: Product(key, 1) for key in "ab"})
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        shop.price = peer.price = 2
+        assert (1, 0) == (await peer.read("a"), peer.loads)
+        assert (2, 2, 1) == (await shop.read("c"), await shop.read("c"), shop.loads)
+        assert shop.failover.is_shared
+        await shop.products.set("d", Product("d", 5))
+        assert (True, 5) == (shop.failover.is_shared, await shop.read("d"))
+
+        await shop.products.remove("b")
+
+        assert (False, 2) == (shop.failover.is_shared, await shop.read("b"))
+        assert 1 == len(await shop.service.runtime.store.state.all(shop.failover._kind))
+        assert 2 == await peer.read("b")
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    await shop.is_shared()
+    assert (2, 0) == (await peer.read("b"), len(shop.failover.pending))
+
+
+async def test_a_password_that_changes(redis: RedisServer, start: Start) -> None:
+    """Nothing but a person mends it: the service runs on memory, says so, and is back when they have."""
+    shop = await start()
+    await shop.products.set_many({key: Product(key, 1) for key in "ab"})
+    redis.ask("CONFIG", "SET", "requirepass", "secret")
+    redis.password = "secret"
+    try:
+        redis.ask("CLIENT", "KILL", "TYPE", "normal")
+        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        shop.price = 2
+        await shop.is_shared(False)
+        assert 1 == await shop.read("a")
+        await shop.products.remove("b")
+        assert (2, 1) == (await shop.read("b"), shop.loads)
+        async with asyncio.timeout(5):
+            while "password" not in " ".join(shop.service.runtime.part(CachePart).report().issues):
+                await asyncio.sleep(0.05)
+    finally:
+        redis.ask("CONFIG", "SET", "requirepass", "")
+        redis.password = ""
+    await shop.is_shared()
+    assert not shop.failover.pending
+
+
+@pytest.mark.parametrize("how", ["empty", "older", "flushed"])
+async def test_redis_that_forgot_gives_nothing_back(redis: RedisServer, start: Start, how: str) -> None:
+    """A fail-over loses the last writes, a removal among them; what it removed must not be there again."""
+    shop, peer = await start(), await start()
+    await shop.products.set_many({key: Product(key, 1) for key in "ab"})
+    assert [1, 1] == [await peer.read("a"), await peer.read("b")]
+    await asyncio.sleep(1.1)
+    data, old = redis.directory / "appendonlydir", redis.directory / "old"
+    shutil.copytree(data, old)
+    shop.price = peer.price = 2
+    await shop.products.remove("b")
+
+    if how == "flushed":
+        redis.ask("FLUSHALL")
+        shutil.rmtree(old)
+    else:
+        redis.kill()
+        shutil.rmtree(data)
+        old.rename(data) if how == "older" else shutil.rmtree(old)
+        redis.start()
+    third = await start()
+    third.price = 2
+
+    assert 2 == await third.read("b")
+    await shop.is_shared()
+    await peer.is_shared()
+    assert [2, 2, 2] == [await shop.read("b"), await peer.read("b"), await third.read("b")]
+    assert 1 <= await peer.read("a")
+
+
+async def test_a_replica_that_only_reads(redis: RedisServer, start: Start) -> None:
+    """It cannot keep a removal, so nothing is read from it."""
+    primary = await start()
+    await primary.products.set("a", Product("a", 1))
+    with RedisServer.replica_of(redis) as replica:
+        deadline = asyncio.get_running_loop().time() + 10
+        while "master_link_status:up" not in replica.ask("INFO", "replication"):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+        shop = await start(replica.url)
+        shop.price = 2
+        assert (2, False) == (await shop.read(), shop.failover.is_shared)
+        await shop.products.remove("a")
+        assert 1 == len(await shop.service.runtime.store.state.all(shop.failover._kind))
+        # whoever has the primary does it
+        async with asyncio.timeout(10):
+            while await primary.products.get("a") is not None:
+                await asyncio.sleep(0.05)
+
+
+async def test_what_is_told_and_not_heard_is_noticed(redis: RedisServer, start: Start) -> None:
+    """Pub/sub forgets whoever is not there; the count does not."""
+    shop, peer = await start(), await start()
+    await shop.read()
+    await peer.read()
+    shop.price = peer.price = 2
+    heard, peer.failover.hear = peer.failover.hear, lambda one: None
+    listener = peer.failover.followers["products"]
+    listener.heard = lambda *_: None
+    await shop.products.remove("a")
+    del listener.heard
+    assert 1 == peer.products._running.find("products:a").value.price
+    peer.failover.hear = heard
+    redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async with asyncio.timeout(10):
+        while await peer.read() != 2:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("failpoint", ["cache.after_keep", "cache.after_deliver"])
+async def test_an_invalidation_outlives_an_outage_and_a_kill(
+    redis: RedisServer, start: Start, tmp_path: Path, failpoint: str
+) -> None:
+    """Killed where it is kept and nobody was told, and where it is done and still kept."""
+    first = await start()
+    await first.products.set_many({key: Product(key, 1) for key in "ab"})
+    name = first.service.name
+    await first.service.stop()
+    redis.freeze()  # and not killed: a Redis that was started anew is not believed anyway
+    code = textwrap.dedent(f"""
+        import asyncio, os
+        from spoolproof import Service
+        service = Service({name!r})
+        products = service.cache("products")
+        async def main():
+            await service.start(only=())
+            print("started", flush=True)
+            await products.remove("b")
+            print("removed", flush=True)
+            input()
+            await asyncio.sleep(20)
+        asyncio.run(main())
+    """)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SPOOLPROOF", "REDIS"))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=clean
+        | {
+            "SPOOLPROOF_STORE": f"sqlite:///{tmp_path / 'store.db'}",
+            "SPOOLPROOF_BROKER": "memory://",
+            "SPOOLPROOF_CACHE": redis.url,
+            "SPOOLPROOF_FAILPOINTS": f"{failpoint}=kill",
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert "started" == process.stdout.readline().strip()
+        if failpoint == "cache.after_deliver":
+            assert "removed" == process.stdout.readline().strip()
+            redis.thaw()
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert -signal.SIGKILL == await asyncio.to_thread(process.wait, 20)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+    redis.thaw()
+    next_one = await start()
+    next_one.price = 2
+
+    await next_one.is_shared()
+    assert 2 == await next_one.read("b")
+    assert {} == dict(await next_one.service.runtime.store.state.all(next_one.failover._kind))

@@ -86,6 +86,14 @@ def unpack(raw: bytes, fingerprint: bytes, bytes_max: int) -> tuple[Envelope, in
     return envelope, int.from_bytes(raw[SEEN_BYTES:HEAD_BYTES], "big"), body
 
 
+def peek(raw: bytes) -> tuple[Envelope, int] | None:
+    """Return what an entry's bytes say of it, whatever its value is, and until when it is fresh."""
+    try:
+        return _decode(raw[HEAD_BYTES:]), int.from_bytes(raw[SEEN_BYTES:HEAD_BYTES], "big")
+    except Exception:  # see unpack
+        return None
+
+
 def _unpacked(envelope: Envelope, bytes_max: int) -> bytes:
     if envelope.packed == ZLIB:
         reader: Any = zlib.decompressobj()

@@ -5,11 +5,12 @@
     shared ──(an error; five late answers; an invalidation it did not take; nothing heard)──► local
     local ──(it answers, is heard, and has done every invalidation that waits)──► shared
 
-In `local` memory and loaders serve; nobody waits for the shared cache. Sets may be lost in that time, invalidations may
-not: each is a row of the store's state table before its caller goes on, and whichever process of the service has the
-shared cache first does it: this one, one that starts after a kill, or one that never lost it. A row has a name of its
-own, so that doing one never takes a later one along. Only when none is left is the shared cache read again; so what was
-removed meanwhile is never found there.
+In `local` memory and loaders serve; nobody waits for the shared cache. Sets may be lost in that time, invalidations
+may not: each is a row of the store's state table before its caller goes on, and whichever process of the service has
+the shared cache first does it: this one, one that starts after a kill, or one that never lost it. The others read
+these rows every 5 s and take the same from their memory, whether the shared cache is there or not. A row has a name
+of its own, so that doing one never takes a later one along. Only when none is left is the shared cache read again; so
+what was removed meanwhile is never found there.
 
 What memory holds stays: it is what can be served. When the shared cache is back, all of it has to be confirmed there
 before it is called fresh (`generation`); after an hour away, when tombstones have ended, it is dropped.
@@ -100,6 +101,7 @@ class Failover:
         self._full_until = 0.0
         self._left_at = clock.monotonic()
         self._is_open = False
+        self._told: set[str] = set()
         self._rows_seen = False
         self._looked_at = 0.0
 
@@ -184,6 +186,7 @@ class Failover:
     async def keep(self, invalidations: Sequence[Invalidation]) -> None:
         """Keep invalidations in the store. Raises CacheUnavailable; this process still does them, if it lives."""
         rows = {str(self._ids.uuid7()): one for one in invalidations}
+        self._told |= rows.keys()
         self.pending |= rows  # before anything is awaited: nobody reads the shared cache until they are done
         if len(self.pending) > PENDING_MAX:
             rows |= self._joined()
@@ -223,7 +226,7 @@ class Failover:
         while True:
             waiting = dict(self.pending)
             try:
-                waiting |= await self._kept()
+                waiting |= await self.kept()
             except StoreUnavailable:
                 if not self._rows_seen:  # who was killed before us may have left some
                     raise
@@ -243,28 +246,34 @@ class Failover:
             self._folded.over(CacheLeft, self.level)
             emit(CacheReturned(shared=self.level, seconds=away, invalidations=done))
 
-    async def look_for_kept(self) -> None:
-        """Do what other processes could not."""
-        if self._clock.monotonic() - self._looked_at >= KEPT_SECONDS:
+    async def look(self) -> None:
+        """Take up what other processes have kept, now and then. Raises StoreUnavailable, CacheAway."""
+        if self._clock.monotonic() - self._looked_at >= KEPT_SECONDS or (self.is_shared and self.pending):
             self._looked_at = self._clock.monotonic()
-            await self._do(await self._kept() | self.pending)
+            waiting = await self.kept() | self.pending
+            if self.is_shared:
+                await self._do(waiting)
 
-    async def _kept(self) -> dict[str, Invalidation]:
+    async def kept(self) -> dict[str, Invalidation]:
+        """Return what waits in the store, by row; memory forgets it at the first sight. Raises StoreUnavailable."""
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 rows = await self._state.all(self._kind)
         except TimeoutError as error:
             raise StoreUnavailable("the store does not answer") from error
         self._rows_seen = True
-        return {name: msgspec.json.decode(row.value, type=Invalidation) for name, row in rows.items()}
+        found = {name: msgspec.json.decode(row.value, type=Invalidation) for name, row in rows.items()}
+        for name in found.keys() - self._told:
+            self._tell(found[name], 0)
+        self._told = {*found, *self.pending}
+        return found
 
     async def _do(self, waiting: Mapping[str, Invalidation]) -> None:
         if not waiting or self.shared is None:
             return
         await self.shared.invalidate(list(dict.fromkeys(waiting.values())))
         failpoint("cache.after_deliver")
-        for name, one in waiting.items():
-            self._tell(one, 0)
+        for name in waiting:
             self.pending.pop(name, None)
         with suppress(StoreUnavailable, TimeoutError):  # what stays is done again, which takes away nothing but a hit
             async with asyncio.timeout(STORE_SECONDS):
@@ -329,15 +338,27 @@ class Keeper(Loop):
         failover = self._failover
         if failover.shared is not None:
             try:
-                await (failover.look_for_kept() if failover.is_shared else failover.come_back())
+                await failover.look()
+                if not failover.is_shared:
+                    await failover.come_back()
             except CacheAway as error:
                 failover.left(str(error))
             except StoreUnavailable as error:
-                if not failover.is_shared:
-                    failover.left(f"the store, which may keep invalidations, is away: {error}")
+                await self._without_store(error)
         self._prune()
         await self._clock.sleep(PROBE_SECONDS)
         return 0
+
+    async def _without_store(self, error: StoreUnavailable) -> None:
+        """Come back all the same, if it is known what a process that was killed before us may have kept."""
+        failover = self._failover
+        try:
+            if not failover.is_shared:
+                await failover.come_back()
+        except CacheAway as away:
+            failover.left(str(away))
+        except StoreUnavailable:
+            failover.left(f"the store, which may keep invalidations, is away: {error}")
 
     async def stop(self) -> None:
         """Close the shared cache."""
