@@ -17,6 +17,8 @@ MODULES = {
     "p8": "p8_insert",
     "p9": "policies:P9",
     "p10": "policies:P10",
+    "p12": "p12_cache:P12",
+    "p13": "p12_cache:P13",
     "p17": "p17_memory",
 }
 

@@ -18,7 +18,7 @@ import pika
 
 from spoolproof.brokers.rabbitmq.topology import plan_of
 from spoolproof.ports.broker import QueueSpec, Topology
-from spoolproof.testing.servers import PostgresServer, RabbitMQServer
+from spoolproof.testing.servers import PostgresServer, RabbitMQServer, RedisServer
 
 TURN_SECONDS_MAX = 600.0
 
@@ -46,6 +46,11 @@ class Stage:
     def postgres(self) -> PostgresServer:
         """A private PostgreSQL server with fsync."""
         return self._exits.enter_context(PostgresServer())
+
+    @cached_property
+    def redis(self) -> RedisServer:
+        """A private Redis."""
+        return self._exits.enter_context(RedisServer())
 
     def scale(self, full: int, quick: int) -> int:
         """Return how much work a turn does."""

@@ -106,7 +106,9 @@ class Cache(Generic[T]):
                 running.touch(full)
                 value: T = kept.value if kept.is_shareable else kept.copy()
                 return value
-        return (await self.get_many((key,))).get(key, default)
+        self._running  # noqa: B018
+        found = await self._home.many.one(self._full(key), self._coder)
+        return default if found is None else found.copy()
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
         """Return the values of those keys that are fresh, by key; one question for every 500. Raises LimitReached for

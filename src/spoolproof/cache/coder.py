@@ -8,15 +8,19 @@ nobody can change is handed to all callers as it is; of any other each caller ge
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 
 from spoolproof.errors import CacheConfigError, CacheValueInvalid
 
-_ATOMS = (str, bytes, int, float, bool, type(None))
+_ATOMS = frozenset((*(str, bytes, int, float, bool, type(None)), *(datetime, date, time, timedelta, Decimal, UUID)))
 _DEPTH_MAX = 20
 
 
@@ -66,17 +70,22 @@ class Coder:
 
 def is_immutable(value: object, depth: int = 0) -> bool:
     """Tell whether nobody can change a value, nor anything in it."""
-    if isinstance(value, _ATOMS):
+    kind = type(value)
+    if kind in _ATOMS or isinstance(value, Enum):
         return True
     if depth > _DEPTH_MAX:
         return False
-    if isinstance(value, tuple | frozenset):
-        return all(is_immutable(one, depth + 1) for one in value)
-    kind = type(value)
-    if isinstance(value, msgspec.Struct):
-        fields = value.__struct_fields__ if value.__struct_config__.frozen else None
+    if kind is tuple or kind is frozenset:
+        inside: Iterable[object] = cast(Iterable[object], value)
+    elif isinstance(value, msgspec.Struct):
+        if not value.__struct_config__.frozen:
+            return False
+        inside = [getattr(value, name) for name in value.__struct_fields__]
     elif dataclasses.is_dataclass(value) and getattr(kind, "__dataclass_params__").frozen:  # noqa: B009
-        fields = tuple(field.name for field in dataclasses.fields(value))
+        inside = [getattr(value, field.name) for field in dataclasses.fields(value)]
     else:
         return False
-    return fields is not None and all(is_immutable(getattr(value, name), depth + 1) for name in fields)
+    for one in inside:  # noqa: SIM110  half the time of all(), on the way of every read from Redis
+        if type(one) not in _ATOMS and not is_immutable(one, depth + 1):
+            return False
+    return True

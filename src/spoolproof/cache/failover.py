@@ -169,6 +169,8 @@ class Failover:
     # --- away and back -----------------------------------------------------------------------------------------------
 
     def _failed(self, error: CacheAway) -> None:
+        if error.is_full:
+            return  # as many questions as may be asked at once; it answers
         self._late = self._late + 1 if error.is_slow else LATE_ANSWERS
         if self._late >= LATE_ANSWERS:
             self.left(str(error))

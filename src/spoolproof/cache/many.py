@@ -28,6 +28,28 @@ class Many:
         fresh, _, _ = await self._look(named, coder)
         return {named[full]: kept.copy() for full, kept in fresh.items()}
 
+    async def one(self, full: str, coder: Coder) -> Kept | None:
+        """Return what is fresh of one key; as `get`, without what several need."""
+        of, failover = self._of, self._of.failover
+        kept = of.usable(full, coder)
+        is_fresh = kept is not None and of.is_fresh(kept)
+        of.count(MEMORY, is_fresh)
+        if is_fresh:
+            return kept
+        turn = of.turn
+        reading = await failover.read((full,), LONG_SECONDS)
+        if reading is None:
+            return None
+        raw = reading.found[0]
+        found = of.read_of(raw, coder)
+        is_hit = found is not None and of.now() < found.fresh_until
+        of.count(failover.level, is_hit)
+        if of.is_tombstone(raw):
+            of.memory.drop(full)
+        elif found is not None and turn == of.turn:
+            of.put(full, found)
+        return found if is_hit else None
+
     async def _look(
         self, named: Mapping[str, str], coder: Coder
     ) -> tuple[dict[str, Kept], dict[str, Kept], tuple[dict[str, bytes], int] | None]:
