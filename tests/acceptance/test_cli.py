@@ -632,6 +632,8 @@ def test_what_is_scheduled_is_seen_and_taken_back(folder: Folder) -> None:
 
 READS: list[tuple[str, ...]] = [
     ("webhook", "ls"),
+    ("saga", "ls"),
+    ("saga", "retry", "x", "--reason", "y"),
     ("outbox", "status"),
     ("dlq", "ls"),
     ("dlq", "groups"),

@@ -24,6 +24,7 @@ PAGES = [
     "rabbitmq.md",
     "reconciliation.md",
     "review.md",
+    "sagas.md",
     "schedules.md",
     "spool.md",
     "sqs.md",

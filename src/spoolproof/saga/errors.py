@@ -25,7 +25,7 @@ class InvalidSaga(SagaError, ValueError):
 class KeyConflict(SagaError):
     """A saga was started under that id with another payload."""
 
-    code = "conflict"
+    code = "refused"
 
 
 class SagaRefused(SagaError):

@@ -1,0 +1,188 @@
+"""Killed or frozen at each boundary, a saga has all its effects once, or none in force, or is in review. Never half."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from spoolproof.ports.sagas import FINAL, SagaFilter, SagaRow, Sagas, SagaState, StepRow
+from spoolproof.ports.store import Store
+from spoolproof.saga.question import Kind, read
+
+sys.path.insert(0, str(Path(__file__).parent))
+from schedule_racer import opened  # type: ignore[import-not-found]
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(120)]
+ON = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]
+POINTS = [
+    *("saga.after_rescue=kill@2", "saga.after_claim=kill@1", "saga.after_claim=kill@3", "saga.before_commit=kill@2"),
+    *("saga.after_commit=kill@2", "saga.after_intent=kill@1", "saga.after_intent=kill@4", "saga.after_call=kill@1"),
+    *("saga.after_call=kill@5", "saga.before_write=kill@3", "saga.before_write=kill@9", "saga.after_write=kill@2"),
+    *("saga.after_write=kill@8", "saga.after_turn_back=kill@1", "saga.after_review=kill@1", "saga.after_turn=kill@1"),
+]
+
+#: the second is refused by its pivot; when a process has died in that, it may have landed, and a person is asked
+ENDS = [
+    {"o-0": SagaState.COMPLETED, "o-1": undone, "o-2": SagaState.IN_REVIEW}
+    for undone in (SagaState.COMPENSATED, SagaState.IN_REVIEW)
+]
+
+
+@pytest.fixture
+def url(on: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    found: str = f"sqlite:///{tmp_path / 'store.db'}" if on == "sqlite" else request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("on", ON)
+def test_killed_anywhere_nothing_is_half_done(url: str, point: str, tmp_path: Path) -> None:
+    """SA2, SA4, AC1: three orders, one of which is refused at its last step and one asks at its end."""
+    with node(tmp_path, url, 3, point) as first:
+        assert -signal.SIGKILL == first.wait(30), "the failpoint was not reached"
+    with node(tmp_path, url, 3) as second:
+        until(second, "done")
+        second.communicate("", timeout=20)
+
+    states = asyncio.run(verdict(url, tmp_path))
+
+    assert states in ENDS
+
+
+@pytest.mark.parametrize("on", ["postgresql"])
+@pytest.mark.servers
+@pytest.mark.parametrize("point", ["saga.after_intent=freeze:0@4", "saga.after_call=freeze:0@2"])
+def test_frozen_past_its_lease_its_late_writes_do_nothing(url: str, point: str, tmp_path: Path) -> None:
+    """SA1: SIGSTOP leaves connections open and clocks running; it comes back when all is over."""
+    with node(tmp_path, url, 3, point) as frozen:
+        until_stopped(frozen)
+        with node(tmp_path, url, 3) as peer:
+            until(peer, "done")
+            before = asyncio.run(journals(url))
+            frozen.send_signal(signal.SIGCONT)
+            until(frozen, "done")
+            assert before == asyncio.run(journals(url))
+            peer.communicate("", timeout=20)
+        frozen.communicate("", timeout=20)
+
+    states = asyncio.run(verdict(url, tmp_path))
+
+    assert states in ENDS
+
+
+@pytest.mark.parametrize("on", ON)
+def test_fifty_orders_and_eight_deaths_add_up(url: str, tmp_path: Path) -> None:
+    """Where it dies is drawn; what is counted at the end is not."""
+    draw = random.Random(7)
+    for _ in range(8):
+        point = draw.choice(POINTS).partition("=")[0]
+        with node(tmp_path, url, 50, f"{point}=kill@{draw.randint(1, 40)}") as dying:
+            until(dying, "done")  # or its death
+    with node(tmp_path, url, 50) as last:
+        until(last, "done")
+        last.communicate("", timeout=20)
+
+    states = Counter(asyncio.run(verdict(url, tmp_path)).values())
+
+    assert 17 == states[SagaState.COMPLETED]
+    assert 50 == sum(states.values()) == 17 + states[SagaState.COMPENSATED] + states[SagaState.IN_REVIEW]
+    assert states[SagaState.COMPENSATED] >= 10
+
+
+async def verdict(url: str, folder: Path) -> dict[str, SagaState]:
+    """Return the states, after comparing each with what the world and the store hold."""
+    with closing(sqlite3.connect(folder / "world.db")) as connection:
+        effects = Counter(connection.execute("select name, id from effect").fetchall())
+        calls = Counter(connection.execute("select name, id from call").fetchall())
+    found = {}
+    async with opened(url, "crash") as store:
+        async with store.transaction() as tx:
+            reserved = {row["id"]: row["n"] for row in await tx.fetch("select id, n from reserved")}
+        for saga, steps in await _read(store):
+            found[saga.key] = saga.state
+            net = [
+                reserved.get(saga.key, 0),
+                effects["charge", saga.key] - effects["refund", saga.key],
+                effects["label", saga.key] - effects["void", saga.key],
+                effects["ship", saga.key],
+            ]
+            asks = "" if saga.question is None else read(saga.question).kind
+            wanted = [0, 0, 0, 0] if saga.state is SagaState.COMPENSATED else [1, 1, 1, asks != Kind.PAST_PIVOT]
+            assert wanted == net, (saga, steps)
+            assert (saga.state is SagaState.IN_REVIEW) == bool(asks)
+            assert calls["label", saga.key] <= 1, "a once step was called again after a call that had landed"
+            assert saga.owner is None
+            assert all(step.state in FINAL for step in steps if not asks), steps
+    return found
+
+
+async def journals(url: str) -> list[tuple[SagaRow, tuple[StepRow, ...]]]:
+    """Return all there is of every saga."""
+    async with opened(url, "crash") as store:
+        return await _read(store)
+
+
+async def _read(store: Store) -> list[tuple[SagaRow, tuple[StepRow, ...]]]:
+    sagas = store.port(Sagas)
+    found = []
+    for saga in await sagas.search(SagaFilter(limit=1000)):
+        journal = await sagas.journal(saga.saga_id)
+        assert journal is not None
+        found.append((saga, tuple(journal.steps)))
+    return found
+
+
+def until(process: subprocess.Popen[str], word: str) -> None:
+    """Read until it says so, or has died."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+
+
+def until_stopped(process: subprocess.Popen[str]) -> None:
+    """Return when it stands still."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+
+
+@contextmanager
+def node(folder: Path, url: str, orders: int, point: str = "") -> Iterator[subprocess.Popen[str]]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOLPROOF", "RABBITMQ"))}
+    own = {
+        "SPOOLPROOF_STORE": url,
+        "SPOOLPROOF_DATA_DIR": str(folder),
+        "SPOOLPROOF_LEASE_SECONDS": "1",
+        "SPOOLPROOF_MIGRATE": "auto",
+        **({"SPOOLPROOF_FAILPOINTS": point} if point else {}),
+    }
+    stderr = (folder / "stderr").open("a")
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("saga_node.py")), str(orders)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env={**inherited, **own},
+        cwd=folder,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, stderr):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
