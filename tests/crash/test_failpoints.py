@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "webhook.after_send": "it has endpoints and a receiver in test_webhooks.py",
     **{name: "test_spool.py kills there" for name in FAILPOINTS if name.startswith("spool.")},
     **{n: "only queues that hold keys; test_order.py kills there" for n in FAILPOINTS if n.startswith("held.")},
+    **{n: "test_reviews.py kills there" for n in FAILPOINTS if n.startswith(("review.", "reconciliation."))},
     "queue.after_move": "a command has it: integration/test_renamed_handlers.py",
     "queue.before_remove": "likewise",
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spoolproof import InvalidMessage, RegistrationError, Service, Transaction, limits
 from spoolproof.errors import Conflict
+from spoolproof.policies import events
 from spoolproof.ports.reconciliations import Difference
 from spoolproof.reconciliation.reconciler import Reconciler
 from spoolproof.testing.app import App
@@ -254,6 +255,27 @@ async def test_a_marked_key_is_checked_until_it_is_settled() -> None:
         assert 4 == len(asked)
         with pytest.raises(RegistrationError, match="above its check"):
             await service.reconciliation.mark("unknown", "o-1")
+
+
+async def test_keys_that_wait_for_a_dependency_are_checked_when_it_is_back() -> None:
+    """An hour's wait ends with the outage."""
+    service, asked = Service("shop"), list[str]()
+
+    @service.reconciliation.check("availability", retry="1h", waits_for="products")
+    async def check(key: str) -> bool:
+        asked.append(key)
+        return len(asked) > 1
+
+    async with service.test() as app:
+        await service.reconciliation.mark("availability", "o-1")
+        await app.advance(60)
+        events.emit(events.BreakerChanged("other", old="half_open", new="closed", reason="probes"))
+        await app.advance(60)
+        assert 1 == len(asked)
+        events.emit(events.BreakerChanged("products", old="half_open", new="closed", reason="probes"))
+        await app.advance(5)
+
+        assert 2 == len(asked)
 
 
 def test_what_is_declared_wrongly_is_refused() -> None:

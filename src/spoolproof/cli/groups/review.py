@@ -24,13 +24,17 @@ from spoolproof.clock import SystemClock
 from spoolproof.codec import TypeRegistry
 from spoolproof.errors import InvalidMessage
 from spoolproof.ids import Ids
+from spoolproof.lifecycle.registrations import Registrations
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.transaction import UnitsOfWork
 from spoolproof.ports.reviews import ReviewFilter, Reviews, ReviewState
 from spoolproof.ports.store import Store
+from spoolproof.reconciliation.part import register_actions
+from spoolproof.reconciliation.runner import Runner
+from spoolproof.reconciliation.runner import Tools as RunnerTools
 from spoolproof.review.actions import Actions
 from spoolproof.review.desk import Desk, Tools
-from spoolproof.review.messages import Parked
+from spoolproof.review.messages import Decode, Parked
 
 T = TypeVar("T")
 Id = Annotated[str, typer.Argument(metavar="ID")]
@@ -166,17 +170,17 @@ def _at_desk(
     ids = Ids(clock)
 
     async def run(store: Store) -> T:
-        actions, decode = Actions(), None
-        if service is not None:
-            registrations = service.reviews.host.registrations
-            actions, registry = registrations.of(Actions), registrations.of(TypeRegistry)
-            decode = lambda message: registry.decode(message, message.type)  # noqa: E731
-        Parked(store, ids, decode).register(actions)
-        name = await _service_of(store, id, kind, None if service is None else service.name)
-        if name:
+        registrations = Registrations() if service is None else service.reviews.host.registrations
+        registry, actions = registrations.of(TypeRegistry), registrations.of(Actions)
+        decode: Decode | None = None if service is None else (lambda message: registry.decode(message, message.type))
+        name = await _service_of(store, id, kind, None if service is None else service.name) or "spoolproof"
+        if name != "spoolproof":
             await store.services.claim(name)
-        publisher = Publisher(store, source=name or "spoolproof", clock=clock, ids=ids)
-        return await work(Desk(Tools(store=store, units=UnitsOfWork(store, publisher), actions=actions, clock=clock)))
+        units = UnitsOfWork(store, Publisher(store, source=name, clock=clock, ids=ids))
+        Parked(store, ids, decode).register(actions)
+        runner = Runner(RunnerTools(service=name, store=store, units=units, clock=clock, ids=ids))
+        register_actions(registrations, runner)
+        return await work(Desk(Tools(store=store, units=units, actions=actions, clock=clock)))
 
     return with_store(run)
 
