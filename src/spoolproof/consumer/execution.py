@@ -31,6 +31,7 @@ from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.patience import Patience
+from spoolproof.consumer.replies import is_request
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.suspects import Suspects
@@ -122,7 +123,7 @@ class Execution:
         that has another way to go than success. Raises GateClosing."""
         works = [self._work_of(delivery) for delivery in deliveries]
         try:
-            together = [work for work in works if not _comes_again(work) and await self._is_admitted(work)]
+            together = [work for work in works if not _runs_alone(work) and await self._is_admitted(work)]
             handlers = {work.handler.name: work.handler for work in together}
             for handler in handlers.values():
                 batch = [work for work in together if work.handler is handler]
@@ -303,6 +304,7 @@ class Execution:
         return is_away and not work.has_run
 
 
-def _comes_again(work: Work) -> bool:
-    """Whether a message was tried before, so that it must not fail others, or has a dead letter to be resolved."""
-    return work.is_again or work.may_have_dead_letter
+def _runs_alone(work: Work) -> bool:
+    """Whether a message was tried before, so that it must not fail others, has a dead letter to be resolved, or asks
+    for an answer of its own."""
+    return work.is_again or work.may_have_dead_letter or is_request(work.message)

@@ -63,8 +63,9 @@ class Parking:
             if work.key is not None:
                 is_deduplicated = work.admitted is not None and work.admitted.is_deduplicated(work)
                 earlier = earlier_key(work.message)
-                if is_deduplicated and not await self._store.inbox.record(tx, work.queue, work.key, earlier):
-                    return None
+                for consumer in work.consumers if is_deduplicated else ():
+                    if not await self._store.inbox.record(tx, consumer, work.key, earlier):
+                        return None
                 if work.may_have_dead_letter:
                     await resolve(self._store.dead_letters, tx, work)
                 if work.begun is not None and work.is_replay:
@@ -83,6 +84,7 @@ class Parking:
             actions=ACTIONS,
             evidence={
                 "queue": work.queue,
+                **({"formerly": list(work.handler.formerly)} if work.handler.formerly else {}),
                 "handler": work.handler.name,
                 "failed_attempts": work.failed,
                 **{name: None if value is None else shortened(storable_text(value)) for name, value in told.items()},

@@ -54,7 +54,8 @@ class Parked:
         """Send it to its handler again, under its own id."""
         message, queue = _carried(decision)
         if (key := message_key(message)) is not None:
-            await self._store.inbox.forget(tx.inner, queue, key, earlier_key(message))
+            for consumer in (queue, *decision.item.evidence.get("formerly", ())):  # each under which it was handled
+                await self._store.inbox.forget(tx.inner, consumer, key, earlier_key(message))
         await self._send(message, queue, decision, tx)
 
     async def edit(self, decision: Decision, tx: Unit) -> None:

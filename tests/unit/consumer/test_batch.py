@@ -104,6 +104,18 @@ async def test_dead_letters_that_are_replayed_together_are_resolved() -> None:
         assert 6 == (await service.runtime.store.dead_letters.counts())[DeadLetterState.RESOLVED]
 
 
+async def test_whoever_asks_a_batch_gets_an_answer() -> None:
+    service = Service("shop")
+
+    @service.on("double", queue="doubles", batch=20, batch_seconds=0.05)
+    async def double(asked: list[dict[str, int]], tx: Transaction) -> dict[str, int]:
+        return {"n": sum(2 * one["n"] for one in asked)}
+
+    async with service.test():
+        asking = (service.request({"n": n}, type="double", timeout=5) for n in range(5))
+        assert [{"n": 2 * n} for n in range(5)] == await asyncio.gather(*asking)
+
+
 @pytest.mark.parametrize("size", [2, 1])
 async def test_a_lane_that_a_handler_ends_keeps_none_of_its_batch(size: int) -> None:
     """Whether that was in the run of all or of one: what it leaves comes again, to the lane that goes on."""

@@ -8,6 +8,7 @@ import pytest
 
 from spoolproof import Delivery, InvalidMessage, Park, RegistrationError, Service, Transaction
 from spoolproof.errors import Conflict
+from spoolproof.message import message_key
 from spoolproof.review.actions import Decision
 
 TYPE = "shop.order.placed"
@@ -45,6 +46,35 @@ async def test_a_question_is_asked_and_answered(store: Any) -> None:
         assert ("o-1", ("approve",), "normal") == (item["subject"], item["actions"], item["priority"])
         assert [{"id": "o-1"}] == app.published("shop.order.approved")
         assert {"checked": 1, "faults": []} == await app.service.reviews.verify()
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_renamed_handler_parks_and_replays_under_all_its_names(store: Any) -> None:
+    """The release before looks under its own name; and a replay that leaves one of them would be a duplicate."""
+    service = Service("shop")
+    is_decided = False
+
+    @service.on("order", queue="shop.new", formerly=["shop.old"])
+    async def new(order: dict[str, int], tx: Transaction) -> None:
+        if not is_decided:
+            raise Park("May it go?")
+        await tx.publish(order, type="shop.order.seen")
+
+    async with service.test(store=store) as app:
+        for destination in ("events", "queue:shop.old"):
+            await app.publish({"n": 1}, type="order", id="message-1", destination=destination)
+            await app.settled()
+        (item,) = (await service.reviews.ls())["items"]
+        (message, *_) = app.messages
+        key = message_key(message)
+        assert key is not None
+        assert await service.runtime.store.inbox.contains("shop.old", key)
+
+        is_decided = True
+        await service.reviews.resolve(item["id"], "replay", actor="ann", reason="it may")
+        await app.settled()
+
+        assert [{"n": 1}] == app.published("shop.order.seen")
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
