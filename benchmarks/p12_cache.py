@@ -76,7 +76,7 @@ async def _memory(rounds: int, calls: int) -> dict[str, list[Sample]]:
         "decorator": lambda: cached("pen-0815"),
     }
     check(await products.get_or_load("pen-0815", load) == PRODUCT == await cached("pen-0815"), "no value")
-    found = await _rounds(contenders, rounds, calls)
+    found = await _rounds(contenders, rounds, calls, time.process_time)  # nothing waits
     check(products.stats().loads == 2, "a hit in memory has loaded")
     await service.stop()
     return found
@@ -112,16 +112,18 @@ async def _redis(rounds: int, calls: int, url: str) -> dict[str, list[Sample]]:
     return found
 
 
-async def _rounds(contenders: dict[str, Call], rounds: int, calls: int) -> dict[str, list[Sample]]:
+async def _rounds(
+    contenders: dict[str, Call], rounds: int, calls: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {key: [] for key in contenders}
     for number in range(rounds + 1):
         spent = dict.fromkeys(contenders, 0.0)
         for _ in range((calls if number else SLICE) // SLICE):
             for key, call in contenders.items():
-                begun = time.perf_counter()
+                begun = clock()
                 for _ in range(SLICE):
                     await call()
-                spent[key] += time.perf_counter() - begun
+                spent[key] += clock() - begun
         if number:  # the first is to warm up
             for key, seconds in spent.items():
                 found[key].append({"whole": seconds / calls * 1e6})
@@ -153,7 +155,7 @@ P12 = Benchmark(
         Comparison(ours="get_or_load", peer=None, label="get_or_load", metric="whole", unit="µs", target=_at_most(2)),
         Comparison(ours="decorator", peer=None, label="decorator", metric="whole", unit="µs", target=_at_most(4)),
     ),
-    switches=_SWITCHES,
+    switches={**_SWITCHES, "figures": "processor time"},
 )
 P13 = Benchmark(
     id="P13",
