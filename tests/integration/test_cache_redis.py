@@ -283,8 +283,9 @@ async def test_a_replica_that_only_reads(redis: RedisServer, start: Start) -> No
                 await asyncio.sleep(0.05)
 
 
-async def test_what_is_told_and_not_heard_is_noticed(redis: RedisServer, start: Start) -> None:
-    """Pub/sub forgets whoever is not there; the count does not."""
+@pytest.mark.parametrize("is_source_up", [True, False])
+async def test_what_is_told_and_not_heard_is_noticed(redis: RedisServer, start: Start, is_source_up: bool) -> None:
+    """Pub/sub forgets whoever is not there; the count does not. Nor is what was removed served as stale then."""
     shop, peer = await start(), await start()
     await shop.read()
     await peer.read()
@@ -298,9 +299,13 @@ async def test_what_is_told_and_not_heard_is_noticed(redis: RedisServer, start: 
     peer.failover.hear = heard
     redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
 
+    peer.error = None if is_source_up else ConnectionError("away")
     async with asyncio.timeout(10):
-        while await peer.read() != 2:
-            await asyncio.sleep(0.05)
+        try:
+            while await peer.read() != 2:
+                await asyncio.sleep(0.05)
+        except ConnectionError:
+            assert not is_source_up
 
 
 @pytest.mark.parametrize("failpoint", ["cache.after_keep", "cache.after_deliver"])
