@@ -386,6 +386,8 @@ SAGA_IN_PLACE_SECONDS = 5.0
 """A wait up to this is waited in the process; a longer one leaves nothing but a row."""
 SAGA_STEP_SECONDS = 10.0
 SAGA_TX_SECONDS = 5.0
+SAGA_TX_IDLE_SECONDS = 10.0
+"""Under a lease: a process that is frozen in a transaction holds up nobody who takes its sagas over."""
 SAGA_RETRY_SECONDS = (1.0, 60.0)
 SAGA_UNDO_RETRY_SECONDS = (1.0, 300.0)
 SAGA_ATTEMPTS_MAX = 6

@@ -223,6 +223,10 @@ class Sagas(Protocol):
     async def write(self, write: Write, tx: StoreTransaction | None = None) -> Seen | None:
         """Write rows of a journal, and perhaps move the saga. None, and nothing written, if owner or epoch are old."""
 
+    async def guard(self, tx: StoreTransaction, seconds: float) -> None:
+        """Have the database end this transaction when its process stands still in it for so long, or it takes that
+        long as a whole, where others would wait for its rows."""
+
     async def rescue(self, service: str, delays_seconds: Sequence[float]) -> Sequence[SagaRow]:
         """Take sagas from processes whose row has expired or is gone; each is due after the delay for as many crashes
         as it has had. At most 1000 at a time."""

@@ -156,6 +156,7 @@ class Attempts:
         try:
             async with asyncio.timeout(work.definition.timeout_seconds):
                 async with unit_of_work(self._tools.store, self._tools.publisher) as tx:
+                    await self._record.guard(tx.inner, work.definition.timeout_seconds)
                     value = await work.call(self.step_of(row), self._given, *work.arguments, tx=tx)
                     output = encode(value, work.output, f"output of step {work.definition.name!r}")
                     done = replace(row, state=StepState.SUCCEEDED, output=output)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import failpoint
@@ -93,6 +94,10 @@ class Record:
                 raise Fenced
             failpoint("saga.after_write")
             self._written(rows, write, is_cancelled=seen.is_cancel_requested)
+
+    async def guard(self, tx: StoreTransaction, timeout_seconds: float) -> None:
+        """Have a transaction ended when this process stands still in it."""
+        await self._sagas.guard(tx, max(limits.SAGA_TX_IDLE_SECONDS, 2 * timeout_seconds))
 
     async def write_in(self, tx: StoreTransaction, row: StepRow) -> Write:
         """Write a row and what is pending in the transaction of its effect. Raises Fenced."""

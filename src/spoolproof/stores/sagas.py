@@ -59,6 +59,14 @@ class SqlSagas(ABC):
     def _process(self, id: UUID) -> object:
         return id
 
+    async def _once(self, sql: str, *args: object) -> Sequence[Mapping[str, Any]]:
+        """Run one statement that writes, and commit it."""
+        async with self._transaction() as tx:
+            return await tx.fetch(sql, *args)
+
+    async def guard(self, tx: StoreTransaction, seconds: float) -> None:
+        return None
+
     async def start(
         self, saga: SagaRow, given: StepRow, deadline_seconds: float | None, tx: StoreTransaction | None
     ) -> bool:
@@ -80,9 +88,8 @@ class SqlSagas(ABC):
                 (look,) = await self._read(self._sql["has_due"], self._now(), service, name, version)
                 if not look["found"]:
                     continue
-            async with self._transaction() as tx:
-                values = (service, name, version, self._process(owner), limit - len(claimed))
-                claimed += map(self._saga, await tx.fetch(self._sql["claim"], self._now(), *values))
+            values = (service, name, version, self._process(owner), limit - len(claimed))
+            claimed += map(self._saga, await self._once(self._sql["claim"], self._now(), *values))
         return claimed
 
     async def write(self, write: Write, tx: StoreTransaction | None = None) -> Seen | None:
@@ -117,8 +124,7 @@ class SqlSagas(ABC):
             (look,) = await self._read(self._sql["has_orphan"], service)
             if not look["found"]:
                 return []
-        async with self._transaction() as tx:
-            rows = await tx.fetch(self._sql["rescue"], self._now(), service, *delays_seconds)
+        rows = await self._once(self._sql["rescue"], self._now(), service, *delays_seconds)
         return [self._saga(row) for row in rows]
 
     async def signal(self, saga: SagaRow, signal: Signal, tx: StoreTransaction | None) -> bool:
@@ -132,8 +138,7 @@ class SqlSagas(ABC):
         return True
 
     async def wake(self, service: str, waiting_for: str, limit: int) -> int:
-        async with self._transaction() as tx:
-            return len(await tx.fetch(self._sql["wake"], self._now(), service, waiting_for, limit))
+        return len(await self._once(self._sql["wake"], self._now(), service, waiting_for, limit))
 
     async def journal(self, saga_id: str, tx: StoreTransaction | None = None) -> Journal | None:
         read = self._read if tx is None else tx.fetch

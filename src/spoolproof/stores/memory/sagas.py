@@ -94,6 +94,9 @@ class MemorySagas:
         beat = tx.table(PROCESSES).get(process)
         return beat is not None and beat.expires_at > self._now
 
+    async def guard(self, tx: StoreTransaction, seconds: float) -> None:
+        return None
+
     async def write(self, write: Write, tx: StoreTransaction | None = None) -> Seen | None:
         async with self._own(tx) as mine:
             row: SagaRow | None = mine.table(SAGAS).get(write.saga_id)
