@@ -16,6 +16,7 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.consumer.events import QueueRetired
 from spoolproof.consumer.queues import forget_queue, stranded_queues
+from spoolproof.consumer.waiting import make_room
 from spoolproof.dead_letters.keep import keep
 from spoolproof.dead_letters.record import consumer_dead_letter, history_of
 from spoolproof.destination import to_queue
@@ -23,7 +24,7 @@ from spoolproof.errors import BrokerUnavailable, Conflict, InvalidMessage
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.message import Outgoing
-from spoolproof.ports.broker import Broker, GivenUp, Incoming, QueueSpec, Topology
+from spoolproof.ports.broker import Broker, GivenUp, Incoming, QueueSpec, Subscription, Topology
 from spoolproof.ports.held_keys import HeldKeys
 from spoolproof.ports.store import Store
 from spoolproof.telemetry.events import emit
@@ -105,13 +106,33 @@ class _Mover:
         moved = 0
         while True:
             sources = (self._queue, GivenUp(self._queue))
-            subscriptions = [await broker.subscribe(source, _PREFETCH, self._arrived.put_nowait) for source in sources]
-            moved += await self._move_arrived()
+            subscriptions = [await broker.subscribe(source, _PREFETCH, self._on_delivery) for source in sources]
+            moved += await self._until_quiet(subscriptions)
             for subscription in subscriptions:
                 await subscription.cancel()
             moved += await self._move_arrived()
             if not await broker.depth(self._queue):
                 return moved
+
+    def _on_delivery(self, delivery: Incoming) -> None:
+        if make_room(self._arrived):
+            self._arrived.put_nowait(delivery)
+        else:
+            delivery.nack()
+
+    async def _until_quiet(self, subscriptions: Sequence[Subscription]) -> int:
+        """Move what comes until nothing does while both are given out: what was given up is deleted with the queue."""
+        moved, until = 0, self._clock.monotonic() + _CONNECT_SECONDS
+        while True:
+            was_active = all(one.is_active for one in subscriptions)
+            arrived = await self._move_arrived()
+            moved += arrived
+            if was_active and not arrived and all(one.is_active for one in subscriptions):
+                return moved
+            if arrived:
+                until = self._clock.monotonic() + _CONNECT_SECONDS
+            elif self._clock.monotonic() >= until:
+                raise BrokerUnavailable(f"the broker does not give out queue {self._queue}; give the command again")
 
     async def _move_arrived(self) -> int:
         moved = 0
@@ -121,6 +142,8 @@ class _Mover:
                     delivery = await self._arrived.get()
             except TimeoutError:
                 return moved
+            if delivery.is_stale:
+                continue  # it comes again
             await self._move(delivery)
             failpoint("queue.after_move")
             delivery.ack()
