@@ -54,6 +54,7 @@ PROBE_SECONDS = 1.0
 KEPT_SECONDS = 5.0  #: how late what a process left behind is noticed
 STORE_SECONDS = 2.0
 FIRST_SECONDS = 1.0  #: a start waits so long for it
+KEPT_MAX = 200  #: rows for one call; for more of them, one that removes the whole cache
 PENDING_MAX = 10_000
 
 
@@ -119,8 +120,10 @@ class Failover:
         generation = self.generation
         try:
             reading = await self.shared.read(keys, seconds)
-            if reading.sequence != self.barriers.sequence:
-                self.barriers = await self.shared.sync()
+            if reading.sequence > self.barriers.sequence:
+                found = await self.shared.sync()
+                if found.sequence > self.barriers.sequence:  # another answer may have been here first
+                    self.barriers = found
         except CacheAway as error:
             self._failed(error)
             return None
@@ -187,11 +190,14 @@ class Failover:
 
     async def keep(self, invalidations: Sequence[Invalidation]) -> None:
         """Keep invalidations in the store. Raises CacheUnavailable; this process still does them, if it lives."""
+        if len(invalidations) > KEPT_MAX:
+            invalidations = self._joined(invalidations)
         rows = {str(self._ids.uuid7()): one for one in invalidations}
         self._told |= rows.keys()
         self.pending |= rows  # before anything is awaited: nobody reads the shared cache until they are done
         if len(self.pending) > PENDING_MAX:
-            rows |= self._joined()
+            rows = {str(self._ids.uuid7()): one for one in self._joined(list(self.pending.values()))}
+            self.pending = dict(rows)
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 for name, one in rows.items():
@@ -203,14 +209,12 @@ class Failover:
             ) from error
         failpoint("cache.after_keep")
 
-    def _joined(self) -> dict[str, Invalidation]:
-        """Let one invalidation of each cache stand for all that wait."""
-        names = {root_of(one.target) for one in self.pending.values()}
-        rows = {str(self._ids.uuid7()): Invalidation(action=Action.REMOVE, target=name, is_tag=True) for name in names}
+    def _joined(self, invalidations: Sequence[Invalidation]) -> list[Invalidation]:
+        """Return one for each cache that stand for all of these."""
+        names = {root_of(one.target) for one in invalidations}
         for name in names:
-            emit(CacheInvalidationsJoined(cache=name, waiting=len(self.pending)))
-        self.pending = rows
-        return rows
+            emit(CacheInvalidationsJoined(cache=name, waiting=len(invalidations)))
+        return [Invalidation(action=Action.REMOVE, target=name, is_tag=True) for name in names]
 
     async def open(self) -> None:
         """Get the shared cache ready, once. Raises CacheAway."""
@@ -291,6 +295,10 @@ class Failover:
         if one is None:
             self.doubt()
             return
+        if one.is_tag and heard.sequence == self.barriers.sequence + 1:
+            hard, soft = dict(self.barriers.hard), dict(self.barriers.soft)
+            (hard if one.action is Action.REMOVE else soft)[one.target] = heard.sequence
+            self.barriers = Barriers(heard.sequence, hard, soft)  # and nobody has to ask for all of them
         self._tell(one, heard.sequence)
 
     def _tell(self, one: Invalidation, sequence: int) -> None:
