@@ -147,7 +147,7 @@ def test_a_question_is_claimed_and_decided(shop: Shop) -> None:
     "statement",
     [
         "update spoolproof_review_item set record = replace(record, 'May it go', 'Must it go') where subject = 'o-1'",
-        "delete from spoolproof_review_item where subject = 'o-1'",
+        "update spoolproof_review_event set record = substr(record, 2)",
     ],
 )
 def test_what_other_hands_changed_is_found(shop: Shop, statement: str) -> None:

@@ -51,7 +51,7 @@ def faults_of(id: str, details: ReviewDetails) -> Iterator[str]:
     item = details.item
     if item is None:
         yield "the item is missing; its events are there"
-    elif (item.events, item.head) != (n, before):
+    elif not n or (item.events, item.head) != (n, before):
         yield f"of {item.events} events {n} are there, or the last is another"
     elif details.events[-1].item != digest_of(item):
         yield "the item is not as its last event left it"

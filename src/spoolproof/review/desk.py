@@ -82,24 +82,29 @@ class Desk:
         What was resolved almost as long ago as it is kept is left out: it may go while it is read.
         """
         gone_by = self._tools.clock.now() - timedelta(seconds=limits.REVIEW_RETENTION_SECONDS - 86_400)
-        checked, faults = 0, []
-        async for id, details in self._all():
-            checked += 1
-            last = details.events[-1] if details.events else None
-            if last is not None and last.verb == "resolved" and last.at < gone_by:
-                continue
-            for fault in faults_of(id, details):
-                emit(ReviewTampered(id=id, fault=fault))
-                faults.append({"id": id, "fault": fault})
-        return {"checked": checked, "faults": faults}
-
-    async def _all(self) -> AsyncIterator[tuple[str, ReviewDetails]]:
-        after = ""
+        checked, faults, after = 0, list[dict[str, str]](), ""
         while ids := await self._tools.reviews.ids(after, limits.REVIEW_PAGE):
             for id in ids:
-                if (details := await self._tools.reviews.get(id)) is not None:
-                    yield id, details
+                checked += 1
+                found = [{"id": id, "fault": fault} async for fault in self._faults_of(id, gone_by)]
+                for one in found:
+                    emit(ReviewTampered(**one))
+                faults += found
             after = ids[-1]
+        return {"checked": checked, "faults": faults}
+
+    async def _faults_of(self, id: str, gone_by: datetime) -> AsyncIterator[str]:
+        try:
+            details = await self._tools.reviews.get(id)
+        except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a state that is none
+            yield f"cannot be read: {error}"
+            return
+        if details is None:
+            return
+        last = details.events[-1] if details.events else None
+        if last is None or last.verb != "resolved" or last.at >= gone_by:
+            for fault in faults_of(id, details):
+                yield fault
 
     # --- act on one --------------------------------------------------------------------------------------------------
 

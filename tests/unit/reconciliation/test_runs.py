@@ -14,6 +14,7 @@ from spoolproof import InvalidMessage, RegistrationError, Service, Transaction, 
 from spoolproof.errors import Conflict
 from spoolproof.policies import events
 from spoolproof.ports.reconciliations import Difference
+from spoolproof.reconciliation.part import ReconciliationPart
 from spoolproof.reconciliation.reconciler import Reconciler
 from spoolproof.testing.app import App
 
@@ -141,6 +142,24 @@ async def _model(
             assert seen == states[-1], "and none that changed after it was seen"
         else:
             assert now.get(key) == (states[-1] if states else None), "what nobody repaired is as it was left"
+
+
+async def test_a_process_that_goes_on_with_an_old_run_undoes_itself() -> None:
+    """It stood still, its lease is gone, and another has taken the steps."""
+    world = World({"o-01": "MOVING", "o-02": "MOVING"})
+    async with world.service.test() as world.app:
+        await world.put([("o-01", "pending"), ("o-02", "pending")])
+        runner = world.service.runtime.part(ReconciliationPart).runner
+        orders = world.service.reconciliation._declared.reconcilers["orders"]
+        run = await runner.start("orders")
+        for _ in range(2):
+            run = await runner.step(orders, run)
+        over = await runner.run_to_end(orders, run)
+        await world.put([("o-01", "pending")])
+        with pytest.raises(Conflict, match="another process goes on"):
+            await runner.step(orders, run)
+
+        assert ((2, 2), "pending") == ((over.seen, over.repaired), (await world.ours())["o-01"])
 
 
 async def test_a_dry_run_changes_nothing_and_tells_all() -> None:

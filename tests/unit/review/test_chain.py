@@ -69,6 +69,7 @@ def _changes(story: ReviewDetails, data: st.DataObject) -> Iterator[ReviewDetail
     assert item is not None
     at = data.draw(st.integers(0, len(events) - 1))
     yield ReviewDetails(None, events, None)
+    yield ReviewDetails(replace(item, events=0, head=""), [], MESSAGE)
     yield ReviewDetails(item, [*events[:at], *events[at + 1 :]], MESSAGE)
     yield ReviewDetails(item, [*events[: at + 1], *events[at:]], MESSAGE)
     yield ReviewDetails(item, events, MESSAGE + b"!")
