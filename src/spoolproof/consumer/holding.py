@@ -9,7 +9,9 @@ nobody else would ever run it. Such queues are looked for once a minute.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -77,7 +79,7 @@ class HeldRuns(Loop):
         self._others = others
         self._queues = self._holding
         self._look_for_left_at = -_LEFT_SECONDS
-        self._is_draining = False
+        self._drains = asyncio.Event()
         self._held_keys = held_keys
         self._store = store
         self._execution = execution
@@ -92,7 +94,7 @@ class HeldRuns(Loop):
         await self._look_for_left()
         if not self._queues:
             self._held = []
-            await self._clock.sleep(_LEFT_SECONDS)
+            await self._rest(_LEFT_SECONDS)
             return 0
         await self._look_when_due()
         ran = 0
@@ -103,8 +105,14 @@ class HeldRuns(Loop):
         else:
             self._begun.clear()
         if not ran:
-            await self._clock.sleep(limits.HELD_POLL_SECONDS)
+            await self._rest(limits.HELD_POLL_SECONDS)
         return ran
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not into a drain, which waits for the end of this turn."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._drains.wait()
 
     async def _run_next(self, queue: str, key: str) -> bool:
         """Run one message of a key; False if there is none, or it waits for its next attempt."""
@@ -117,7 +125,7 @@ class HeldRuns(Loop):
             return False
         begun = self._begun.get(record.id) or Begun()
         now = self._clock.monotonic()
-        if self._is_draining or begun.again_at > now or self._lead.fence_for(LEAD) is None:
+        if self._drains.is_set() or begun.again_at > now or self._lead.fence_for(LEAD) is None:
             return False
         failpoint("held.before_run")
         try:
@@ -133,7 +141,7 @@ class HeldRuns(Loop):
 
     def begin_drain(self) -> None:
         """Begin no further message; the running one goes on."""
-        self._is_draining = True
+        self._drains.set()
 
     async def _look_for_left(self) -> None:
         now = self._clock.monotonic()
