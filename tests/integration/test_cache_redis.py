@@ -278,7 +278,7 @@ async def test_a_replica_that_only_reads(redis: RedisServer, start: Start) -> No
         await shop.products.remove("a")
         assert 1 == len(await shop.service.runtime.store.state.all(shop.failover._kind))
         # whoever has the primary does it
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while await primary.products.get("a") is not None:
                 await asyncio.sleep(0.05)
 
@@ -304,7 +304,7 @@ async def test_what_is_told_and_not_heard_is_noticed(
         await shop.products.remove("other")
 
     peer.error = None if is_source_up else ConnectionError("away")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         try:
             while await peer.read() != 2:
                 await asyncio.sleep(0.05)
