@@ -27,6 +27,7 @@ _ELSEWHERE = {
     **{n: "test_reviews.py kills there" for n in FAILPOINTS if n.startswith(("review.", "reconciliation."))},
     "queue.after_move": "a command has it: integration/test_renamed_handlers.py",
     "queue.before_remove": "likewise",
+    **{n: "only a saga has it; test_sagas.py kills there" for n in FAILPOINTS if n.startswith("saga.")},
     **{n: "the cache has a test of its own; test_cache_redis.py" for n in FAILPOINTS if n.startswith("cache.")},
 }
 
