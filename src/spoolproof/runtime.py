@@ -19,6 +19,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
 
@@ -250,9 +251,9 @@ class Runtime:
         failpoint("drain.after_start")
         await self.supervisor.drain(handling, seconds)
         failpoint("drain.after_handlers")
-        for loop in reversed(self._loops):
-            if loop.phase is not Phase.HANDLE:
-                await self.supervisor.drain([loop], _TURN_SECONDS)
+        others = [loop for loop in reversed(self._loops) if loop.phase is not Phase.HANDLE]
+        for _, loops in groupby(others, key=lambda loop: loop.phase):
+            await self.supervisor.drain(list(loops), _TURN_SECONDS)
 
     async def stop(self) -> None:
         """Close everything, drained or not; an error of one part is raised when the others are closed. Idempotent."""
