@@ -10,44 +10,25 @@ The record of a success goes after its inbox row is there. A replay is a person'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
-from spoolproof import limits
-from spoolproof.clock import Clock
 from spoolproof.consumer.events import RunUnknown
 from spoolproof.consumer.failure import PARK
-from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import OnUnknown
 from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.message import REPLAY_NO
-from spoolproof.ports.broker import Spawn
-from spoolproof.ports.leases import Leases
-from spoolproof.ports.state import CLAIM, State
 from spoolproof.telemetry.events import emit
 
 
 class Claims:
     """The claims of one process."""
 
-    def __init__(
-        self,
-        state: State,
-        leases: Leases,
-        gate: Gate,
-        process_id: Callable[[], UUID],
-        *,
-        clock: Clock,
-        spawn: Spawn,
-    ) -> None:
-        """process_id: this process's, as its peers see it now."""
-        self._records = RunRecords(state, CLAIM, clock=clock, spawn=spawn)
-        self._leases = leases
+    def __init__(self, records: RunRecords, gate: Gate) -> None:
+        self._records = records
         self._gate = gate
-        self._process_id = process_id
-        self._clock = clock
 
     @asynccontextmanager
     async def held(self, work: Work) -> AsyncIterator[None]:
@@ -60,14 +41,14 @@ class Claims:
         number = work.message.headers.get(REPLAY_NO, 0)
         names = [f"{consumer}/{work.key}/{number}" for consumer in work.consumers]
         has_begun = work.has_run
-        if not has_begun and any([await self._is_unknown(name) for name in names]):
+        if not has_begun and any([await self._records.ended(name) for name in names]):
             emit(RunUnknown(next=f"on_unknown={on_unknown}", **work.told))
             if on_unknown is OnUnknown.PARK:
                 raise Refusal(PARK, "the process that ran it ended before the outcome was known: did its call arrive?")
         try:
             if not has_begun:
                 for name in names:
-                    await self._records.begin(name, [str(self._process_id())])
+                    await self._records.begin(name)
                 has_begun = True
             yield
         finally:
@@ -75,14 +56,3 @@ class Claims:
             if is_known:  # a run that a drain cuts off is as unknown as one that a crash does
                 for name in names:
                     await self._records.end(name)
-
-    async def _is_unknown(self, name: str) -> bool:
-        """Wait until the message runs nowhere; returns whether a process ended while it ran there."""
-        while True:
-            runs, own = await self._records.runs(name), str(self._process_id())
-            alive = {str(process.id) for process in await self._leases.processes()} if runs else set()
-            if not (alive - {own}) & set(runs):
-                return any(run != own for run in runs)
-            if self._gate.is_draining:
-                raise GateClosing
-            await self._clock.sleep(limits.POLL_MAX_SECONDS)

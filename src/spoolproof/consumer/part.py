@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from spoolproof.codec import TypeRegistry
@@ -23,6 +24,7 @@ from spoolproof.consumer.ordered import OrderedWorker
 from spoolproof.consumer.patience import Patience
 from spoolproof.consumer.policy_gate import PolicyGate
 from spoolproof.consumer.queues import QueueWatch
+from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.room import Room
 from spoolproof.consumer.router import Router
 from spoolproof.consumer.settings import ConsumerSettings
@@ -36,6 +38,7 @@ from spoolproof.lifecycle.part import Part, Report
 from spoolproof.outbox.publish import Publisher
 from spoolproof.ports.broker import QueueSpec
 from spoolproof.ports.held_keys import HeldKeys
+from spoolproof.ports.state import CLAIM, SUSPECT
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -50,6 +53,7 @@ class ConsumerPart(Part):
         self._threads = HandlerThreads(settings.threads)
         self._room = Room(store.outbox, self.gate, clock=of.clock)
         held_keys = store.port(HeldKeys)
+        records = partial(_records, of, self.gate)
         execution = Execution(
             store=store,
             router=router,
@@ -66,9 +70,9 @@ class ConsumerPart(Part):
             ids=of.ids,
             random=of.random,
             host=socket.gethostname(),
-            suspects=Suspects(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
+            suspects=Suspects(records(SUSPECT)),
             keys=Keys(held_keys, router, clock=of.clock, ids=of.ids),
-            claims=Claims(store.state, store.leases, self.gate, of.process_id, clock=of.clock, spawn=of.spawn),
+            claims=Claims(records(CLAIM), self.gate),
         )
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
         self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
@@ -139,6 +143,11 @@ class ConsumerPart(Part):
             prefetch=handler.prefetch,
             hold_seconds=lambda: self._patience.hold_seconds,
         )
+
+
+def _records(of: Context, gate: Gate, kind: str) -> RunRecords:
+    store = of.store
+    return RunRecords(kind, store.state, store.leases, gate, of.process_id, clock=of.clock, spawn=of.spawn)
 
 
 def _worker(queue: str, execution: Execution, of: Context) -> Worker:

@@ -9,27 +9,18 @@ One that left a record runs alone in its process: it takes no neighbour with it,
 that a restarted broker delivers again run beside each other as ever; a first delivery costs nothing.
 
 The record of what was given up stays: the broker may have the message twice. A replay has a record of its own.
-
-A run is taken for unfinished only when its process is gone from the process table: a connection that is lost under a
-slow handler makes redeliveries, and no crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 from spoolproof import limits
-from spoolproof.clock import Clock
 from spoolproof.consumer.floor import Floor
-from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.work import Refusal, Work
 from spoolproof.message import REPLAY_NO
-from spoolproof.ports.broker import Spawn
-from spoolproof.ports.leases import Leases
-from spoolproof.ports.state import SUSPECT, State
 
 CRASH_LOOP = "crash_loop"
 
@@ -37,22 +28,8 @@ CRASH_LOOP = "crash_loop"
 class Suspects:
     """The deliveries of one process that came before."""
 
-    def __init__(
-        self,
-        state: State,
-        leases: Leases,
-        gate: Gate,
-        process_id: Callable[[], UUID],
-        *,
-        clock: Clock,
-        spawn: Spawn,
-    ) -> None:
-        """process_id: this process's, as its peers see it now."""
-        self._records = RunRecords(state, SUSPECT, clock=clock, spawn=spawn)
-        self._leases = leases
-        self._gate = gate
-        self._process_id = process_id
-        self._clock = clock
+    def __init__(self, records: RunRecords) -> None:
+        self._records = records
         self._floor = Floor()
 
     @asynccontextmanager
@@ -63,29 +40,21 @@ class Suspects:
                 yield
             return
         name = _name_of(work)
-        runs = await self._unfinished(name)
-        async with self._floor.alone() if runs else self._floor.shared():
-            await self._records.begin(name, [*runs, str(self._process_id())])
+        ended = await self._ended(name)
+        async with self._floor.alone() if ended else self._floor.shared():
+            await self._records.begin(name, ended)
             try:
                 yield
             finally:
                 await self._records.end(name)
 
-    async def _unfinished(self, name: str) -> list[str]:
+    async def _ended(self, name: str) -> list[str]:
         """Return the processes that ended while the message ran, once it runs nowhere. Raises Refusal at two."""
-        while True:
-            runs, own = await self._records.runs(name), str(self._process_id())
-            alive = {str(process.id) for process in await self._leases.processes()} if runs else set()
-            if not self._records.is_here(name) and not (alive - {own}) & set(runs):
-                break
-            if self._gate.is_draining:
-                raise GateClosing
-            await self._clock.sleep(limits.POLL_MAX_SECONDS)
-        unfinished = [process for process in runs if process != own]
-        if len(unfinished) >= limits.CRASHES_MAX - 1:
-            times = len(unfinished) + 1
+        ended = await self._records.ended(name)
+        if len(ended) >= limits.CRASHES_MAX - 1:
+            times = len(ended) + 1
             raise Refusal(CRASH_LOOP, f"{times} times the process that ran it ended before it did")
-        return unfinished
+        return ended
 
 
 def _name_of(work: Work) -> str:

@@ -13,6 +13,7 @@ from spoolproof.backoff import system_random
 from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.failure import PARK
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.registration import make_handler
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
 from spoolproof.ids import Ids
@@ -39,7 +40,9 @@ class Rig:
         own = self.ids.uuid7()
         await self.store.leases.beat(Process(id=own, service="s", host="h", pid=1, roles=()), 15.0)
         state, leases = self.store.state, self.store.leases
-        return Claims(state, leases, self.gate, lambda: own, clock=self.clock, spawn=self.supervisor.spawn), own
+        spawn = self.supervisor.spawn
+        records = RunRecords(CLAIM, state, leases, self.gate, lambda: own, clock=self.clock, spawn=spawn)
+        return Claims(records, self.gate), own
 
     def work(self, on_unknown: str = "park", formerly: tuple[str, ...] = (), **headers: str | int) -> Work:
         message = Message(
@@ -59,7 +62,7 @@ class Rig:
 
     async def dies_in(self, claims: Claims, own: UUID, work: Work, queue: str = "s.q") -> None:
         """Run it as a process does that is killed in the handler."""
-        await claims._records.begin(f"{queue}/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}", [str(own)])
+        await claims._records.begin(f"{queue}/{work.key}/{work.message.headers.get(REPLAY_NO, 0)}")
         await self.store.leases.beat(Process(id=own, service="s", host="h", pid=1, roles=()), 0.0)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from spoolproof.backoff import system_random
 from spoolproof.consumer.gate import Gate, GateClosing
+from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.suspects import Suspects
 from spoolproof.consumer.work import Refusal, Work, work_of
 from spoolproof.errors import StoreUnavailable
@@ -55,11 +56,8 @@ class Rig:
 
     def process(self, id: UUID | None = None) -> Suspects:
         own = id or self.ids.uuid7()
-        return Suspects(
-            *(self.store.state, self.store.leases, self.gate, lambda: own),
-            clock=self.clock,
-            spawn=self.supervisor.spawn,
-        )
+        state, leases, spawn = self.store.state, self.store.leases, self.supervisor.spawn
+        return Suspects(RunRecords(SUSPECT, state, leases, self.gate, lambda: own, clock=self.clock, spawn=spawn))
 
     def work(self, delivery_count: int, id: str = ID, body: bytes = b"{}", replay_no: int = 0) -> Work:
         headers: dict[str, str | int | bool] = {REPLAY_NO: replay_no} if replay_no else {}
