@@ -120,7 +120,7 @@ class Attempts:
             failpoint("consumer.before_batch_commit")
 
     async def _call_together(self, handler: Handler, works: Sequence[Work], tx: Transaction | None) -> None:
-        running = Running(None, tx)
+        running = works[0].running = Running(None, tx)  # it speaks for all, should they fail
         token = handling.set(running)
         began = self._clock.monotonic()
         try:

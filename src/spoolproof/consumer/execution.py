@@ -152,7 +152,9 @@ class Execution:
             async with self._suspects.running(works[0]):  # a first delivery, as they all are
                 await self._attempts.make_together(handler, works)
         except BaseException as error:
-            if not is_failure(error, then):
+            is_own = is_failure(error, then)
+            await self._attempts.keep_outlived(works[0], is_patient=is_own)
+            if not is_own:
                 raise
             emit(BatchFailed(handler=handler.name, messages=len(works), error=error_line(error)))
             return False

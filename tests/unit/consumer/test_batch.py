@@ -149,6 +149,41 @@ async def test_a_lane_that_a_handler_ends_keeps_none_of_its_batch(size: int) -> 
             await service.stop()
 
 
+async def test_what_a_task_published_in_a_batch_that_failed_is_kept() -> None:
+    """The task outlives the batch, and will not publish it again: it must not go with what is rolled back."""
+    service = Service("shop")
+    noted: Counter[int] = Counter()
+    published, ends = asyncio.Event(), asyncio.Event()
+    tasks = set()
+
+    async def poller() -> None:
+        await service.publish({"n": 1}, type="noted", destination="queue:notes")
+        published.set()
+        await ends.wait()
+
+    @service.on("noted", queue="notes")
+    async def note(payload: dict[str, int]) -> None:
+        noted[payload["n"]] += 1
+
+    @service.on("order", queue="orders", batch=10, batch_seconds=0.05)
+    async def book(orders: list[dict[str, int]], tx: Transaction) -> None:
+        if len(orders) > 1:
+            tasks.add(asyncio.create_task(poller()))
+            await published.wait()
+            raise ValueError("not all of them at once")
+
+    async with service.test() as app:
+        async with app.transaction() as tx:
+            for n in range(5):
+                await tx.publish({"n": n}, type="order")
+        await app.settled()
+        ends.set()
+        await asyncio.gather(*tasks)
+
+    assert 1 == len(tasks)
+    assert {1: 1} == noted
+
+
 async def _listless(order: dict[str, int], tx: Transaction) -> None: ...
 
 
