@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -86,6 +87,20 @@ class Cluster:
         self.nodes.remove(node)
         node.end()
 
+    def freeze(self, node: Node) -> Node:
+        """Stop a process at a moment when it does not hold a file's write lock, which would stop everybody."""
+
+        def is_frozen_outside() -> bool:
+            node.process.send_signal(signal.SIGSTOP)
+            if all(map(_is_free, self.folder.glob("*.writer"))):
+                return True
+            node.process.send_signal(signal.SIGCONT)
+            return False
+
+        self.until(is_frozen_outside)
+        self.nodes.remove(node)
+        return node
+
     def effects(self, queue: str) -> dict[str, list[int]]:
         found: dict[str, list[int]] = defaultdict(list)
         for of, key, n in self.nodes[-1].ask("effects"):
@@ -98,6 +113,15 @@ class Cluster:
         while not condition():
             assert time.monotonic() < deadline, (self.folder / "node.log").read_text()[-3000:]
             time.sleep(0.05)
+
+
+def _is_free(lock: Path) -> bool:
+    with lock.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 @pytest.fixture
@@ -133,9 +157,7 @@ def through_kills(folder: Path, environment: dict[str, str]) -> None:
             cluster.until(lambda part=part: total(cluster.effects("skip")) >= part * STEPS / 6)  # type: ignore[misc]
             victim = cluster.nodes[0]
             if part == 2:
-                cluster.nodes.remove(victim)
-                frozen.append(victim)
-                victim.process.send_signal(signal.SIGSTOP)
+                frozen.append(cluster.freeze(victim))
             else:
                 cluster.kill(victim)
             cluster.start()
