@@ -23,7 +23,6 @@ FUNCTION_LINES_MAX = 70
 #: (rule, file or folder) -> why. Sizes name the length at which the ratchet stands.
 EXEMPT: dict[tuple[str, str], str] = {
     ("no_hidden_time", "clock.py"): "the one place that reads clocks",
-    ("no_hidden_time", "ids.py"): "the one place that makes ids",
     ("no_hidden_time", "backoff.py"): "the one place that draws jitter",
     ("no_hidden_time", "testing"): "drives real servers and processes, which know no manual clock",
     ("no_stray_task", "lifecycle"): "the supervisor owns every task",

@@ -11,7 +11,7 @@ The record of a success goes after its inbox row is there. A replay is a person'
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from spoolproof.consumer.events import RunUnknown
 from spoolproof.consumer.failure import PARK
@@ -22,6 +22,8 @@ from spoolproof.consumer.work import Refusal, Work
 from spoolproof.message import REPLAY_NO
 from spoolproof.telemetry.events import emit
 
+_NONE = nullcontext()
+
 
 class Claims:
     """The claims of one process."""
@@ -30,14 +32,14 @@ class Claims:
         self._records = records
         self._gate = gate
 
-    @asynccontextmanager
-    async def held(self, work: Work) -> AsyncIterator[None]:
+    def held(self, work: Work) -> AbstractAsyncContextManager[None]:
         """Hold the claim inside, from before the run until its outcome is recorded. Raises Refusal for an unknown
         outcome that a person shall judge, GateClosing, StoreUnavailable."""
         on_unknown = work.handler.on_unknown
-        if on_unknown is None or work.key is None:
-            yield
-            return
+        return _NONE if on_unknown is None or work.key is None else self._held(work, on_unknown)
+
+    @asynccontextmanager
+    async def _held(self, work: Work, on_unknown: OnUnknown) -> AsyncIterator[None]:
         number = work.message.headers.get(REPLAY_NO, 0)
         names = [f"{consumer}/{work.key}/{number}" for consumer in work.consumers]
         has_begun = work.has_run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from spoolproof import limits
 
@@ -18,18 +19,18 @@ class Floor:
         self._wanted_alone = 0
         self._one = asyncio.Lock()
         self._changed = asyncio.Event()
+        self.shared: Final = _Shared(self)
 
-    @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        """Run beside others."""
+    async def enter(self) -> None:
+        """Begin to run beside others."""
         while self._wanted_alone:
             await self._change()
         self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-            self._changed.set()
+
+    def leave(self) -> None:
+        """Have run beside others."""
+        self._running -= 1
+        self._changed.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -49,3 +50,16 @@ class Floor:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+class _Shared:
+    """`async with`: run beside others. One for all: a generator for each delivery would cost more than the rest."""
+
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+
+    async def __aenter__(self) -> None:
+        await self._floor.enter()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._floor.leave()

@@ -14,7 +14,7 @@ The record of what was given up stays: the broker may have the message twice. A 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from spoolproof import limits
 from spoolproof.consumer.floor import Floor
@@ -32,16 +32,15 @@ class Suspects:
         self._records = records
         self._floor = Floor()
 
-    @asynccontextmanager
-    async def running(self, work: Work) -> AsyncIterator[None]:
+    def running(self, work: Work) -> AbstractAsyncContextManager[None]:
         """Run a delivery inside. Raises Refusal for one that ended its process too often, StoreUnavailable."""
-        if work.delivery.delivery_count == 0:
-            async with self._floor.shared():
-                yield
-            return
+        return self._floor.shared if work.delivery.delivery_count == 0 else self._suspected(work)
+
+    @asynccontextmanager
+    async def _suspected(self, work: Work) -> AsyncIterator[None]:
         name = _name_of(work)
         ended = await self._ended(name)
-        async with self._floor.alone() if ended else self._floor.shared():
+        async with self._floor.alone() if ended else self._floor.shared:
             await self._records.begin(name, ended)
             try:
                 yield

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -115,8 +116,6 @@ def from_properties(properties: Any, body: bytes, *, is_redelivered: bool, now: 
         attribute = _attribute_of(name)
         if attribute is not None:
             attributes[attribute] = value
-        elif name in _TRACE:
-            attributes[name] = value
         elif name == DELIVERY_COUNT:
             if is_redelivered and isinstance(value, int) and value > 0:
                 delivery_count = int(value)
@@ -153,21 +152,26 @@ def _message(
     body: bytes,
     now: datetime,
 ) -> Message:
-    def text(name: str, preferred: object = None) -> str | None:
-        value = attributes.get(name) if preferred is None else preferred
-        return None if value is None else _text(value)
-
+    values = {name: _text(value) for name, value in attributes.items() if value is not None}
+    for name, value in (
+        ("id", properties.message_id),
+        ("type", properties.type),
+        ("correlationid", properties.correlation_id),
+    ):
+        if value is not None:
+            values[name] = _text(value)
+    text = values.get
     return Message(
-        id=text("id", properties.message_id) or "",
-        type=text("type", properties.type) or "",
+        id=text("id", ""),
+        type=text("type", ""),
         source=text("source") or _text(properties.app_id or ""),
         time=_moment(attributes.get("time")) or _from_timestamp(properties.timestamp) or now,
         body=body,
         subject=text("subject"),
         datacontenttype=content_type,
-        schemaversion=_whole_number(attributes.get("schemaversion")),
+        schemaversion=_whole_number(attributes.get("schemaversion", 1)),
         key=text("partitionkey"),
-        correlation_id=text("correlationid", properties.correlation_id),
+        correlation_id=text("correlationid"),
         causation_id=text("causationid"),
         tenant=text("tenant"),
         expires_at=_moment(attributes.get("expiresat")),
@@ -182,7 +186,10 @@ def _traced(value: str | None) -> str | None:
     return None if value is None or len(value) > _TRACE_CHARACTERS_MAX else value
 
 
+@lru_cache(maxsize=1024)  # the names are few, and asked for with every message
 def _attribute_of(name: str) -> str | None:
+    if name in _TRACE:
+        return name
     if name[:2] == "ce" or name[:2] == "cl":
         for prefix in _PREFIXES:
             if name.startswith(prefix):
@@ -191,6 +198,7 @@ def _attribute_of(name: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _is_the_brokers(name: str) -> bool:
     lowered = name.lower()
     return lowered in _BROKER_HEADERS or lowered.startswith(_BROKER_PREFIXES)
