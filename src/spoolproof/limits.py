@@ -370,6 +370,26 @@ CHECKS_AT_ONCE = 20
 CHECK_SECONDS = 30.0
 CHECK_RETRY_SECONDS = 300.0
 
+# --- batches -----------------------------------------------------------------------------------------------------
+BATCH_ITEMS_MAX = 10_000
+BATCH_ITEM_BYTES_MAX = 256 * 1024
+BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""With the two above: a report, and the transaction that submits a batch, fit in memory."""
+BATCH_VALUE_BYTES_MAX = 16 * 1024
+BATCH_PAGE = 1000
+BATCH_ID_CHARACTERS_MAX = 150
+BATCH_RETENTION_SECONDS = 7 * 86_400.0
+"""Of reports, after the end; dead letters and review items of their items stay for as long as those do."""
+BATCH_LOOK_SECONDS = 1.0
+BATCH_SWEEP_SECONDS = 10.0
+BATCH_LOST_SECONDS = 60.0
+"""A batch that was sent this long ago is looked at for items that ended where their handler did not see it."""
+JOB_CONCURRENCY = 8
+JOB_ATTEMPTS = 3
+JOB_SECONDS = 30.0
+JOB_RUN_SECONDS = 900.0
+JOB_BACK_OFF_SECONDS = (0.5, 15.0)
+
 # --- policies ----------------------------------------------------------------------------------------------------
 FACTS_SECONDS = 5.0
 """How late an isolation, a reset or a cooldown of one process is known in the others."""

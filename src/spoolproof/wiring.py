@@ -57,6 +57,7 @@ PORTS: tuple[str, ...] = (
     "sagas.Sagas",
     "reviews.Reviews",
     "reconciliations.Reconciliations",
+    "batches.Batches",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 

@@ -13,6 +13,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.conformance import (
+    BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
     HeldKeysConformance,
@@ -106,6 +107,10 @@ class TestReviews(_Memory, ReviewsConformance):
 
 
 class TestSchedule(_Memory, ScheduleConformance):
+    pass
+
+
+class TestBatches(_Memory, BatchesConformance):
     pass
 
 

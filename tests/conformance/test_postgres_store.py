@@ -11,6 +11,7 @@ import pytest
 from spoolproof.ports.store import Store
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.testing.conformance import (
+    BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
     HeldKeysConformance,
@@ -103,6 +104,10 @@ class TestReviews(OnPostgres, ReviewsConformance):
 
 
 class TestSchedule(OnPostgres, ScheduleConformance):
+    pass
+
+
+class TestBatches(OnPostgres, BatchesConformance):
     pass
 
 

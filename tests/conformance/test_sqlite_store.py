@@ -14,6 +14,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance import (
+    BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
     HeldKeysConformance,
@@ -116,6 +117,10 @@ class TestReviews(OnSqlite, ReviewsConformance):
 
 
 class TestSchedule(OnSqlite, ScheduleConformance):
+    pass
+
+
+class TestBatches(OnSqlite, BatchesConformance):
     pass
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from spoolproof.testing.conformance._broker import Brokers
 from spoolproof.testing.conformance._wait import eventually, holds_for
+from spoolproof.testing.conformance.batches import BatchesConformance
 from spoolproof.testing.conformance.broker import BrokerConformance
 from spoolproof.testing.conformance.bulk import BulksConformance
 from spoolproof.testing.conformance.dead_letters import DeadLettersConformance
@@ -36,6 +37,7 @@ from spoolproof.testing.conformance.wakeup import WakeUpConformance
 from spoolproof.testing.conformance.webhooks import WebhooksConformance
 
 __all__ = [
+    "BatchesConformance",
     "BrokerConformance",
     "Brokers",
     "BulksConformance",
