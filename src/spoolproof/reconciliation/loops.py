@@ -154,7 +154,8 @@ class Checks(Loop):
 
     def _heard(self, event: policy_events.Event) -> None:
         # on any thread, and quick
-        if isinstance(event, policy_events.BreakerChanged) and event.new == "closed" and event.key is None:
+        is_back = isinstance(event, policy_events.BreakerChanged) and event.new in ("half_open", "closed")
+        if is_back and event.key is None:  # half open: a check may be the only call there is to be its probe
             self._recovered.add(event.policy)
 
     async def _wake(self) -> None:

@@ -254,8 +254,8 @@ class Attempts:
         seconds = spread_seconds(seconds, ratio=0.2, source=self._tools.random)
         policy = work.definition.policy
         if seconds > limits.SAGA_IN_PLACE_SECONDS or self._tools.is_draining() or not self.is_alone:
-            is_away = row.state is StepState.UNAVAILABLE and policy is not None
-            raise Release(seconds, f"dependency:{policy.name}" if is_away and policy is not None else "timer")
+            # a call that timed out says as much about its system as one that was refused
+            raise Release(seconds, "timer" if policy is None or last.is_bug else f"dependency:{policy.name}")
         await self._record.flush()
         await self._tools.clock.sleep(seconds)
 

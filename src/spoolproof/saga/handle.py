@@ -6,8 +6,8 @@ from typing import Any
 
 from spoolproof.clock import Clock
 from spoolproof.errors import NotFound
-from spoolproof.ports.sagas import Journal, Sagas, SagaState
-from spoolproof.saga.definition import SagaDefinition
+from spoolproof.ports.sagas import Journal, Phase, Sagas, SagaState, StepState
+from spoolproof.saga.definition import SagaDefinition, StepDefinition
 from spoolproof.saga.errors import SagaInReview, SagaRefused
 from spoolproof.saga.question import read
 from spoolproof.saga.run import RESULT
@@ -50,6 +50,28 @@ class Handle:
                 return None if row is None else decode(row.output, self._definition.result)
             if saga.state in (SagaState.COMPENSATED, SagaState.ABANDONED):
                 raise SagaRefused(self.id, saga.state.value, saga.cause or "")
+            if saga.state is SagaState.IN_REVIEW:
+                raise SagaInReview(self.id, "" if saga.question is None else read(saga.question).text)
+            if self._clock.monotonic() >= until:
+                raise TimeoutError(f"saga {self.id} is {saga.state.value} after {timeout:g} s; it goes on")
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    async def reached(self, step: StepDefinition, timeout: float = 60.0) -> Any:
+        """Return what a step returned, as soon as that is durable; waits so many seconds for it. For who has to answer
+        a caller in the middle of a saga, which goes on.
+
+        Of several steps of that name the first. Raises SagaRefused when the saga ended, or turned back, before it,
+        SagaInReview when a person is asked first, TimeoutError.
+        """
+        until = self._clock.monotonic() + timeout
+        while True:
+            found = await self.look()
+            saga = found.saga
+            done = [row for row in found.steps if row.name == step.name and row.phase is Phase.DO]
+            if done and done[0].state in (StepState.SUCCEEDED, StepState.SKIPPED):
+                return decode(done[0].output, step.output)
+            if saga.cause is not None or saga.state is SagaState.COMPLETED:
+                raise SagaRefused(self.id, saga.state.value, saga.cause or f"over without {step.name}")
             if saga.state is SagaState.IN_REVIEW:
                 raise SagaInReview(self.id, "" if saga.question is None else read(saga.question).text)
             if self._clock.monotonic() >= until:

@@ -219,6 +219,17 @@ class SagaFacet(Facet):
         self._part.runner.wake()
         return state
 
+    async def wake(self, policy: str) -> int:
+        """Make due every saga that waits for a dependency, as when its breaker closes; returns how many there were.
+
+        policy: the name of the policy. For who has seen it answer, where too few calls failed to open a breaker.
+        """
+        woken, most = 0, limits.SAGA_WAKE_ROWS_MAX
+        while (again := await self._part.sagas.wake(self.host.name, f"dependency:{policy}", most)) == most:
+            woken += again
+        self._part.runner.wake()
+        return woken + again
+
     async def get(self, saga_id: str) -> Journal:
         """Return everything of a saga. Raises NotFound."""
         return await desk.find(self._part.sagas, saga_id)

@@ -19,6 +19,8 @@ from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.lifecycle.loop import Loop, Phase
+from spoolproof.policies import Policy
+from spoolproof.policies import events as policy_events
 from spoolproof.ports.broker import Spawn
 from spoolproof.ports.sagas import Count, SagaRow, Sagas
 from spoolproof.saga.attempt import Tools
@@ -60,7 +62,8 @@ class Runner(Loop):
         self._running: dict[asyncio.Task[None], Run] = {}
         self._stirred = asyncio.Event()
         self._sweep_at = self._count_at = 0.0
-        self._states: dict[str, str] = {}
+        self._recovered: set[str] = set()
+        self._unsubscribe: Callable[[], None] | None = None
         self.counts: Sequence[Count] | None = None
 
     @property
@@ -71,6 +74,10 @@ class Runner(Loop):
     def wake(self) -> None:
         """Look for sagas that are due now."""
         self._stirred.set()
+
+    async def start(self) -> None:
+        """Listen to breakers."""
+        self._unsubscribe = policy_events.subscribe(self._heard)
 
     async def run_once(self) -> int:
         """Claim, sweep, wait. Raises StoreUnavailable."""
@@ -105,7 +112,10 @@ class Runner(Loop):
                 continue
 
     async def stop(self) -> None:
-        """Cut what still runs."""
+        """Cut what still runs, and listen no more."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
         for task in list(self._running):
             task.cancel()
 
@@ -158,16 +168,22 @@ class Runner(Loop):
             self._count_at = now + limits.SAGA_COUNT_SECONDS
             self.counts = await self._sagas.counts(self._service)
 
+    def _heard(self, event: policy_events.Event) -> None:
+        # on any thread, and quick
+        if isinstance(event, policy_events.BreakerChanged) and event.new == "closed" and event.key is None:
+            self._recovered.add(event.policy)
+
     async def _wake_recovered(self) -> None:
-        """Make due what waits for a dependency whose breaker has closed since the last look."""
-        policies = {
-            step.policy.name: step.policy
-            for saga in self._definitions.sagas.values()
-            for step in saga.steps.values()
-            if step.policy is not None
-        }
-        for name, policy in policies.items():
-            state, before = policy.state, self._states.get(name, "closed")
-            self._states[name] = state
-            if state == "closed" and before != "closed":
-                await self._sagas.wake(self._service, f"dependency:{name}", limits.SAGA_WAKE_ROWS_MAX)
+        """Make due what waits for a dependency whose breaker has closed, and one saga where it only wants a probe."""
+        for name, policy in self._policies().items():
+            key = f"dependency:{name}"
+            if policy.state == "half_open":  # all of them may be asleep, and then nobody else would be the probe
+                await self._sagas.wake(self._service, key, 1)
+            elif name in self._recovered:
+                self._recovered.discard(name)
+                if await self._sagas.wake(self._service, key, limits.SAGA_WAKE_ROWS_MAX) == limits.SAGA_WAKE_ROWS_MAX:
+                    self._recovered.add(name)  # the rest at the next look
+
+    def _policies(self) -> dict[str, Policy]:
+        steps = [step for saga in self._definitions.sagas.values() for step in saga.steps.values()]
+        return {step.policy.name: step.policy for step in steps if step.policy is not None}

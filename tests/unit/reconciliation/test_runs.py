@@ -276,8 +276,9 @@ async def test_a_marked_key_is_checked_until_it_is_settled() -> None:
             await service.reconciliation.mark("unknown", "o-1")
 
 
-async def test_keys_that_wait_for_a_dependency_are_checked_when_it_is_back() -> None:
-    """An hour's wait ends with the outage."""
+@pytest.mark.parametrize(("old", "new"), [("half_open", "closed"), ("open", "half_open")])
+async def test_keys_that_wait_for_a_dependency_are_checked_when_it_is_back(old: str, new: str) -> None:
+    """An hour's wait ends with the outage; a breaker that only wants a probe gets it here."""
     service, asked = Service("shop"), list[str]()
 
     @service.reconciliation.check("availability", retry="1h", waits_for="products")
@@ -291,7 +292,7 @@ async def test_keys_that_wait_for_a_dependency_are_checked_when_it_is_back() -> 
         events.emit(events.BreakerChanged("other", old="half_open", new="closed", reason="probes"))
         await app.advance(60)
         assert 1 == len(asked)
-        events.emit(events.BreakerChanged("products", old="half_open", new="closed", reason="probes"))
+        events.emit(events.BreakerChanged("products", old=old, new=new, reason="probes"))
         await app.advance(5)
 
         assert 2 == len(asked)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from spoolproof import Service, limits
 from spoolproof.policies import Breaker, Policy, Registry
 from spoolproof.ports.sagas import SagaState
-from spoolproof.saga import Flow, Step
+from spoolproof.saga import Flow, Refused, SagaRefused, Step
 from spoolproof.saga.part import SagaPart
 from spoolproof.saga.run import INPUT
 
@@ -38,6 +40,84 @@ async def test_a_saga_goes_on_when_the_breaker_of_its_dependency_closes() -> Non
         assert ("dependency:carrier", SagaState.RUNNING) == (waiting.waiting_for, waiting.state)
         assert SagaState.COMPLETED is await state(app)
         assert [2] == calls, "the first attempt was never made: the breaker refused it"
+
+
+def calling(policy: Policy, registry: Registry, answers: list[BaseException | None]) -> tuple[Service, list[int]]:
+    """Return a service whose saga makes one call, and the attempts that got through to the carrier."""
+    service, calls = Service("shop", policies=registry), list[int]()
+    order = service.saga("order", version=1)
+
+    @order.step(why="test", policy=policy, retry_seconds=(3600, 3600))
+    async def book(step: Step, o: Order) -> None:
+        calls.append(step.attempt)
+        answer = answers.pop(0) if answers else None
+        if answer is not None:
+            raise answer
+
+    @order.flow
+    async def place(saga: Flow, o: Order) -> None:
+        await saga.do(book)
+
+    return service, calls
+
+
+async def test_a_breaker_that_wants_a_probe_gets_one_saga_and_closing_all_the_others() -> None:
+    """All of them sleep; without the one nobody would ever call, and the breaker stay as it is."""
+    registry = Registry({})
+    policy = Policy("carrier", Breaker(consecutive=1, probe_successes=1, open_seconds=600), registry=registry)
+    service, calls = calling(policy, registry, [ConnectionRefusedError()])
+    async with started(service) as app:
+        others = [await service.saga.start("order", Order(id), id=id) for id in "234"]
+        await advance(app, 3, 6)
+        before = list(calls)
+        policy.probe_now("its health check passed")
+        await advance(app, 5, 10)
+
+        states = [await state(app), *[(await one.look()).saga.state for one in others]]
+        assert [1] == before, "the breaker refused all but the first"
+        assert [SagaState.COMPLETED] * 4 == states
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])
+async def test_sagas_go_on_at_once_when_somebody_saw_their_dependency_answer(error: Exception) -> None:
+    """One failed call opens no breaker, so none closes either."""
+    registry = Registry({})
+    service, calls = calling(Policy("carrier", Breaker(), registry=registry), registry, [error])
+    async with started(service) as app:
+        await advance(app, 3, 6)
+        nobody = await service.saga.wake("other")
+        woken = await service.saga.wake("carrier")
+        await advance(app, 3, 6)
+
+        assert [0, 1, [1, 2]] == [nobody, woken, calls]
+        assert SagaState.COMPLETED is await state(app)
+
+
+async def test_a_caller_is_answered_in_the_middle_of_a_saga() -> None:
+    """With what the step returned; or with why it was never reached."""
+    service = Service("shop")
+    order = service.saga("order", version=1)
+
+    @order.step(effect="read")
+    async def check(step: Step, o: Order) -> int:
+        if not o.cents:
+            raise Refused("there is none")
+        return o.cents
+
+    @order.flow
+    async def place(saga: Flow, o: Order) -> None:
+        await saga.do(check)
+        await saga.review("really?")
+
+    async with service.test() as app:
+        good, bad = [await order.start(Order(str(cents), cents), id=str(cents)) for cents in (100, 0)]
+        with pytest.raises(TimeoutError):
+            await good.reached(check, timeout=0)
+        await advance(app, 3, 6)
+
+        assert 100 == await good.reached(check, timeout=0)
+        with pytest.raises(SagaRefused, match="there is none"):
+            await bad.reached(check, timeout=0)
 
 
 async def test_health_tells_of_questions_and_of_versions_that_nobody_can_run() -> None:
