@@ -12,7 +12,11 @@ from benchmarks.stage import Stage
 MODULES = {
     "p1": "p1_publish",
     "p2": "p2_consume",
+    "p3": "p3_inbox",
     "p4": "p4_relay",
+    "p4-keyed": "p4_keyed",
+    "p5": "p5_backlog",
+    "p6": "p6_latency",
     "p7": "p7_publish_sqlite",
     "p8": "p8_insert",
     "p9": "policies:P9",
@@ -20,6 +24,7 @@ MODULES = {
     "p12": "p12_cache:P12",
     "p13": "p12_cache:P13",
     "p17": "p17_memory",
+    "p18": "p18_embedded",
 }
 
 

@@ -37,7 +37,7 @@ def measure(stage: Stage, contender: str) -> Sample:
     return {"rate": (count - 1) / figures["seconds"]}
 
 
-class _Counter:
+class Counter:
     """Counts calls of a handler; `seconds` from the first to the last."""
 
     def __init__(self, count: int) -> None:
@@ -59,7 +59,7 @@ async def turn_spoolproof(url: str, count: int, concurrency: int = CONCURRENCY) 
     from spoolproof import Service
     from spoolproof.settings import Settings
 
-    counter = _Counter(count)
+    counter = Counter(count)
     # no inbox, so the store is never asked
     settings = Settings(_env_file=None, store="memory://", broker=url, exchange="bench")
     service = Service(SERVICE, settings=settings)
@@ -79,7 +79,7 @@ async def turn_faststream(url: str, count: int) -> dict[str, float]:
     """A subscriber that takes a dict."""
     from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 
-    counter = _Counter(count)
+    counter = Counter(count)
     broker = RabbitBroker(url, logger=None, default_channel=Channel(prefetch_count=PREFETCH))
 
     @broker.subscriber(RabbitQueue(QUEUE, declare=False))
@@ -96,7 +96,7 @@ async def turn_aio_pika(url: str, count: int) -> dict[str, float]:
     """A consumer callback that decodes, and acks through `message.process()`."""
     import aio_pika
 
-    counter = _Counter(count)
+    counter = Counter(count)
 
     async def handle(order: dict[str, Any]) -> None:
         counter.hit()

@@ -38,7 +38,7 @@ def measure(stage: Stage, contender: str) -> Sample:
         with stage.queue("bench", QUEUE) as queue:
             arguments = {"postgres": url, "amqp": stage.rabbitmq.url}
             with stage.begin("p4_relay", contender, **arguments) as process:
-                depth, shipped, seconds = _watch(queue, process, rows, stage.scale(int(OBSERVED_SECONDS), 5))
+                depth, shipped, seconds = watch(queue, process, rows, stage.scale(int(OBSERVED_SECONDS), 5))
                 if depth >= rows:
                     check(queue.settled_depth() == rows, "more messages arrived than rows were waiting")
                     check(_until_empty(stage, database, family), "rows stayed although all were confirmed")
@@ -47,7 +47,7 @@ def measure(stage: Stage, contender: str) -> Sample:
     return {"rate": shipped / seconds}
 
 
-def _watch(queue: Queue, process: subprocess.Popen[str], rows: int, seconds_max: float) -> tuple[int, int, float]:
+def watch(queue: Queue, process: subprocess.Popen[str], rows: int, seconds_max: float) -> tuple[int, int, float]:
     """Return the depth at the last look, how much of it came after the first look, and the seconds between them."""
     begun = time.monotonic()
     first, first_at = 0, 0.0
