@@ -23,6 +23,7 @@ MODULES = {
     "p10": "policies:P10",
     "p12": "p12_cache:P12",
     "p13": "p12_cache:P13",
+    "p16": "p16_return",
     "p17": "p17_memory",
     "p18": "p18_embedded",
 }
