@@ -17,6 +17,10 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 _ESCAPES = "in a user or password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25"
 
+MASK = "***"
+"""What stands where a secret stood."""
+_PASSWORDS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s:@/?#]*):[^\s\"]*@")
+
 _HOST = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]*)(?::([0-9]+))?")
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -90,7 +94,7 @@ def redact_url(url: str) -> str:
     """Return a URL with `***` for its password and without its query; `***` if it does not parse."""
     scheme, separator, rest = url.partition("://")
     if not separator or not scheme or _breaks_off(rest):
-        return "***"
+        return MASK
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -98,11 +102,19 @@ def redact_url(url: str) -> str:
             host = f"[{host}]"
         port = f":{parts.port}" if parts.port is not None else ""
     except ValueError:
-        return "***"
-    user = f"{parts.username}:***@" if parts.password is not None else (f"{parts.username}@" if parts.username else "")
+        return MASK
+    user = (
+        f"{parts.username}:{MASK}@" if parts.password is not None else (f"{parts.username}@" if parts.username else "")
+    )
     if not parts.netloc:  # `urlunsplit` would take slashes away
         return f"{scheme}://{parts.path}"
     return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with `***` for the passwords of the URLs in it; rather too much is hidden than a password with a
+    slash in it shown."""
+    return _PASSWORDS.sub(rf"\1\2:{MASK}@", text)
 
 
 def path_of(url: str) -> Path:

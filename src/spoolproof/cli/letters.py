@@ -13,13 +13,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from spoolproof.cli.exits import Refused, Usage
-from spoolproof.cli.output import plain
+from spoolproof.cli.output import cell, plain
 from spoolproof.cli.store import with_store
 from spoolproof.cli.target import load_service
 from spoolproof.clock import SystemClock
 from spoolproof.dead_letters.desk import Desk, Tools
 from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
+from spoolproof.telemetry.redaction import masked, masked_text
 
 T = TypeVar("T")
 
@@ -98,14 +99,17 @@ def confirm(question: str, yes: bool) -> None:
         raise Refused("not confirmed; nothing was done", "answer y, or add --yes")
 
 
-def page(letter: Mapping[str, Any]) -> str:
-    """Return one dead letter for a terminal, from its document."""
+def page(letter: Mapping[str, Any], *, whole: bool) -> str:
+    """Return one dead letter for a terminal, from its document. whole: without masking what looks like a secret."""
+    if not whole:
+        hidden = ("message", "original_body", "stack", "error", "note")
+        letter = {**letter, **{name: masked(letter[name]) for name in hidden}}
     told = ("message", "audit", "history", "stack", "original_body", "attempts")
-    lines = [f"{name:16} {plain(value)}" for name, value in letter.items() if name not in told]
+    lines = [f"{name:16} {cell(value)}" for name, value in letter.items() if name not in told]
     lines += ["", "attempts"]
-    lines += [f"  {plain(one.at)} {one.host} {one.error_class}: {one.error}" for one in letter["history"]]
+    lines += [f"  {cell(one.at)} {one.host} {one.error_class}: {one.error}" for one in letter["history"]]
     lines += ["", "audit"]
-    lines += [f"  {plain(one.at)} {one.actor} {one.verb} {one.detail}".rstrip() for one in letter["audit"]]
+    lines += [f"  {cell(one.at)} {one.actor} {one.verb} {one.detail}".rstrip() for one in letter["audit"]]
     message = letter["message"]
     lines += ["", "headers", *(f"  {name}: {value}" for name, value in message["headers"].items())]
     lines += ["", "body", _text_of(message)]
@@ -113,7 +117,8 @@ def page(letter: Mapping[str, Any]) -> str:
         lines += ["", "body before the first edit", _text_of(letter["original_body"])]
     if letter["stack"]:
         lines += ["", "stack", letter["stack"].rstrip()]
-    return plain("\n".join(lines))
+    text = "\n".join(lines)
+    return text if whole else masked_text(text)
 
 
 def _text_of(document: Mapping[str, Any]) -> str:

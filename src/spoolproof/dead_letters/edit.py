@@ -15,6 +15,7 @@ import msgspec
 from spoolproof.codec import DecodeFailure
 from spoolproof.errors import Conflict, InvalidMessage
 from spoolproof.message import EDIT_OF, Message, check_message
+from spoolproof.urls import MASK
 
 Decode = Callable[[Message], object]
 """Reads a message as its type is registered; raises DecodeFailure."""
@@ -39,9 +40,12 @@ def with_fields(body: bytes, changes: Mapping[str, object]) -> bytes:
 
 def edited(message: Message, body: bytes, id: str, *, decode: Decode | None, force: bool) -> Message:
     """Return the message with another body, under a new id. Raises InvalidMessage for one that its consumer could not
-    read, unless forced, and Conflict if nothing changes."""
+    read, unless forced, or that holds the mask of a secret; and Conflict if nothing changes."""
     if body == message.body:
         raise Conflict("the edit changes nothing")
+    if body.count(MASK.encode()) > message.body.count(MASK.encode()):
+        remedy = "it was taken from a masked view: take it from `dlq show ID --payload`, or use --set"
+        raise InvalidMessage("body", body[:60], f"has {MASK} where a secret stood; {remedy}")
     headers = {**message.headers, EDIT_OF: message.id}
     changed = msgspec.structs.replace(message, id=id, body=body, headers=headers)
     check_message(msgspec.structs.replace(changed, type=changed.type or "-"))  # a foreign one may have no type

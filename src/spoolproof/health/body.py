@@ -14,6 +14,7 @@ from typing import Any
 
 from spoolproof.health.snapshot import Dependency, Snapshot
 from spoolproof.health.verdict import System, count_text, instant, issues_of, stuck_reason, system_of, unready_reason
+from spoolproof.telemetry.redaction import masked_text
 
 LEVEL = 0
 """Full function: nothing lowers it yet, and monitors may already read it."""
@@ -60,7 +61,7 @@ def summary(snapshot: Snapshot, is_detailed: bool) -> Answer:
     system = system_of(snapshot)
     word = "ok" if system is System.HEALTHY else system.value
     body: dict[str, Any] = {"status": word, **_booleans(snapshot)}
-    issues = [issue.text for issue in issues_of(snapshot)] if is_detailed else []
+    issues = [masked_text(issue.text) for issue in issues_of(snapshot)] if is_detailed else []
     return Answer(_code(system), body | {"issues": issues} if issues else body)
 
 
@@ -73,7 +74,7 @@ def dependencies(snapshot: Snapshot, is_detailed: bool) -> Answer:
     body |= {"level": LEVEL, "checked_at": instant(snapshot.at)}
     body["dependencies"] = {one.key: _dependency(one, snapshot, is_detailed) for one in snapshot.dependencies}
     if is_detailed:
-        body["issues"] = [issue.text for issue in issues_of(snapshot)]
+        body["issues"] = [masked_text(issue.text) for issue in issues_of(snapshot)]
     return Answer(_code(system), body)
 
 

@@ -34,6 +34,7 @@ from typing import ClassVar, dataclass_transform
 from spoolproof.errors import InvariantViolated
 from spoolproof.telemetry import metrics
 from spoolproof.telemetry.metrics import METER, Metric
+from spoolproof.telemetry.redaction import masked_text
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
@@ -118,7 +119,7 @@ def write(event: Event, error: BaseException | None, level: int | None, suppress
     if not event.logger.isEnabledFor(level):
         return
     try:
-        text = f"{event.text()} suppressed={suppressed}" if suppressed else event.text()
+        text = masked_text(event.text()) + (f" suppressed={suppressed}" if suppressed else "")
         extra = {"event": event, "suppressed": suppressed}
         # passed as an argument: a text may hold what looks like a placeholder
         event.logger.log(level, "%s", text, exc_info=error, extra=extra, stacklevel=3)

@@ -2,7 +2,8 @@
 
 Our events and the user's own lines go through the same formatter. Libraries only log: in a process of somebody else's
 (uvicorn, a script) nothing is configured by us, and an event is a line of the standard `logging` with its text as the
-message. Bodies, headers and URLs with passwords never reach a logger.
+message. Bodies, headers and URLs with passwords never reach a logger, and what looks like a secret is masked in
+whatever does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TextIO
 from spoolproof import limits
 from spoolproof.caught import stack_of, storable_text
 from spoolproof.telemetry.events import Event
+from spoolproof.telemetry.redaction import masked, masked_text
 from spoolproof.telemetry.settings import LogSettings
 
 _CUT = " …cut"
@@ -56,12 +58,14 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; the text of a foreign error may hold several, and what a terminal obeys."""
-        line = f"{_instant(record)} {record.levelname} {record.name} {record.getMessage()}".translate(_ESCAPES)
+        line = f"{_instant(record)} {record.levelname} {record.name} {masked_text(record.getMessage())}".translate(
+            _ESCAPES
+        )
         line = _cut(line, limits.LOG_LINE_BYTES_MAX - limits.STACK_BYTES_MAX)
         colour = _COLOURS.get(record.levelname) if self._is_coloured else None
         line = line if colour is None else f"{colour}{line}\x1b[0m"
         error = _error_of(record)
-        return line if error is None else f"{line}\n{stack_of(error).rstrip()}"
+        return line if error is None else f"{line}\n{masked_text(stack_of(error)).rstrip()}"
 
 
 class JsonLine(logging.Formatter):
@@ -97,6 +101,7 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
 
 def _fitting(head: dict[str, str], rest: dict[str, object]) -> str:
     """Return both as JSON of at most 16 KiB; longer texts are cut, and `is_cut` says so."""
+    rest = _masked({name: _plain(value) for name, value in _masked(rest).items()})
     line = _encoded({**head, **rest, **head})
     for characters in (8192, 2048, 512, 64, 0):
         if len(line.encode()) <= limits.LOG_LINE_BYTES_MAX:
@@ -104,6 +109,11 @@ def _fitting(head: dict[str, str], rest: dict[str, object]) -> str:
         texts = {name: _cut(str(value), characters) for name, value in rest.items()} if characters else {}
         line = _encoded({**head, **texts, **head, "is_cut": True})
     return line
+
+
+def _masked(fields: dict[str, object]) -> dict[str, object]:
+    shown = masked(fields)
+    return shown if isinstance(shown, dict) else {}
 
 
 def _encoded(fields: dict[str, object]) -> str:

@@ -1,7 +1,7 @@
 """`spoolproof dlq`: see what was given up on and why, put it right, send it again, or close it.
 
 Verbs that act need a reason and are audited. Bodies are shown by `show`, `edit` and `export` alone: a list is what
-people paste.
+people paste. Secrets in them are masked but by `show --payload`, and by `export`, which another store is made from.
 """
 
 from __future__ import annotations
@@ -78,13 +78,19 @@ def ls(
             say(f"more: --after {found['next']}")
 
 
-def show(id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show one dead letter: message, attempts, stack and audit trail."""
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID")],
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Mask nothing: body, headers and errors as they are.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one dead letter: message, attempts, stack and audit trail, with *** for what looks like a secret."""
     letter = at_desk(lambda desk: desk.show(id))
     if as_json:
-        emit("dlq.show", {"dead_letter": letter})
+        emit("dlq.show", {"dead_letter": letter}, whole=payload)
     else:
-        say(page(letter))
+        say(page(letter, whole=payload))
 
 
 def edit(

@@ -35,6 +35,7 @@ from spoolproof.reconciliation.runner import Tools as RunnerTools
 from spoolproof.review.actions import Actions
 from spoolproof.review.desk import Desk, Tools
 from spoolproof.review.messages import Decode, Parked
+from spoolproof.telemetry.redaction import masked
 
 T = TypeVar("T")
 Id = Annotated[str, typer.Argument(metavar="ID")]
@@ -71,7 +72,7 @@ def ls(
 
 
 def show(id: Id, as_json: AsJson = False) -> None:
-    """Show one question: evidence, actions, the message it carries, and what was done to it."""
+    """Show one question: evidence, actions, the message it carries, and what was done to it; secrets are masked."""
     item = _at_desk(lambda desk: desk.show(id))
     if as_json:
         emit("review.show", {"item": item})
@@ -81,7 +82,7 @@ def show(id: Id, as_json: AsJson = False) -> None:
     ]
     for name in ("evidence", "message"):
         if item[name] is not None:
-            lines += ["", name, msgspec.json.format(msgspec.json.encode(item[name]), indent=2).decode()]
+            lines += ["", name, msgspec.json.format(msgspec.json.encode(masked(item[name])), indent=2).decode()]
     lines += ["", "trail"]
     for one in item["trail"]:
         detail = "" if one["detail"] is None else msgspec.json.encode(one["detail"]).decode()
@@ -218,7 +219,7 @@ def _values(texts: list[str]) -> dict[str, Any]:
 
 def _tell(verb: str, document: dict[str, Any], text: str, as_json: bool, *, whole: bool = False) -> None:
     if as_json:
-        emit(f"review.{verb}", document if whole else {"item": document})
+        emit(f"review.{verb}", document if whole else {"item": document}, reveal={"token"})
     else:
         say(text)
 

@@ -49,7 +49,7 @@ def ls(as_json: AsJson = False) -> None:
     found, waiting = with_store(read)
     documents = [_document(endpoint, waiting.get(endpoint.name, 0)) for endpoint in found]
     if as_json:
-        emit("webhook.ls", {"endpoints": documents})
+        emit("webhook.ls", {"endpoints": documents}, reveal={"secrets"})
     elif not documents:
         say("no endpoints; spoolproof webhook add NAME URL --type EVENT")
     else:
@@ -152,7 +152,7 @@ def _document(endpoint: Endpoint, waiting: int = 0) -> dict[str, Any]:
 def _tell(command: str, text: str, fields: dict[str, Any], made: str | None, as_json: bool) -> None:
     """Say what was done, with the secret that was made, for the only time."""
     if as_json:
-        emit(command, {**fields, "secret": made})
+        emit(command, {**fields, "secret": made}, reveal={"secret"})
         return
     say(text)
     if made is not None:
