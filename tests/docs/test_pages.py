@@ -28,6 +28,7 @@ PAGES = [
     "schedules.md",
     "spool.md",
     "sqs.md",
+    "testing-sagas.md",
     "testing.md",
     "webhooks.md",
 ]

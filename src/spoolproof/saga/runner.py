@@ -81,10 +81,10 @@ class Runner(Loop):
 
     async def run_once(self) -> int:
         """Claim, sweep, wait. Raises StoreUnavailable."""
+        self._stirred.clear()
         if self._tools.is_draining():
             await self._ended()
             return 0
-        self._stirred.clear()
         if self._clock.monotonic() >= self._sweep_at:
             await self._sweep()
         claimed = 0
