@@ -43,7 +43,7 @@ from spoolproof.outbox.options import PublishOptions
 from spoolproof.outbox.publish import handling
 from spoolproof.outbox.receipt import Place, Receipt, receipt_of
 from spoolproof.outbox.transaction import Transaction, unit_of_work
-from spoolproof.parts import FACETS, ROLES
+from spoolproof.parts import FACETS, ROLES, entry_of
 from spoolproof.policies import Registry, default_registry
 from spoolproof.protected import BrokerHandle
 from spoolproof.requests.part import RequestsPart
@@ -123,9 +123,9 @@ class Service:
             """Return a facet: what a feature offers beyond the verbs above, as `parts` lists it."""
             if name.startswith("_") or name not in FACETS:
                 raise AttributeError(f"Service has no {name!r}")
-            return self._facets.setdefault(
-                name, FACETS[name](OwnHost(self.name, self._registrations, lambda: self.runtime))
-            )
+            facet = entry_of(FACETS[name]).facet
+            assert facet is not None  # the line of its feature says it has one
+            return self._facets.setdefault(name, facet(OwnHost(self.name, self._registrations, lambda: self.runtime)))
 
     # --- register ----------------------------------------------------------------------------------------------------
 

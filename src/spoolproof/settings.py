@@ -19,12 +19,12 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 
 from spoolproof import limits
 from spoolproof.errors import InvariantViolated, SettingsError
-from spoolproof.parts import GROUPS as PART_GROUPS
+from spoolproof.parts import groups as groups_of_parts
 from spoolproof.settings_group import PREFIX, G, SettingsGroup, also
 from spoolproof.urls import several_fault, url_fault
 from spoolproof.wiring import ADAPTER_GROUPS, BROKERS, STORES
 
-GROUPS = (*PART_GROUPS, *ADAPTER_GROUPS)
+GROUPS = (*groups_of_parts(), *ADAPTER_GROUPS)
 _POLICY = f"{PREFIX}POLICY_"  #: `policies.config` knows what follows, and which policies there are
 _READ_ELSEWHERE = frozenset(
     f"{PREFIX}{name}"

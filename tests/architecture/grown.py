@@ -15,7 +15,10 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "spoolproof"
 TOY = Path(__file__).parent / "toy"
 TRIAL = Path(__file__).parent / "toy_trial.py"
 LINES = {
-    "parts.py": ("FEATURES = (\n", '    "toy.part:TOY",\n'),
+    "parts.py": (
+        "FEATURES = (\n",
+        '    Feature("toy.part:TOY", role="toy", facet="toys", settings="toy.settings:ToySettings"),\n',
+    ),
     "wiring.py": ("PORTS: tuple[str, ...] = (\n", '    "toys.Toys",\n'),
 }
 

@@ -11,7 +11,6 @@ from spoolproof.cache.events import IS_SHARED, PENDING
 from spoolproof.cache.failover import Failover, Keeper, Listener
 from spoolproof.cache.options import checked
 from spoolproof.cache.running import Running
-from spoolproof.cache.settings import CacheSettings
 from spoolproof.errors import CacheConfigError
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
@@ -117,4 +116,4 @@ class CacheFacet(Facet):
         return Cache(home, name, Coder(name, of))
 
 
-CACHE = Entry(None, CachePart, facet=("cache", CacheFacet), settings=(CacheSettings,))
+CACHE = Entry(CachePart, CacheFacet)

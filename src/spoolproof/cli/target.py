@@ -7,14 +7,19 @@ import os
 import sys
 import traceback
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from spoolproof.caught import error_line
 from spoolproof.cli.exits import Usage
-from spoolproof.service import Service
+
+if TYPE_CHECKING:
+    from spoolproof.service import Service
 
 
 def load_service(target: str) -> Service:
     """Import a module and return the service it holds. Raises Usage saying what is missing and what is there."""
+    from spoolproof.service import Service
+
     module_name, _, path = target.partition(":")
     if not module_name or not path:
         raise Usage(f"{target!r} does not name a service", "write MODULE:SERVICE, as in `spoolproof run shop:service`")
@@ -60,6 +65,8 @@ def _broken(name: str, error: Exception) -> Usage:
 
 
 def _services_of(module: ModuleType, name: str) -> str:
+    from spoolproof.service import Service
+
     names = sorted(key for key, value in vars(module).items() if isinstance(value, Service))
     if not names:
         return f"module {name!r} holds no Service; make one: service = Service({name.rpartition('.')[2]!r})"

@@ -170,4 +170,4 @@ def _worker(queue: str, execution: Execution, of: Context) -> Worker:
     )
 
 
-CONSUMER = Entry("consumer", ConsumerPart, settings=(ConsumerSettings,))
+CONSUMER = Entry(ConsumerPart)

@@ -39,4 +39,4 @@ def _decode_of(registry: TypeRegistry) -> Decode:
     return lambda message: registry.decode(message, message.type)
 
 
-DEAD_LETTERS = Entry(None, DeadLettersPart, facet=("dead_letters", DeadLettersFacet))
+DEAD_LETTERS = Entry(DeadLettersPart, DeadLettersFacet)

@@ -1,4 +1,4 @@
-"""How a feature enters the list of parts: for which processes its part is made, from what, and what it brings along.
+"""How a feature enters the list of parts: from what its part is made, and what it brings along.
 
 A feature declares its entry beside its part and knows nothing of the list; the list names the entry.
 """
@@ -17,7 +17,7 @@ from spoolproof.lifecycle.part import Part
 from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.ports.broker import Broker, Spawn
 from spoolproof.ports.store import Store
-from spoolproof.settings_group import Groups, SettingsGroup
+from spoolproof.settings_group import Groups
 
 T = TypeVar("T")
 
@@ -47,10 +47,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One part of the list. role: what a process must be started for to have it; None: every process has it. facet:
-    what `service.<name>` is, if the feature offers more than the service's verbs. settings: the groups it reads."""
+    """One part of the list. facet: of a feature that offers more than the service's verbs."""
 
-    role: str | None
     make: Callable[[Context], Part]
-    facet: tuple[str, type[Facet]] | None = None
-    settings: tuple[type[SettingsGroup], ...] = ()
+    facet: type[Facet] | None = None

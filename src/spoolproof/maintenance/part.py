@@ -13,7 +13,6 @@ from spoolproof.maintenance.breakers import Breakers
 from spoolproof.maintenance.facts import FactExchange
 from spoolproof.maintenance.policy_measures import PolicyMeasures
 from spoolproof.maintenance.prune import LEADER, PRUNE, Pruner
-from spoolproof.maintenance.settings import InboxSettings
 from spoolproof.policies import Registry
 from spoolproof.telemetry.metrics import Measure
 
@@ -74,5 +73,5 @@ class PoliciesPart(Part):
         self._policies.resume()
 
 
-POLICIES = Entry(None, PoliciesPart)
-MAINTENANCE = Entry("maintenance", MaintenancePart, settings=(InboxSettings,))
+POLICIES = Entry(PoliciesPart)
+MAINTENANCE = Entry(MaintenancePart)

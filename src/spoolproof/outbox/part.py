@@ -54,4 +54,4 @@ class RelayPart(Part):
         return () if self._relay is None else self._relay.measures()
 
 
-RELAY = Entry("relay", RelayPart)
+RELAY = Entry(RelayPart)

@@ -185,4 +185,4 @@ class ReconciliationFacet(Facet):
         return self.host.registrations.of(Declared)
 
 
-RECONCILIATION = Entry(None, ReconciliationPart, facet=("reconciliation", ReconciliationFacet))
+RECONCILIATION = Entry(ReconciliationPart, ReconciliationFacet)

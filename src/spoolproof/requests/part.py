@@ -171,4 +171,4 @@ def _payload(message: Message, asked: str, reply: type[Any] | None) -> Any:
     return registry.decode(message, name)
 
 
-REQUESTS_ENTRY = Entry(None, RequestsPart)
+REQUESTS_ENTRY = Entry(RequestsPart)

@@ -163,4 +163,4 @@ class ReviewsFacet(Facet, Desk):
         return self.host.part(ReviewPart).tools
 
 
-REVIEW = Entry(None, ReviewPart, facet=("reviews", ReviewsFacet), settings=(ReviewSettings,))
+REVIEW = Entry(ReviewPart, ReviewsFacet)

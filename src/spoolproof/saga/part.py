@@ -271,4 +271,4 @@ class SagaFacet(Facet):
             raise KeyConflict(f"saga {saga.name!r} with id {saga.key!r} was started with another payload")
 
 
-SAGA = Entry("saga", SagaPart, facet=("saga", SagaFacet), settings=(SagaSettings,))
+SAGA = Entry(SagaPart, SagaFacet)

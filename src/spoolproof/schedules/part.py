@@ -50,4 +50,4 @@ class SchedulesPart(Part):
         return () if self._promoter.rows is None else ((ROWS, (), self._promoter.rows),)
 
 
-SCHEDULES = Entry("relay", SchedulesPart)
+SCHEDULES = Entry(SchedulesPart)

@@ -13,7 +13,6 @@ from spoolproof.outbox.receipt import Place
 from spoolproof.ports.spool import Spools
 from spoolproof.spool.drainer import Drainer
 from spoolproof.spool.events import BYTES, OLDEST, ROWS
-from spoolproof.spool.settings import SpoolSettings
 from spoolproof.spool.spool import Spool
 from spoolproof.telemetry.metrics import Measure
 
@@ -86,4 +85,4 @@ class SpoolPart(Part):
         yield from self._drainer.measures()
 
 
-SPOOL = Entry(None, SpoolPart, settings=(SpoolSettings,))
+SPOOL = Entry(SpoolPart)

@@ -165,4 +165,4 @@ class WebhooksFacet(Facet):
         return self._part.webhooks
 
 
-WEBHOOKS = Entry("relay", WebhooksPart, facet=("webhooks", WebhooksFacet), settings=(WebhookSettings,))
+WEBHOOKS = Entry(WebhooksPart, WebhooksFacet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,12 +20,14 @@ from spoolproof.health.thread import Address
 from spoolproof.lifecycle.events import FailpointRaised, ServiceEnded
 from spoolproof.lifecycle.shutdown import Ending, StopSignals, run_until_stopped
 from spoolproof.parts import ROLES
-from spoolproof.service import Service
 from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit as tell
 from spoolproof.telemetry.logging import log_to_stderr
 from spoolproof.telemetry.settings import LogSettings, early_log_settings
 from spoolproof.wiring import forgetful
+
+if TYPE_CHECKING:
+    from spoolproof.service import Service
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 

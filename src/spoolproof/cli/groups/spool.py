@@ -15,7 +15,6 @@ from spoolproof.cli.options import AsJson
 from spoolproof.cli.output import emit, say, table
 from spoolproof.clock import SystemClock
 from spoolproof.ids import Ids
-from spoolproof.service import Service
 from spoolproof.settings import load_settings
 from spoolproof.spool.part import SpoolPart
 from spoolproof.wiring import damaged_spools, look_into_spools, salvage_spool, spool_folder
@@ -71,6 +70,8 @@ def drain(service: ServiceName, seconds: Seconds = 60.0, as_json: AsJson = False
 
 async def _drain(name: str, seconds: float) -> tuple[int, int]:
     """Run the spool alone; returns how many events it found, and how many are left."""
+    from spoolproof.service import Service
+
     service = Service(name, settings=load_settings(health_port=None))
     await service.start(only=())
     try:

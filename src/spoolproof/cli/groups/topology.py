@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +21,10 @@ from spoolproof.lifecycle.supervisor import Supervisor
 from spoolproof.limits import CONSUMER_TIMEOUT_SECONDS
 from spoolproof.ports.topology import Inspection
 from spoolproof.runtime import topology_of
-from spoolproof.service import Service
 from spoolproof.wiring import broker_adapter
+
+if TYPE_CHECKING:
+    from spoolproof.service import Service
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:SERVICE", help="As in shop:service.")]
 

@@ -50,4 +50,4 @@ class ToyFacet(Facet):
         await self.host.part(ToyPart).toys.play(name, breaks=breaks)
 
 
-TOY = Entry("toy", ToyPart, facet=("toys", ToyFacet), settings=(ToySettings,))
+TOY = Entry(ToyPart, ToyFacet)
