@@ -30,6 +30,7 @@ class Feature(NamedTuple):
 
 FEATURES = (
     Feature("maintenance.part:POLICIES"),
+    Feature("health.part:DEPENDENCIES"),
     Feature("outbox.part:RELAY", role="relay"),
     Feature("webhooks.part:WEBHOOKS", role="relay", facet="webhooks", settings="webhooks.settings:WebhookSettings"),
     Feature("schedules.part:SCHEDULES", role="relay"),

@@ -29,6 +29,7 @@ from spoolproof.backoff import RandomSource
 from spoolproof.clock import Clock
 from spoolproof.errors import BrokerUnavailable, NotFound, NotStarted, SchemaOutdated, StoreUnavailable, Unavailable
 from spoolproof.failpoints import failpoint
+from spoolproof.health.dependencies import Dependencies
 from spoolproof.health.monitor import Monitor
 from spoolproof.health.sampler import Sampler
 from spoolproof.health.settings import HealthSettings
@@ -58,9 +59,11 @@ from spoolproof.outbox.transaction import UnitsOfWork
 from spoolproof.parts import make_parts
 from spoolproof.policies import Registry
 from spoolproof.ports.broker import Broker, ConnectionState, QueueSpec, Topology
+from spoolproof.ports.health import HealthView
 from spoolproof.ports.leases import Process
 from spoolproof.ports.store import Store
 from spoolproof.ports.units import Units
+from spoolproof.protected import NAME as BROKER_POLICY
 from spoolproof.protected import ProtectedBroker
 from spoolproof.settings import Settings
 from spoolproof.telemetry.events import emit
@@ -111,13 +114,18 @@ class Runtime:
         )
         units = UnitsOfWork(self.store, self.publisher)
         local = build_local(settings, self.store, service, clock=clock, ids=ids)
+        dependencies = Dependencies(policies, clock=clock, random=random, spawn=spawn, without=(BROKER_POLICY,))
+        self.monitor = self._make_monitor(dependencies)
         context = Context(
             service=service,
             settings=settings,
             store=self.store,
             broker=self.broker,
             registrations=registrations,
-            singles={Registry: policies, Publisher: self.publisher, Units: units, **local},
+            singles={
+                **{Registry: policies, Publisher: self.publisher, Units: units},
+                **{Dependencies: dependencies, HealthView: self.monitor, **local},
+            },
             fence_seconds=settings.lease_seconds * limits.FENCE_SHARE,
             clock=clock,
             ids=ids,
@@ -126,20 +134,6 @@ class Runtime:
             spawn=spawn,
         )
         self.parts = make_parts(context, roles)
-        self.monitor = Monitor(
-            self._sampler(),
-            self.broker,
-            store=self.store.name,
-            ping=self.store.ping,
-            service=service,
-            version=spoolproof.__version__,
-            detail=settings.of(HealthSettings).detail,
-            ready_needs=settings.of(HealthSettings).ready_needs,
-            is_broker_required=settings.broker_required,
-            local=self._local,
-            clock=clock,
-            random=random,
-        )
         self._health = None if health is None else HealthThread(health, self.monitor.snapshot, clock)
         self._membership: Membership | None = None
         self._loops: list[Loop] = []
@@ -149,6 +143,23 @@ class Runtime:
         self.is_started = False
         self.is_draining = False
         self._plan: failpoints.Plan | None = None
+
+    def _make_monitor(self, dependencies: Dependencies) -> Monitor:
+        return Monitor(
+            self._sampler(),
+            self.broker,
+            store=self.store.name,
+            ping=self.store.ping,
+            service=self.service,
+            version=spoolproof.__version__,
+            detail=self.settings.of(HealthSettings).detail,
+            ready_needs=self.settings.of(HealthSettings).ready_needs,
+            is_broker_required=self.settings.broker_required,
+            local=self._local,
+            dependencies=dependencies,
+            clock=self._clock,
+            random=self._random,
+        )
 
     def _sampler(self) -> Sampler:
         return Sampler(
@@ -299,6 +310,9 @@ class Runtime:
             unsubscribed=tuple(queue for report in reports for queue in report.unsubscribed),
             stalled=tuple(self.supervisor.stalled()),
             issues=tuple(issue for report in reports for issue in report.issues),
+            dependencies=tuple(one for report in reports for one in report.dependencies),
+            level=max((report.level for report in reports), default=0),
+            fullness=max((report.fullness for report in reports), default=0.0),
             failpoints=() if plan is None else plan.armed,
         )
 

@@ -17,6 +17,7 @@ BLOCK = re.compile(
 PAGES = [
     "cache.md",
     "dead-letters.md",
+    "dependency-health.md",
     "foreign.md",
     "handling.md",
     "order.md",

@@ -16,9 +16,6 @@ from spoolproof.health.snapshot import Dependency, Snapshot
 from spoolproof.health.verdict import System, count_text, instant, issues_of, stuck_reason, system_of, unready_reason
 from spoolproof.telemetry.redaction import masked_text
 
-LEVEL = 0
-"""Full function: nothing lowers it yet, and monitors may already read it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -71,7 +68,7 @@ def dependencies(snapshot: Snapshot, is_detailed: bool) -> Answer:
     body: dict[str, Any] = {"status": system.value, "service": snapshot.service}
     if is_detailed:
         body["version"] = snapshot.version
-    body |= {"level": LEVEL, "checked_at": instant(snapshot.at)}
+    body |= {"level": snapshot.local.level, "checked_at": instant(snapshot.at)}
     body["dependencies"] = {one.key: _dependency(one, snapshot, is_detailed) for one in snapshot.dependencies}
     if is_detailed:
         body["issues"] = [masked_text(issue.text) for issue in issues_of(snapshot)]
@@ -98,7 +95,8 @@ _DOCUMENTS: Mapping[str, Document] = {
 
 
 def _booleans(snapshot: Snapshot) -> dict[str, bool]:
-    return {one.key: one.is_healthy for one in snapshot.dependencies}
+    # of policies nothing: they are as many as an application likes, and monitors match these documents
+    return {one.key: one.is_healthy for one in snapshot.own}
 
 
 def _code(system: System) -> int:
@@ -109,11 +107,14 @@ def _dependency(one: Dependency, snapshot: Snapshot, is_detailed: bool) -> dict[
     body: dict[str, Any] = {
         "status": one.status.value,
         "state": one.state,
-        "connected": one.is_healthy,
+        "connected": one.is_healthy if one in snapshot.own else one.state == "connected",
         "need": one.need.value,
     }
     if not is_detailed:
         return body
+    if one not in snapshot.own:
+        figures = {"error_ratio": one.error_ratio, "p50_seconds": one.p50_seconds, "p95_seconds": one.p95_seconds}
+        return body | {"since": instant(one.since), "reason": one.reason, "error": one.error, **figures}
     if one is snapshot.broker:
         body["pending_events"] = None if snapshot.backlog is None else count_text(snapshot.backlog.rows)
     return body | {"url": one.url, "since": instant(one.since), "error": one.error}

@@ -21,6 +21,31 @@ OUTBOX_UNOWNED = gauge("outbox_unowned_shards", "Shards that nobody ships; told 
 DEAD_LETTERS = gauge("dead_letters", "Dead letters by state, up to 100,000 each; told by one process.", "state")
 
 
+DEPENDENCY_STATE = gauge("dependency_state", "1 for the status a dependency is in, else 0.", "dependency", "state")
+DEPENDENCY_ERRORS = gauge("dependency_error_ratio", "Failed calls of all of the last minute.", "dependency")
+DEPENDENCY_RESPONSE = gauge(
+    "dependency_response_seconds",
+    "How long calls take that succeed, of those of the last minute that were measured.",
+    *("dependency", "quantile"),
+)
+
+
+class DependencyChanged(
+    Event,
+    name="dependency.changed",
+    line="dependency={dependency} old={old} new={new} seconds={seconds:.1f} reason={reason}",
+    counter="dependency_changes_total",
+    labels=("dependency", "new"),
+):
+    """What a policy protects is better or worse than before."""
+
+    dependency: str
+    old: str
+    new: str
+    seconds: float
+    reason: str
+
+
 class HealthListening(Event, name="health.listening", line="url={url}"):
     """Probes are answered from now on."""
 

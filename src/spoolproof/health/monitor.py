@@ -12,7 +12,7 @@ Everything runs on the event loop. The health thread gets snapshots, never this 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -20,6 +20,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.health.check import Check, Condition
 from spoolproof.health.connections import Connections
+from spoolproof.health.dependencies import Dependencies
 from spoolproof.health.events import EVENT_LOOP_LAG, HealthReady, HealthUnready
 from spoolproof.health.sampler import Sampler
 from spoolproof.health.snapshot import DB, Dependency, Local, Need, Snapshot, Status
@@ -31,7 +32,7 @@ from spoolproof.telemetry.metrics import METER, Measure
 
 
 class Monitor(Loop):
-    """Watches the dependencies and makes snapshots."""
+    """Watches store and broker and makes snapshots. Implements `ports.health.HealthView`."""
 
     name = "health"
 
@@ -48,11 +49,12 @@ class Monitor(Loop):
         ready_needs: Collection[str],
         is_broker_required: bool,
         local: Callable[[], Local],
+        dependencies: Dependencies | None = None,
         clock: Clock,
         random: RandomSource,
     ) -> None:
         """store, ping: its name, and what returns while it answers. local: what the process knows of itself, asked for
-        every snapshot."""
+        every snapshot. dependencies: what policies protect."""
         self._store = store
         self._ping = ping
         self._broker = broker
@@ -62,6 +64,7 @@ class Monitor(Loop):
         self._needs = frozenset(ready_needs)
         self._is_broker_required = is_broker_required
         self._local = local
+        self._dependencies = dependencies
         self._clock = clock
         self._random = random
         self._store_check = Check(clock)
@@ -94,6 +97,24 @@ class Monitor(Loop):
         local = self._local()
         yield from self._sampler.measures(leads_service=local.leads_service, leads_database=local.leads_database)
 
+    def status_of(self, dependency: str) -> Status:
+        """See HealthView."""
+        found = None if self._dependencies is None else self._dependencies.status_of(dependency)
+        if found is None and dependency == DB:
+            return Status.HEALTHY if self._store_check.is_passing else Status.UNHEALTHY
+        if found is None and (status := self._broker.status()).kind == dependency:
+            return Status.HEALTHY if status.state is ConnectionState.CONNECTED else Status.UNHEALTHY
+        return found or Status.UNKNOWN
+
+    def known(self) -> Sequence[Dependency]:
+        """See HealthView."""
+        return self.snapshot().dependencies
+
+    @property
+    def fullness(self) -> float:
+        """See HealthView."""
+        return self._local().fullness
+
     def store_failed(self, error: BaseException) -> None:
         """Note why the store could not be reached while the service starts."""
         self._store_check.believe(error)
@@ -124,7 +145,7 @@ class Monitor(Loop):
 
     def _tell(self, snapshot: Snapshot) -> None:
         """Note what is connected, and tell a change of readiness: work stops coming, and somebody will ask why."""
-        self._connections.note(snapshot.dependencies)
+        self._connections.note(snapshot.own)
         if not snapshot.local.is_started or snapshot.local.is_draining:
             return
         reason = unready_reason(snapshot)

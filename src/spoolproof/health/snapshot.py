@@ -8,49 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
+from spoolproof.ports.health import Dependency as Dependency
+from spoolproof.ports.health import Need as Need
+from spoolproof.ports.health import Status as Status
 from spoolproof.ports.outbox import Backlog
 
 DB = "db"
 """The store's key in every body, whatever database it is."""
-
-
-class Status(StrEnum):
-    """healthy; unhealthy; unknown: its last check is too old to go by."""
-
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-    UNKNOWN = "unknown"
-
-
-class Need(StrEnum):
-    """critical: no useful work without it; optional: its absence is an issue and no more."""
-
-    CRITICAL = "critical"
-    OPTIONAL = "optional"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependency:
-    """One thing the service leans on. key: `db`, or the broker's kind. state: a word of ConnectionState. url: without
-    password. since: when the status began. away_seconds: for how long it has not been healthy, 0 while it is. error:
-    the class of its last error. checked_seconds_ago: None when it is read live."""
-
-    key: str
-    need: Need
-    status: Status
-    state: str
-    url: str
-    since: datetime
-    away_seconds: float = 0.0
-    error: str | None = None
-    checked_seconds_ago: float | None = None
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether it works, as far as is known."""
-        return self.status is Status.HEALTHY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +23,8 @@ class Local:
     """What the process knows of itself without asking anybody. keeps_publishes: what is published is
     kept durably also while the store is away. leads_service, leads_database: it tells what is counted
     for all. without_room: queues whose handler waits for room in the outbox. unsubscribed: queues the connected broker
-    does not deliver from. stalled: loops whose turn runs too long. issues: sentences of its parts."""
+    does not deliver from. stalled: loops whose turn runs too long. issues: sentences of its parts. dependencies: what
+    its parts lean on. level: how much function is on offer, 0 all of it. fullness: of the spool, 0 to 1."""
 
     is_started: bool = False
     is_draining: bool = False
@@ -71,6 +37,9 @@ class Local:
     unsubscribed: tuple[str, ...] = ()
     stalled: tuple[str, ...] = ()
     issues: tuple[str, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+    level: int = 0
+    fullness: float = 0.0
     failpoints: tuple[str, ...] = ()
 
 
@@ -114,5 +83,10 @@ class Snapshot:
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
-        """The broker, then the store, as far as they are known."""
+        """The broker, then the store, as far as they are known, then what parts lean on."""
+        return (*self.own, *self.local.dependencies)
+
+    @property
+    def own(self) -> tuple[Dependency, ...]:
+        """The broker and the store, as far as they are known."""
         return tuple(one for one in (self.broker, self.db) if one is not None)

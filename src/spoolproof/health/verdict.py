@@ -13,6 +13,8 @@ from enum import StrEnum
 from spoolproof import limits
 from spoolproof.health.snapshot import DB, Dependency, Need, Snapshot, Status
 
+_AMISS = (Status.DEGRADED, Status.UNHEALTHY)
+
 
 class System(StrEnum):
     """The whole, from its parts by their need."""
@@ -59,8 +61,8 @@ def unready_reason(snapshot: Snapshot) -> str | None:
 
 
 def system_of(snapshot: Snapshot) -> System:
-    """Return the state of the whole: unhealthy without something critical, degraded by an issue of it. A store that is
-    away is an issue where publishes are kept without it."""
+    """Return the state of the whole: unhealthy without something critical, degraded by an issue of it, or by something
+    important that does not work as it should. A store that is away is an issue where publishes are kept without it."""
     critical = {one.key: one for one in snapshot.dependencies if one.need is Need.CRITICAL}
     if snapshot.db is None or stuck_reason(snapshot) is not None:
         return System.UNHEALTHY
@@ -68,6 +70,8 @@ def system_of(snapshot: Snapshot) -> System:
     if any(one.status is Status.UNHEALTHY and key != spared for key, one in critical.items()):
         return System.UNHEALTHY
     if any(issue.concerns in critical for issue in issues_of(snapshot)):
+        return System.DEGRADED
+    if any(one.status in _AMISS and one.need is not Need.OPTIONAL for one in snapshot.local.dependencies):
         return System.DEGRADED
     return System.HEALTHY
 
@@ -102,6 +106,11 @@ def _dependency_issues(snapshot: Snapshot) -> list[Issue]:
         issues += [Issue(f"{broker.key}: {text}", broker.key) for text in snapshot.broker_issues]
     if db is not None and not db.is_healthy:
         issues.append(Issue(_away_text(db), DB))
+    issues += [
+        Issue(f"{one.key}: {one.status.value} since {instant(one.since)}: {one.reason}", one.key)
+        for one in snapshot.local.dependencies
+        if one.status in _AMISS
+    ]
     if snapshot.local.is_gate_shut:
         issues.append(Issue("consumers: the gate is shut; no handler starts until the store answers", DB))
     return issues

@@ -17,6 +17,7 @@ from typing import ClassVar
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
 from spoolproof.ports.broker import QueueSpec
+from spoolproof.ports.health import Dependency
 from spoolproof.telemetry.metrics import Measure
 
 
@@ -26,7 +27,8 @@ class Report:
     it waits. keeps_publishes: what is published is kept durably also while the store is away. leads_service,
     leads_database: of all processes of the service, or of the store, it is the one that tells what is counted for all.
     without_room: queues that wait for the outbox to have room. unsubscribed: queues the broker does not deliver from.
-    issues: sentences for people."""
+    issues: sentences for people. dependencies: what it leans on besides store and broker. level: how much function it
+    lets the process offer, 0 all of it. fullness: of the spool, 0 to 1."""
 
     is_fenced: bool = False
     is_gate_shut: bool = False
@@ -36,6 +38,9 @@ class Report:
     without_room: tuple[str, ...] = ()
     unsubscribed: tuple[str, ...] = ()
     issues: tuple[str, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+    level: int = 0
+    fullness: float = 0.0
 
 
 class Part:

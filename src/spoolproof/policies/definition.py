@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from spoolproof.policies.settings import config, lint
 from spoolproof.policies.settings.sources import Sources
 
 logger = logging.getLogger("spoolproof.policies")
+NEEDS = ("critical", "important", "optional")
 OVERFLOW_KEY = "(overflow)"
 
 
@@ -74,6 +76,8 @@ class Definition:
         clock: Clock,
         random: RandomSource,
         registry: Home,
+        need: str,
+        response_seconds: float,
     ) -> None:
         faults = name_faults(name)
         if not parts or not all(isinstance(part, Part) for part in parts):
@@ -86,6 +90,10 @@ class Definition:
             faults.append(f"preset={preset!r}: the name of a preset")
         if sync not in ("thread", "cooperative"):
             faults.append(f"sync={sync!r}: 'thread' or 'cooperative'")
+        if need not in NEEDS:
+            faults.append(f"need={need!r}: {', '.join(map(repr, NEEDS))}")
+        if not isinstance(response_seconds, int | float) or not 0 < response_seconds < math.inf:
+            faults.append(f"response_seconds={response_seconds!r}: seconds above 0")
         if faults:
             raise PolicyConfigError(faults, policy=name)
         self.name = name
@@ -98,6 +106,9 @@ class Definition:
         self.clock = clock
         self.random = random
         self.registry = registry
+        self.need = need
+        self.response_seconds = response_seconds
+        self.probe: Callable[[], Awaitable[object]] | None = None
         self.made_at = _place()
         self.chaos: Any = next((part for part in parts if part.kind == "chaos"), None)
         self.is_gating = False
@@ -194,6 +205,7 @@ class Definition:
                 (self.parts, other.parts),
                 (self.classify.rules, other.classify.rules),
                 ((self.idempotent, self.preset, self.sync), (other.idempotent, other.preset, other.sync)),
+                ((self.need, self.response_seconds), (other.need, other.response_seconds)),
                 (self.clock, other.clock),
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal, TypeVar, Unpack, cast
 
 from spoolproof.backoff import RandomSource, system_random
@@ -13,6 +13,7 @@ from spoolproof.ids import random_id
 from spoolproof.policies import events
 from spoolproof.policies.call import Options
 from spoolproof.policies.definition import Definition, Home, default
+from spoolproof.policies.functions import is_coroutine_function
 from spoolproof.policies.judging.classifier import DEFAULT, Classifier
 from spoolproof.policies.machines.circuit import Circuit
 from spoolproof.policies.machines.isolation import VERSION, cooldown_left, tell_ignored
@@ -23,6 +24,9 @@ from spoolproof.policies.parts.ranges import BreakerSettings
 from spoolproof.policies.running.caller import Caller, Using
 from spoolproof.policies.running.pipeline import Shared
 from spoolproof.policies.running.runner import Runner
+
+Need = Literal["critical", "important", "optional"]
+Q = TypeVar("Q", bound=Callable[[], Awaitable[object]])
 
 
 class StandardSettings(BreakerSettings, total=False):
@@ -46,6 +50,8 @@ class StandardSettings(BreakerSettings, total=False):
     preset: str | None
     sync: Literal["thread", "cooperative"]
     lint_ignore: Iterable[str]
+    need: Need
+    response_seconds: float
     registry: Home | None
     clock: Clock
     random: RandomSource | None
@@ -64,7 +70,9 @@ class Policy(Runner, Caller):
     made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row
     of the presets. sync: `thread` runs sync attempts that have a Timeout in a thread of their own; `cooperative` runs
     them here and only publishes `deadline.remaining()`, as for a Deadline alone. lint_ignore: warnings not to log.
-    registry: the process's unless given. Raises PolicyConfigError with every fault."""
+    need: how much a service needs what it protects: critical, important or optional; see docs/dependency-health.md.
+    response_seconds: of the 95th percentile, from which on that is called degraded. registry: the process's unless
+    given. Raises PolicyConfigError with every fault."""
 
     def __init__(
         self,
@@ -75,6 +83,8 @@ class Policy(Runner, Caller):
         preset: str | None = None,
         sync: Literal["thread", "cooperative"] = "thread",
         lint_ignore: Iterable[str] = (),
+        need: Need = "important",
+        response_seconds: float = 1.0,
         registry: Home | None = None,
         clock: Clock = AMBIENT,
         random: RandomSource | None = None,
@@ -90,6 +100,8 @@ class Policy(Runner, Caller):
             clock=clock,
             random=random or system_random(),
             registry=registry or default.registry,
+            need=need,
+            response_seconds=response_seconds,
         )
         self._set_up(definition.registry.register(definition), None)
 
@@ -177,6 +189,11 @@ class Policy(Runner, Caller):
         self._definition.check_function(function, is_async)
 
     @property
+    def definition(self) -> Definition:
+        """What it was declared to be, and its keys."""
+        return self._definition
+
+    @property
     def shared(self) -> Shared:
         """What all its keys have in common."""
         return self._definition.shared
@@ -243,6 +260,16 @@ class Policy(Runner, Caller):
         circuit = self.machines.circuit
         if circuit is not None:
             circuit.probe_now(reason, self.clock.monotonic())
+
+    def probe(self, function: Q) -> Q:
+        """Register an `async def` that raises when the dependency does not answer; a service asks it, for a second at
+        most, while calls are too few to tell. Raises PolicyConfigError for another function than there is already."""
+        known = self._definition.probe
+        if not is_coroutine_function(function) or known not in (None, function):
+            what = f"{getattr(known, '__qualname__', known)} is it already" if known else "write `async def`"
+            raise PolicyConfigError([f"probe={function!r}: {what}"], policy=self.name)
+        self._definition.probe = function
+        return function
 
     def watch(self, callback: Callable[[events.BreakerChanged], None]) -> Callable[[], None]:
         """Call `callback` at each change of the breaker, on whatever thread it happens; returns the unwatch."""

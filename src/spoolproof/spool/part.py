@@ -71,7 +71,7 @@ class SpoolPart(Part):
         if self._drainer.trouble:
             issues.append(self._drainer.trouble)
         keeps = is_on and not self._spools.is_home and self._spool.fullness < 1
-        return Report(keeps_publishes=keeps, issues=tuple(issues))
+        return Report(keeps_publishes=keeps, issues=tuple(issues), fullness=self._spool.fullness if is_on else 0.0)
 
     def measures(self) -> Iterable[Measure]:
         """Yield how much waits, and since when."""

@@ -329,6 +329,11 @@ class States:
             self._changes.tell()
         return state
 
+    @property
+    def last_error(self) -> str:
+        """The text of the latest failure, empty before the first."""
+        return self._last_error
+
     def admitted_share(self, now: float) -> float:
         """Return the share of calls admitted: 1 when closed, growing while it ramps, else 0."""
         with self.lock:

@@ -233,6 +233,26 @@ class Attempt(Gate):
         finally:
             held.end()
 
+    def sample(self, most: int, seconds: list[float]) -> None:
+        """Note how long successes take, until there are `most`; does nothing without a guard, or while it does so.
+
+        What gives a permit back is replaced until then, so that calls which nobody measures pay nothing.
+        """
+        plain, needs_time = self._leaves, self._needs_time
+        if not plain or getattr(plain[0], "is_sampling", False):
+            return
+
+        def told(permit: object, call: Call, verdict: Verdict, now: float) -> None:
+            plain[0](permit, call, verdict, now)
+            if verdict is SUCCESS:
+                seconds.append(now - call.attempt_started_at)
+            if len(seconds) >= most:
+                self._leaves, self._needs_time = plain, needs_time
+
+        told.is_sampling = True  # type: ignore[attr-defined]
+        self._needs_time = True
+        self._leaves = (told, *plain[1:])
+
     def open(self, call: Call) -> None:
         """Begin an attempt. Raises what refuses every attempt for now: the deadline, the cooldown."""
         call.attempts += 1

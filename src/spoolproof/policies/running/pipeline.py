@@ -15,6 +15,7 @@ from typing import cast
 from spoolproof.backoff import RandomSource
 from spoolproof.policies.call import Guard, Node
 from spoolproof.policies.judging.classifier import Classifier
+from spoolproof.policies.judging.verdict import Kind
 from spoolproof.policies.machines.adaptive import AdaptiveLimit
 from spoolproof.policies.machines.budget import Budget, Cooldown
 from spoolproof.policies.machines.circuit import Circuit
@@ -209,6 +210,10 @@ def _chain(root: Node) -> Iterator[Node]:
         node = cast("Node | None", getattr(node, "inner", None))
 
 
+_WELL = frozenset({"success", Kind.PERMANENT})  #: a dependency that refuses has answered
+_BADLY = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.TIMEOUT})
+
+
 class Machines:
     """The state of one policy and key. Settings are laid on with `configure`, which keeps it."""
 
@@ -279,6 +284,21 @@ class Machines:
             queue_max=settings.queue_max,
         )
         return self.tokens
+
+    def answered(self) -> tuple[int, int]:
+        """Return how many attempts met a dependency that answered, and how many one that did not, ever; without a
+        Breaker, which judges attempts, how many calls. What says nothing of it is in neither."""
+        if self.circuit is not None:
+            return self.circuit.successes_total, self.circuit.failures_total
+        ended = self.counts.calls().items()
+        well = sum(count for (result, _), count in ended if result in _WELL)
+        return well, sum(count for (result, _), count in ended if result in _BADLY)
+
+    def sample(self, most: int, seconds: list[float]) -> None:
+        """See Attempt."""
+        innermost = list(_chain(self.pipeline.root))[-1]
+        if isinstance(innermost, Attempt):
+            innermost.sample(most, seconds)
 
     def is_closed(self, now: float) -> bool:
         """Whether the breaker knows of no outage; so without one, and in mode `off`, where it learns nothing."""
