@@ -82,6 +82,7 @@ FAILPOINTS: Mapping[str, str] = {
     "saga.after_commit": "Effect and record of a tx step are durable.",
     "saga.after_turn_back": "The saga is compensating; nothing is undone.",
     "saga.after_review": "A person is asked; the saga is released.",
+    "saga.after_sleep": "The saga waits and is released; what it asks meanwhile is asked.",
     "saga.after_turn": "The run of a saga has ended and is written.",
     "saga.after_rescue": "Sagas of dead processes are free.",
     "bulk.before_move": "A bulk is live; nothing of its next portion was moved.",

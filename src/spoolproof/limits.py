@@ -338,7 +338,8 @@ RERUN_SECONDS_MAX = 1.0
 # --- review ------------------------------------------------------------------------------------------------------
 REVIEW_CLAIM_SECONDS = 900.0
 """How long a claim keeps others away: as long as one looks into one question, and no lunch break."""
-REVIEW_SUBJECT_MAX = 255
+REVIEW_SUBJECT_MAX = 320
+"""Room for a saga's name, that of its question, and its key."""
 REVIEW_TEXT_MAX = 4000
 REVIEW_EVIDENCE_BYTES_MAX = 64 * 1024
 REVIEW_DUE_SECONDS_MAX = 366 * 86_400.0
@@ -427,6 +428,7 @@ SAGA_STEPS_MAX = 10_000
 """A replay reads the journal whole."""
 SAGA_KEY_CHARACTERS_MAX = 150
 SAGA_ERROR_CHARACTERS_MAX = 500
+SAGA_REVIEW_NAME_MAX = 50
 SAGA_RETENTION_SECONDS = 90 * 86_400.0
 """A late duplicate of a start must not run an old order again."""
 SAGA_WAKE_ROWS_MAX = 200

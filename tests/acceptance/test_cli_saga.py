@@ -46,10 +46,10 @@ async def run(seconds: float = 20) -> Any:
         await service.stop()
 
 
-def cli(folder: Path, *words: str, exit_code: int = 0) -> dict[str, Any]:
+def cli(folder: Path, *words: str, exit_code: int = 0, group: str = "saga") -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOLPROOF", "RABBITMQ"))}
     done = subprocess.run(
-        [sys.executable, "-m", "spoolproof", "saga", *words, "--json"],
+        [sys.executable, "-m", "spoolproof", group, *words, "--json"],
         cwd=folder,
         env={**clean, "SPOOLPROOF_STORE": URL},
         capture_output=True,
@@ -60,6 +60,7 @@ def cli(folder: Path, *words: str, exit_code: int = 0) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[0]))
 
 
+@pytest.mark.timeout(120)
 def test_a_question_is_seen_answered_and_the_saga_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator sees what is not known, looks at the carrier, and says so."""
     monkeypatch.chdir(tmp_path)
@@ -69,25 +70,23 @@ def test_a_question_is_seen_answered_and_the_saga_goes_on(tmp_path: Path, monkey
     (listed,) = cli(tmp_path, "ls", "--state", "in_review")["sagas"]
     id = listed["id"]
     shown = cli(tmp_path, "show", id)
-    wrong = cli(tmp_path, "answer", id, "approve", "--reason", "x", exit_code=4)
-    unreadable = cli(tmp_path, "answer", id, "landed", "--reason", "x", "--output", "{", exit_code=2)
-    cancelled = cli(tmp_path, "cancel", id, "--reason", "x", exit_code=4)
+    review = shown["saga"]["question"]["review"]
+    (item,) = cli(tmp_path, "ls", group="review")["items"]
+    resolve = ["resolve", review, "--reason", "seen at the carrier"]
+    asking = cli(tmp_path, "retry", id, "--reason", "x", exit_code=4)
     unknown = cli(tmp_path, "show", "nothing", exit_code=1)
-    answered = cli(tmp_path, "answer", id, "landed", "--output", '"l-1"', "--reason", "seen at the carrier")
-    signals = [cli(tmp_path, "signal", id, "shipped", "--body", '{"n": 1}', "--id", "m")["is_new"] for _ in range(2)]
+    answered = cli(tmp_path, *resolve, "landed", "--set", 'output="l-1"', group="review")["item"]
+    signalled = cli(tmp_path, "signal", id, "shipped", "--body", '{"n": 1}', "--id", "m")["is_new"]
     retried = cli(tmp_path, "retry", id, "--reason", "now")
     result = asyncio.run(run())
 
     question = shown["saga"]["question"]
-    assert ("unknown_outcome", "label", ["landed", "not_landed", "compensate"]) == (
-        question["kind"],
-        question["step"],
-        question["actions"],
-    )
+    assert ("unknown_outcome", "label", item["id"]) == (question["kind"], question["step"], review)
+    assert ("saga.unknown_outcome", "order/o-1") == (item["kind"], item["subject"])
+    assert ["landed", "not_landed", "compensate"] == item["actions"]
     assert ["input", "label"] == [step["name"] for step in shown["steps"]]
-    assert ["refused", "usage", "refused", "not_found"] == [
-        one["error"]["code"] for one in (wrong, unreadable, cancelled, unknown)
-    ]
-    assert ("running", "running", [True, False]) == (answered["state"], retried["state"], signals)
+    assert f"spoolproof review resolve {review} retry" == asking["error"]["hint"]
+    assert ["refused", "not_found"] == [one["error"]["code"] for one in (asking, unknown)]
+    assert ("resolved", "running", True) == (answered["state"], retried["state"], signalled)
     assert ["l-1", {"n": 1}] == result
     assert "completed" == cli(tmp_path, "show", id)["saga"]["state"]

@@ -1,6 +1,7 @@
 """The process the crash tests of sagas kill: it starts orders, unless they were started before, and runs them.
 
-`saga_node.py ORDERS`: prints `ready`, prints `done` once no order moves any more, and ends with its standard input.
+`saga_node.py ORDERS [decide]`: prints `ready`, prints `done` once no order moves any more, and ends with its standard
+input. With `decide` it answers what they ask first.
 What its steps do to other systems is in `world.db`, which outlives it and does each thing once for a key.
 """
 
@@ -31,7 +32,7 @@ create table if not exists call (name text, id text)
 
 @dataclass
 class Order:
-    """kind: `good`, `refused` by its last step, `asked` about at its end."""
+    """kind: `good`, `refused` by its last step, `asked` about at its end, or `buggy` there."""
 
     id: str
     kind: str
@@ -113,8 +114,22 @@ async def place(saga: Flow, o: Order) -> str:
     await saga.gather(saga.do(charge, reservation), saga.do(print_label))
     await saga.do(ship)
     if o.kind == "asked":
-        await saga.review("ok?")
+        await saga.review("ok")
+    if o.kind == "buggy":
+        raise KeyError("a bug")
     return o.id
+
+
+async def rest() -> None:
+    """Wait until every saga is over, or waits for a person."""
+    moving = {SagaState.RUNNING, SagaState.COMPENSATING, SagaState.SETTLING}
+    waiting = {item["subject"] for item in (await service.reviews.ls())["items"]}
+    while any(
+        one.state in moving and (one.waiting_for != "review:ok" or f"order/ok/{one.key}" not in waiting)
+        for one in await service.saga.search(limit=1000)
+    ):
+        await asyncio.sleep(0.05)
+        waiting = {item["subject"] for item in (await service.reviews.ls())["items"]}
 
 
 async def main(orders: int) -> None:
@@ -123,13 +138,16 @@ async def main(orders: int) -> None:
         await tx.execute("create table if not exists reserved (id text primary key, n integer not null)")
     async with service.transaction() as tx:  # one: a process that is frozen in a step holds no row of a start
         for n in range(orders):
-            kind = ("good", "refused", "asked")[n % 3]
+            kind = "buggy" if (n, orders) == (3, 4) else ("good", "refused", "asked")[n % 3]
             await service.saga.start("order", Order(f"o-{n}", kind), id=f"o-{n}", transaction=tx)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    moving = {SagaState.RUNNING, SagaState.COMPENSATING, SagaState.SETTLING}
-    while any(saga.state in moving for saga in await service.saga.search(limit=1000)):
-        await asyncio.sleep(0.05)
+    await rest()
+    while "decide" in sys.argv and (items := (await service.reviews.ls())["items"]):
+        for item in items:
+            action = "approve" if item["kind"] == "saga.approval" else "abandon"
+            await service.reviews.resolve(item["id"], action, actor="ann", reason="looked")
+        await rest()
     sys.stdout.write("done\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from spoolproof.ports.reviews import ReviewFilter, Reviews
 from spoolproof.ports.sagas import FINAL, SagaFilter, SagaRow, Sagas, SagaState, StepRow
 from spoolproof.ports.store import Store
 from spoolproof.saga.question import Kind, read
@@ -29,12 +30,13 @@ POINTS = [
     *("saga.after_rescue=kill@2", "saga.after_claim=kill@1", "saga.after_claim=kill@3", "saga.before_commit=kill@2"),
     *("saga.after_commit=kill@2", "saga.after_intent=kill@1", "saga.after_intent=kill@4", "saga.after_call=kill@1"),
     *("saga.after_call=kill@5", "saga.before_write=kill@3", "saga.before_write=kill@9", "saga.after_write=kill@2"),
-    *("saga.after_write=kill@8", "saga.after_turn_back=kill@1", "saga.after_review=kill@1", "saga.after_turn=kill@1"),
+    *("saga.after_write=kill@8", "saga.after_turn_back=kill@1", "saga.after_sleep=kill@1", "saga.after_turn=kill@1"),
+    "saga.after_review=kill@1",
 ]
 
 #: the second is refused by its pivot; when a process has died in that, it may have landed, and a person is asked
 ENDS = [
-    {"o-0": SagaState.COMPLETED, "o-1": undone, "o-2": SagaState.IN_REVIEW}
+    {"o-0": SagaState.COMPLETED, "o-1": undone, "o-2": SagaState.RUNNING}
     for undone in (SagaState.COMPENSATED, SagaState.IN_REVIEW)
 ]
 
@@ -48,16 +50,34 @@ def url(on: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("on", ON)
 def test_killed_anywhere_nothing_is_half_done(url: str, point: str, tmp_path: Path) -> None:
-    """SA2, SA4, AC1: three orders, one of which is refused at its last step and one asks at its end."""
-    with node(tmp_path, url, 3, point) as first:
-        assert -signal.SIGKILL == first.wait(30), "the failpoint was not reached"
-    with node(tmp_path, url, 3) as second:
+    """SA2, SA4, AC1: three orders, one of which is refused at its last step and one asks at its end; one with a bug."""
+    orders = 4 if "after_review" in point else 3
+    with node(tmp_path, url, orders, point) as first:
+        assert -signal.SIGKILL == first.wait(60), "the failpoint was not reached"
+    with node(tmp_path, url, orders) as second:
         until(second, "done")
         second.communicate("", timeout=20)
 
     states = asyncio.run(verdict(url, tmp_path))
 
+    assert states.pop("o-3", SagaState.IN_REVIEW) is SagaState.IN_REVIEW
     assert states in ENDS
+
+
+@pytest.mark.parametrize("point", ["review.before_resolve", "review.before_commit", "review.after_resolve"])
+@pytest.mark.parametrize("on", ON)
+def test_an_answer_and_its_effect_are_both_there_or_neither(url: str, point: str, tmp_path: Path) -> None:
+    """RV1: killed in the decision, the order either still asks or goes on; answered again it ends once."""
+    with node(tmp_path, url, 3, f"{point}=kill@1", "decide") as first:
+        assert -signal.SIGKILL == first.wait(60), "the failpoint was not reached"
+    with node(tmp_path, url, 3, "", "decide") as second:
+        until(second, "done")
+        second.communicate("", timeout=20)
+
+    states = asyncio.run(verdict(url, tmp_path))
+
+    assert SagaState.COMPLETED is states["o-2"]
+    assert not {SagaState.RUNNING, SagaState.IN_REVIEW} & set(states.values())
 
 
 @pytest.mark.parametrize("on", ["postgresql"])
@@ -96,7 +116,8 @@ def test_fifty_orders_and_eight_deaths_add_up(url: str, tmp_path: Path) -> None:
     states = Counter(asyncio.run(verdict(url, tmp_path)).values())
 
     assert 17 == states[SagaState.COMPLETED]
-    assert 50 == sum(states.values()) == 17 + states[SagaState.COMPENSATED] + states[SagaState.IN_REVIEW]
+    assert 16 == states[SagaState.RUNNING], "each asks"
+    assert 50 == sum(states.values()) == 33 + states[SagaState.COMPENSATED] + states[SagaState.IN_REVIEW]
     assert states[SagaState.COMPENSATED] >= 10
 
 
@@ -109,8 +130,11 @@ async def verdict(url: str, folder: Path) -> dict[str, SagaState]:
     async with opened(url, "crash") as store:
         async with store.transaction() as tx:
             reserved = {row["id"]: row["n"] for row in await tx.fetch("select id, n from reserved")}
+        items = Counter(item.evidence["saga"] for item in await store.port(Reviews).search(ReviewFilter(limit=1000)))
         for saga, steps in await _read(store):
             found[saga.key] = saga.state
+            asking = saga.state in (SagaState.RUNNING, SagaState.IN_REVIEW)
+            assert int(asking) == items[saga.saga_id], "SA5: one open item, if and only if a person is asked"
             net = [
                 reserved.get(saga.key, 0),
                 effects["charge", saga.key] - effects["refund", saga.key],
@@ -123,7 +147,7 @@ async def verdict(url: str, folder: Path) -> dict[str, SagaState]:
             assert (saga.state is SagaState.IN_REVIEW) == bool(asks)
             assert calls["label", saga.key] <= 1, "a once step was called again after a call that had landed"
             assert saga.owner is None
-            assert all(step.state in FINAL for step in steps if not asks), steps
+            assert all(step.state in FINAL or step.name == "wait:review:ok" for step in steps if not asks), steps
     return found
 
 
@@ -158,7 +182,7 @@ def until_stopped(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def node(folder: Path, url: str, orders: int, point: str = "") -> Iterator[subprocess.Popen[str]]:
+def node(folder: Path, url: str, orders: int, point: str = "", *words: str) -> Iterator[subprocess.Popen[str]]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOLPROOF", "RABBITMQ"))}
     own = {
         "SPOOLPROOF_STORE": url,
@@ -169,7 +193,7 @@ def node(folder: Path, url: str, orders: int, point: str = "") -> Iterator[subpr
     }
     stderr = (folder / "stderr").open("a")
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("saga_node.py")), str(orders)],
+        [sys.executable, str(Path(__file__).with_name("saga_node.py")), str(orders), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,

@@ -1,19 +1,22 @@
-"""Opening an item in somebody's transaction: a new one, or the one that is open for its subject, seen once more."""
+"""Opening an item in somebody's transaction: a new one, or the one that is open for its subject, seen once more. And
+closing it there, when what it asks about has settled by itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from spoolproof.errors import Conflict
 from spoolproof.failpoints import failpoint
-from spoolproof.ports.reviews import ReviewItem, Reviews
+from spoolproof.ports.reviews import ReviewItem, Reviews, ReviewState
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.review.chain import followed
-from spoolproof.review.events import ReviewOpened
-from spoolproof.review.item import seen_again
+from spoolproof.review.events import ReviewOpened, ReviewResolved
+from spoolproof.review.item import resolved, seen_again
 from spoolproof.telemetry.events import emit
 
 SYSTEM = "spoolproof"
+SETTLED = "settled"
 _TRIES = 3
 
 
@@ -45,3 +48,15 @@ async def open_item(reviews: Reviews, tx: StoreTransaction, item: ReviewItem, me
                 await reviews.write(tx, *followed(again, "seen", actor, item.opened_at, item.evidence))
             return Opened(known.id, is_new=False)
     raise Conflict(f"review items of {item.kind} {item.subject} come and go; try again")
+
+
+async def settle_item(reviews: Reviews, tx: StoreTransaction, id: str, reason: str, now: datetime) -> bool:
+    """Resolve an item without an effect: its subject needs no decision any more. False if it is not open."""
+    found = await reviews.lock(tx, id)
+    item = None if found is None else found.item
+    if item is None or item.state is not ReviewState.OPEN:
+        return False
+    after = resolved(item, SETTLED, SYSTEM, reason, now)
+    await reviews.write(tx, *followed(after, "resolved", SYSTEM, now, {"action": SETTLED, "reason": reason}))
+    emit(ReviewResolved(kind=item.kind, subject=item.subject, id=id, action=SETTLED, actor=SYSTEM))
+    return True

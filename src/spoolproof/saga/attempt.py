@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from spoolproof import limits
@@ -22,7 +23,7 @@ from spoolproof.clock import Clock
 from spoolproof.errors import CodecError, StoreUnavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.outbox.publish import Publisher
-from spoolproof.outbox.transaction import unit_of_work
+from spoolproof.outbox.transaction import Transaction, unit_of_work
 from spoolproof.policies import within_delivery
 from spoolproof.ports.sagas import Phase, StepRow, StepState
 from spoolproof.ports.store import Store
@@ -31,7 +32,7 @@ from spoolproof.saga.errors import Refused
 from spoolproof.saga.events import StepFailed
 from spoolproof.saga.halt import Ask, Release, Reload, Undo
 from spoolproof.saga.outcome import Effect, Outcome, outcome_of
-from spoolproof.saga.question import Kind, Question
+from spoolproof.saga.question import Asking, Kind, Question, approval, mark
 from spoolproof.saga.record import Record
 from spoolproof.saga.step import Landed, NotLanded, Step
 from spoolproof.saga.values import decode, encode
@@ -49,6 +50,7 @@ class Tools:
     publisher: Publisher
     clock: Clock
     random: RandomSource
+    asking: Asking
     is_trusted: Callable[[], bool]
     is_draining: Callable[[], bool]
 
@@ -157,11 +159,13 @@ class Attempts:
             async with asyncio.timeout(work.definition.timeout_seconds):
                 async with unit_of_work(self._tools.store, self._tools.publisher) as tx:
                     await self._record.guard(tx.inner, work.definition.timeout_seconds)
-                    value = await work.call(self.step_of(row), self._given, *work.arguments, tx=tx)
+                    opened: list[StepRow] = []
+                    step = replace(self.step_of(row), _open=partial(self._open, tx, opened))
+                    value = await work.call(step, self._given, *work.arguments, tx=tx)
                     output = encode(value, work.output, f"output of step {work.definition.name!r}")
                     done = replace(row, state=StepState.SUCCEEDED, output=output)
                     failpoint("saga.before_commit")
-                    write = await self._record.write_in(tx.inner, done)
+                    write = await self._record.write_in(tx.inner, done, opened)
                     has_returned = True
         except (StoreUnavailable, TimeoutError):
             if has_returned:  # perhaps committed, and perhaps not
@@ -170,6 +174,12 @@ class Attempts:
         failpoint("saga.after_commit")
         self._record.committed(write)
         return output
+
+    async def _open(self, own: Transaction, opened: list[StepRow], name: str, tx: object, **more: Any) -> None:
+        if tx is not own:
+            raise RuntimeError(f"open_review({name!r}) takes the tx of its step, and no other transaction")
+        question = approval(self._record.saga.saga_id, name, **more)
+        opened.append(mark(name, await self._tools.asking.open(own.inner, self._record.saga, question)))
 
     def step_of(self, row: StepRow) -> Step:
         """Return what the author gets."""

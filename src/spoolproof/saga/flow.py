@@ -18,13 +18,14 @@ import msgspec
 from spoolproof import limits
 from spoolproof.codec import EVENT_MARK
 from spoolproof.ids import derived_id
+from spoolproof.ports.reviews import Priority
 from spoolproof.ports.sagas import FINAL, Phase, StepRow, StepState
 from spoolproof.saga.attempt import Attempts, Tools, Work, about
 from spoolproof.saga.definition import SagaDefinition, StepDefinition
 from spoolproof.saga.errors import Refused
 from spoolproof.saga.events import ArgumentsChanged
 from spoolproof.saga.halt import Ask, Halt, Release, weightiest
-from spoolproof.saga.question import Kind
+from spoolproof.saga.question import Kind, Question, approval, signal_of
 from spoolproof.saga.record import Record
 from spoolproof.saga.step import Verdict
 from spoolproof.saga.values import decode, digest
@@ -149,25 +150,41 @@ class Flow:
                 self._record.put(replace(row, state=StepState.SKIPPED))
                 return None
             else:
-                raise Release(left, f"signal:{name}")
+                raise Release(left, name if name.startswith("review:") else f"signal:{name}")
         return decode(bytes(msgspec.json.decode(row.output or b"", type=Taken).body), kind)
 
     def _taken(self) -> list[Any]:
         rows = self._record.rows.values()
         return [row for row in rows if row.name.startswith("wait:") and row.state is StepState.SUCCEEDED]
 
-    def review(self, question: str, *, text: str = "", evidence: Any = None) -> Coroutine[Any, Any, Verdict]:
-        """Ask a person, and return the answer. Until then the saga is in review.
+    def review(
+        self,
+        name: str,
+        *,
+        text: str = "",
+        evidence: Any = None,
+        priority: str = Priority.NORMAL,
+        due_seconds: float | None = None,
+    ) -> Coroutine[Any, Any, Verdict]:
+        """Ask a person, and return the answer: approve, reject, or edit with a payload. Until then the saga waits.
 
-        question: its name. text: what to decide. evidence: what is known, JSON-ready.
+        name: of the question; the item of `step.open_review(name, …)` is waited for if there is one. text: what to
+        decide. evidence: what is known, JSON-ready. priority, due_seconds: see `service.reviews.open`. Raises
+        InvalidMessage.
         """
-        row = self._place(Phase.FLOW, f"review:{question}", "")
-        return self._review(text or question, evidence, row)
+        row = self._place(Phase.FLOW, f"wait:{signal_of(name)}", "")
+        asked = approval(self.id, name, text=text, evidence=evidence, priority=priority, due_seconds=due_seconds)
+        return self._review(asked, row)
 
-    async def _review(self, text: str, evidence: Any, row: StepRow) -> Verdict:
-        if row.state not in FINAL:
-            raise Ask(msgspec.structs.replace(about(Kind.APPROVAL, self._begun(row), text), evidence=evidence))
-        verdict: Verdict = decode(row.output, Verdict)
+    async def _review(self, asked: Question, row: StepRow) -> Verdict:
+        signal = signal_of(asked.name)
+        try:
+            verdict: Verdict = await self._wait(signal, Verdict, None, row)
+        except Release:
+            items = {one.item for one in self._record.rows.values() if one.name == signal}
+            if not items - {one.message_id for one in self._record.signals}:
+                self._record.asks.append(asked)
+            raise
         return verdict
 
     # --- the order of calls ------------------------------------------------------------------------------------------

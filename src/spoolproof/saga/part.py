@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spoolproof import limits
@@ -16,15 +16,21 @@ from spoolproof.lifecycle.part import Part, Report
 from spoolproof.lifecycle.registrations import Facet
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.transaction import Transaction
+from spoolproof.ports.reviews import Reviews
 from spoolproof.ports.sagas import Journal, SagaFilter, SagaRow, Sagas, SagaState, Signal, StepRow, StepState
 from spoolproof.ports.transaction import StoreTransaction
+from spoolproof.review.actions import Actions
+from spoolproof.review.desk import Desk
+from spoolproof.review.part import ReviewPart
 from spoolproof.saga import desk
 from spoolproof.saga.attempt import Tools
+from spoolproof.saga.decisions import Decisions, open_item_of
 from spoolproof.saga.definition import Definitions, SagaDefinition
 from spoolproof.saga.errors import InvalidSaga, KeyConflict
 from spoolproof.saga.events import CLAIMED, SAGAS, STARTED
 from spoolproof.saga.flow import signal_name
 from spoolproof.saga.handle import Handle
+from spoolproof.saga.question import Asking
 from spoolproof.saga.run import INPUT, input_of
 from spoolproof.saga.runner import Runner
 from spoolproof.saga.settings import SagaSettings
@@ -40,6 +46,7 @@ class SagaPart(Part):
         self.sagas = of.store.port(Sagas)
         self.definitions = of.registrations.of(Definitions)
         self._is_draining = False
+        asking = Asking(of.store.port(Reviews), clock=of.clock, ids=of.ids)
         # no lease to take: it tells whether this process's row is still believed
         self._holding = Holding(f"saga/{of.service}", (), of.clock, of.fence_seconds)
         tools = Tools(
@@ -47,6 +54,7 @@ class SagaPart(Part):
             publisher=of.the(Publisher),
             clock=of.clock,
             random=of.random,
+            asking=asking,
             is_trusted=lambda: self._holding.is_trusted,
             is_draining=lambda: self._is_draining,
         )
@@ -95,6 +103,14 @@ class SagaPart(Part):
         for count in self.runner.counts or ():
             states[count.name, count.state.value] += count.sagas
         return [(CLAIMED, (), self.runner.running), *((SAGAS, labels, number) for labels, number in states.items())]
+
+
+class DecisionsPart(Part):
+    """Lets people decide about sagas also in processes that run none."""
+
+    def __init__(self, of: Context) -> None:
+        asking = Asking(of.store.port(Reviews), clock=of.clock, ids=of.ids)
+        Decisions(of.store, asking, of.registrations.of(Definitions)).register(of.registrations.of(Actions))
 
 
 class SagaFacet(Facet):
@@ -191,22 +207,19 @@ class SagaFacet(Facet):
         return is_new
 
     async def answer(
-        self,
-        saga_id: str,
-        action: str,
-        *,
-        actor: str,
-        reason: str,
-        output: Any = None,
-        transaction: object | None = None,
+        self, saga_id: str, action: str, *, actor: str, reason: str, values: Mapping[str, Any] | None = None
     ) -> SagaState:
-        """Answer the question of a saga in review; see `spoolproof.saga.desk.answer`."""
-        tx = await self._joined(transaction)
-        state = await desk.answer(
-            self._part.of.store, saga_id, action, actor=actor, reason=reason, output=output, transaction=tx
-        )
-        self._part.runner.wake()
-        return state
+        """Answer what a saga asks, as `service.reviews.resolve` does on its item; returns the state it is in then.
+
+        values: `output` of what landed or of a skipped step, `payload` of an edit. Raises NotFound, Conflict when it
+        asks nothing, InvalidMessage.
+        """
+        part = self._part
+        review = self.host.part(ReviewPart).tools
+        id = await open_item_of(part.sagas, review.reviews, saga_id)
+        await Desk(review).resolve(id, action, actor=actor, reason=reason, values=values)
+        part.runner.wake()
+        return (await self.get(saga_id)).saga.state
 
     async def cancel(self, saga_id: str, *, actor: str, reason: str) -> None:
         """Have a running saga undone. Raises NotFound, and Conflict past its point of no return."""
@@ -214,7 +227,9 @@ class SagaFacet(Facet):
         self._part.runner.wake()
 
     async def retry(self, saga_id: str, *, actor: str, reason: str) -> SagaState:
-        """Try again now. Raises NotFound, Conflict."""
+        """Try again now, as the answer to its question if it has one. Raises NotFound, Conflict."""
+        if (await self.get(saga_id)).saga.state is SagaState.IN_REVIEW:
+            return await self.answer(saga_id, "retry", actor=actor, reason=reason)
         state = await desk.retry(self._part.of.store, saga_id, actor=actor, reason=reason)
         self._part.runner.wake()
         return state
@@ -272,3 +287,4 @@ class SagaFacet(Facet):
 
 
 SAGA = Entry(SagaPart, SagaFacet)
+DECISIONS = Entry(DecisionsPart)

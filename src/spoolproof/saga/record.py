@@ -8,7 +8,7 @@ unchanged: it changes nothing twice. Writes go one after another; the older of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,20 +16,28 @@ from spoolproof import limits
 from spoolproof.clock import Clock
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.ports.sagas import Journal, Move, Phase, SagaRow, Sagas, SagaState, StepRow, StepState, Write
+from spoolproof.ports.sagas import Journal, Move, Phase, SagaRow, Sagas, SagaState, Seen, StepRow, StepState, Write
+from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.halt import Fenced
+from spoolproof.saga.question import Question
 from spoolproof.saga.transitions import check_move
 
 Place = tuple[Phase, str, str]
+Beside = Callable[[StoreTransaction, Write], Awaitable[Write]]
+"""Writes something else in the transaction of a write, and returns the write with what that has added."""
 _AGAIN_SECONDS = 1.0
 _PROGRESS = frozenset({StepState.SUCCEEDED, StepState.REFUSED})
 
 
 class Record:
-    """All rows by place. pivot: the name of the step from which on nothing is undone. pending: not written yet."""
+    """All rows by place. pivot: the name of the step from which on nothing is undone. pending: not written yet. asks:
+    approvals whose items are to be opened when the saga comes to rest."""
 
-    def __init__(self, sagas: Sagas, row: SagaRow, journal: Journal, *, pivot: str | None, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, sagas: Sagas, row: SagaRow, journal: Journal, *, pivot: str | None, clock: Clock
+    ) -> None:
+        self._store = store
         self._sagas = sagas
         self._clock = clock
         self._pivot = pivot
@@ -38,6 +46,7 @@ class Record:
         self.signals = journal.signals
         self.rows: dict[Place, StepRow] = {step.place: step for step in journal.steps}
         self.pending: dict[Place, StepRow] = {}
+        self.asks: list[Question] = []
         self.is_cancelled = journal.saga.is_cancel_requested
         self._writing = asyncio.Lock()
         self._read_at, self._read_now = clock.monotonic(), journal.now
@@ -74,8 +83,9 @@ class Record:
         for place, row in older.pending.items():
             self.rows[place] = self.pending[place] = row
 
-    async def flush(self, move: Move | None = None) -> None:
-        """Write what is pending, and perhaps move the saga. Waits out an outage. Raises Fenced."""
+    async def flush(self, move: Move | None = None, beside: Beside | None = None) -> None:
+        """Write what is pending, and perhaps move the saga, with something beside it in one commit. Waits out an
+        outage. Raises Fenced."""
         if move is not None:
             check_move(self.saga.state, move.state)
         async with self._writing:
@@ -86,22 +96,34 @@ class Record:
             while True:
                 try:
                     failpoint("saga.before_write")
-                    seen = await self._sagas.write(write)
+                    seen = await (self._sagas.write(write) if beside is None else self._write_beside(write, beside))
                     break
-                except StoreUnavailable:
+                except Exception as error:
+                    if not isinstance(error, StoreUnavailable) and not self._store.is_conflict(error):
+                        raise
                     await self._clock.sleep(_AGAIN_SECONDS)
             if seen is None:
                 raise Fenced
             failpoint("saga.after_write")
             self._written(rows, write, is_cancelled=seen.is_cancel_requested)
 
+    async def _write_beside(self, write: Write, beside: Beside) -> Seen:
+        # what is beside it first: whoever decides locks the review item, then the saga
+        async with self._store.transaction() as tx:
+            await self._sagas.guard(tx, limits.SAGA_TX_IDLE_SECONDS)
+            seen = await self._sagas.write(await beside(tx, write), tx)
+            if seen is None:
+                raise Fenced
+            return seen
+
     async def guard(self, tx: StoreTransaction, timeout_seconds: float) -> None:
         """Have a transaction ended when this process stands still in it."""
         await self._sagas.guard(tx, max(limits.SAGA_TX_IDLE_SECONDS, 2 * timeout_seconds))
 
-    async def write_in(self, tx: StoreTransaction, row: StepRow) -> Write:
-        """Write a row and what is pending in the transaction of its effect. Raises Fenced."""
-        write = self._write([*self.pending.values(), replace(row, epoch=self._epoch)], None)
+    async def write_in(self, tx: StoreTransaction, row: StepRow, opened: Iterable[StepRow] = ()) -> Write:
+        """Write a row and what is pending in the transaction of its effect; opened: of items opened there. Raises
+        Fenced."""
+        write = self._write([*self.pending.values(), *opened, replace(row, epoch=self._epoch)], None)
         if await self._sagas.write(write, tx) is None:
             raise Fenced
         return write
@@ -109,6 +131,7 @@ class Record:
     def committed(self, write: Write) -> None:
         """Note that the transaction of `write_in` has committed."""
         *rows, last = write.steps
+        self.rows.update((row.place, row) for row in rows if row.place not in self.rows)
         self._written(rows, write, is_cancelled=False)
         self.put(last)
         self.pending.pop(last.place)

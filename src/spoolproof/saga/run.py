@@ -6,21 +6,23 @@ the move.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from spoolproof import limits
 from spoolproof.caught import before, error_line, is_failure
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.ports.sagas import Journal, Phase, SagaRow, Sagas, SagaState, StepRow, StepState
+from spoolproof.ports.sagas import Journal, Phase, SagaRow, Sagas, SagaState, StepRow, StepState, Write
+from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.attempt import Attempts, Tools
 from spoolproof.saga.definition import SagaDefinition
 from spoolproof.saga.errors import Refused
 from spoolproof.saga.events import Compensating, InReview, SagaFinished, WasFenced
 from spoolproof.saga.flow import Flow
 from spoolproof.saga.halt import Ask, Fenced, Halt, Release, Reload, Undo
-from spoolproof.saga.question import Kind, Question, written
-from spoolproof.saga.record import Record
+from spoolproof.saga.question import Kind, Question, approvals, mark, written
+from spoolproof.saga.record import Beside, Record
 from spoolproof.saga.undo import Undoing
 from spoolproof.saga.values import decode, encode
 from spoolproof.telemetry.events import emit
@@ -72,7 +74,7 @@ class Run:
         if journal is None or saga is None or (saga.owner, saga.epoch) != (self._row.owner, self._row.epoch):
             raise Fenced
         pivot = next((step.name for step in self._definition.steps.values() if step.pivot), None)
-        record = Record(self._sagas, self._row, journal, pivot=pivot, clock=self._tools.clock)
+        record = Record(self._tools.store, self._sagas, self._row, journal, pivot=pivot, clock=self._tools.clock)
         if self._record is not None:
             record.adopt(self._record)
         return record
@@ -100,8 +102,7 @@ class Run:
         flow = Flow(self._tools, record, self._definition, attempts)
         then = before()
         try:
-            assert self._definition.function is not None
-            result = await self._definition.function(flow, given)
+            result = await self._flow(record, flow, given)
             flow.check_over()
             output = encode(result, self._definition.result, f"result of saga {self._definition.name!r}")
         except Refused as error:
@@ -117,6 +118,14 @@ class Run:
             phase, name, item = RESULT
             record.put(StepRow(phase=phase, name=name, item=item, state=StepState.SUCCEEDED, seq=0, output=output))
             await self._end(record, SagaState.COMPLETED)
+
+    async def _flow(self, record: Record, flow: Flow, given: Any) -> Any:
+        assert self._definition.function is not None
+        try:
+            return await self._definition.function(flow, given)
+        except Release:
+            await self._may_go_on(record)  # what waits hears of a cancel and of its deadline, too
+            raise
 
     async def _may_go_on(self, record: Record) -> None:
         """Raise a Halt when nothing more may be begun. On the way back neither a cancel nor the deadline counts."""
@@ -156,7 +165,7 @@ class Run:
 
     async def _compensate(self, record: Record, cause: str) -> None:
         saga = record.saga
-        await record.flush(record.move_to(SagaState.COMPENSATING, cause=cause))
+        await record.flush(record.move_to(SagaState.COMPENSATING, cause=cause), self._closing(record, cause))
         emit(Compensating(saga=saga.name, id=saga.saga_id, key=saga.key, cause=cause))
         failpoint("saga.after_turn_back")
 
@@ -181,7 +190,7 @@ class Run:
     # --- the end of a run --------------------------------------------------------------------------------------------
 
     async def _end(self, record: Record, state: SagaState) -> None:
-        await record.flush(record.move_to(state, is_released=True))
+        await record.flush(record.move_to(state, is_released=True), self._closing(record, f"the saga is {state}"))
         saga = record.saga
         emit(SagaFinished(saga=saga.name, outcome=state.value, id=saga.saga_id, key=saga.key, cause=saga.cause or ""))
 
@@ -192,14 +201,37 @@ class Run:
             if known is None:
                 left = max(0.0, (saga.deadline_at - record.now).total_seconds())
                 seconds = left if seconds is None else min(seconds, left)
-        await record.flush(
-            record.move_to(state or saga.state, is_released=True, wake_seconds=seconds, waiting_for=halt.waiting_for)
-        )
+        move = record.move_to(state or saga.state, is_released=True, wake_seconds=seconds, waiting_for=halt.waiting_for)
+        await record.flush(move, self._opening(record) if record.asks else None)
+        failpoint("saga.after_sleep")
+
+    def _opening(self, record: Record) -> Beside:
+        async def beside(tx: StoreTransaction, write: Write) -> Write:
+            asked = [mark(one.name, await self._tools.asking.open(tx, record.saga, one)) for one in record.asks]
+            return replace(write, steps=[*write.steps, *asked])
+
+        return beside
+
+    def _closing(self, record: Record, reason: str) -> Beside | None:
+        ids = approvals(record.rows.values())
+
+        async def beside(tx: StoreTransaction, write: Write) -> Write:
+            await self._tools.asking.close(tx, ids, reason)
+            return write
+
+        return beside if ids else None
 
     async def _ask(self, record: Record, question: Question) -> None:
         saga = record.saga
-        move = record.move_to(SagaState.IN_REVIEW, is_released=True, question=written(question), waiting_for="review")
-        await record.flush(move)
+        move = record.move_to(SagaState.IN_REVIEW, is_released=True, waiting_for="review")
+
+        async def beside(tx: StoreTransaction, write: Write) -> Write:
+            asked = written(
+                question, await self._tools.asking.open(tx, replace(saga, is_past_pivot=record.is_past_pivot), question)
+            )
+            return replace(write, move=replace(write.move or move, question=asked))
+
+        await record.flush(move, beside)
         failpoint("saga.after_review")
         emit(InReview(saga=saga.name, kind=question.kind.value, id=saga.saga_id, key=saga.key, question=question.text))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from spoolproof.ports.reviews import Priority
 
 T = TypeVar("T")
 
@@ -24,6 +27,26 @@ class Step:
     forward_key: str
     attempt: int
     epoch: int
+    _open: Callable[..., Awaitable[None]] | None = field(default=None, repr=False)
+
+    async def open_review(
+        self,
+        name: str,
+        tx: object,
+        *,
+        text: str = "",
+        evidence: Any = None,
+        priority: str = Priority.NORMAL,
+        due_seconds: float | None = None,
+    ) -> None:
+        """Ask a person now, in the commit of this step; `saga.review(name)` waits for the answer later on.
+
+        tx: of this step, whose effect is tx. The rest as for `saga.review`. Raises RuntimeError for another
+        transaction, InvalidMessage.
+        """
+        if self._open is None:
+            raise RuntimeError(f"step {self.name!r}: only a step with effect='tx' opens a review, through its own tx")
+        await self._open(name, tx, text=text, evidence=evidence, priority=priority, due_seconds=due_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from spoolproof.backoff import seeded_random
 from spoolproof.failpoints import InjectedFault
 from spoolproof.ids import Ids
 from spoolproof.ports.leases import Process
+from spoolproof.ports.reviews import ReviewFilter, Reviews
 from spoolproof.ports.sagas import FINAL, Journal, Phase, SagaRow, Sagas, SagaState, StepRow, StepState
 from spoolproof.saga import Flow, Landed, NotLanded, Refused, Step
 from spoolproof.saga.attempt import Tools
 from spoolproof.saga.definition import SagaDefinition
-from spoolproof.saga.question import read
+from spoolproof.saga.question import Asking, read
 from spoolproof.saga.run import INPUT, Run
 from spoolproof.saga.transitions import OVER
 from spoolproof.stores.memory import MemoryStore
@@ -128,7 +129,7 @@ def test_it_ends_whole_undone_or_with_a_question(scripts: dict[str, list[str]], 
     """SA2, SA3, SA4, SA5."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "SAGA_IN_PLACE_SECONDS", -1.0)  # every wait is a row
-        world, found = asyncio.run(_run(scripts, effects))
+        world, found, items = asyncio.run(_run(scripts, effects))
 
     saga, rows = found.saga, {row.place: row for row in found.steps}
     landed = [world.landed[f"{ID}/{name}/1"] for name in "abc"]
@@ -139,13 +140,14 @@ def test_it_ends_whole_undone_or_with_a_question(scripts: dict[str, list[str]], 
         assert not rows[Phase.DO, "c", "1"].is_maybe_landed if (Phase.DO, "c", "1") in rows else True
     else:
         assert SagaState.IN_REVIEW is saga.state
-        assert read(saga.question or "").actions
+        assert items == [read(saga.question or "").review], "one item is open, and it is its own"
         assert max(landed) <= 1
     assert sorted(world.undone, reverse=True) == world.undone, "the last step is undone first"
     assert saga.owner is None
+    assert bool(items) == (saga.state is SagaState.IN_REVIEW)
 
 
-async def _run(scripts: dict[str, list[str]], effects: tuple[str, str]) -> tuple[World, Journal]:
+async def _run(scripts: dict[str, list[str]], effects: tuple[str, str]) -> tuple[World, Journal, list[str]]:
     clock, world = ManualClock(), World(scripts)
     store = MemoryStore(clock=clock, ids=Ids(clock), outbox_rows_max=10, ports=PORTS)
     await store.start()
@@ -155,6 +157,7 @@ async def _run(scripts: dict[str, list[str]], effects: tuple[str, str]) -> tuple
         publisher=None,  # type: ignore[arg-type]
         clock=clock,
         random=seeded_random(1),
+        asking=Asking(store.port(Reviews), clock=clock, ids=store.ids),
         is_trusted=lambda: True,
         is_draining=lambda: False,
     )
@@ -170,7 +173,7 @@ async def _run(scripts: dict[str, list[str]], effects: tuple[str, str]) -> tuple
             known = final.setdefault(step.place, step) if step.state in FINAL else step
             assert replace(known, seq=0) == replace(step, seq=0), "what is final has changed"
         if found.saga.state in (*OVER, SagaState.IN_REVIEW):
-            return world, found
+            return world, found, [item.id for item in await store.port(Reviews).search(ReviewFilter())]
         claimed = await sagas.claim("model", [("order", 1)], process.id, 1)
         if not claimed:
             assert found.saga.wake_at is not None, "it rests, and nothing will wake it"

@@ -126,7 +126,7 @@ async def test_health_tells_of_questions_and_of_versions_that_nobody_can_run() -
 
     @order.flow
     async def place(saga: Flow, o: Order) -> None:
-        await saga.review("really?")
+        raise KeyError("really?")
 
     async with started(service) as app:
         part = service.runtime.part(SagaPart)

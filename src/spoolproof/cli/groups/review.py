@@ -1,7 +1,7 @@
 """`spoolproof review`: the questions that wait for a person, who has which, and the decision.
 
 A decision has its effect in the same commit, so this command needs the code that has it: `--service MODULE:SERVICE`.
-Parked messages (kind `message`) need none, but for an edit that is to be read first.
+Parked messages (kind `message`) and sagas need none; with it an edit, or the output of a step, is read first.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from spoolproof.reconciliation.runner import Tools as RunnerTools
 from spoolproof.review.actions import Actions
 from spoolproof.review.desk import Desk, Tools
 from spoolproof.review.messages import Decode, Parked
+from spoolproof.saga.decisions import Decisions
+from spoolproof.saga.definition import Definitions
+from spoolproof.saga.question import Asking
 from spoolproof.telemetry.redaction import masked
 
 T = TypeVar("T")
@@ -181,6 +184,8 @@ def _at_desk(
         Parked(store, ids, decode).register(actions)
         runner = Runner(RunnerTools(service=name, store=store, units=units, clock=clock, ids=ids))
         register_actions(registrations, runner)
+        asking = Asking(store.port(Reviews), clock=clock, ids=ids)
+        Decisions(store, asking, registrations.of(Definitions)).register(actions)
         return await work(Desk(Tools(store=store, units=units, actions=actions, clock=clock)))
 
     return with_store(run)

@@ -61,29 +61,13 @@ def show(id: Id, as_json: AsJson = False) -> None:
             say(f"{field.replace('_', ' ')}: {plain(str(value))}")
     if question is not None:
         say(f"asks ({question['kind']}): {plain(question['text'])}")
-        say(f"answers: {', '.join(question['actions'])}; spoolproof saga answer {id} ACTION --reason WHY")
+        say(f"spoolproof review show {question['review']}")
     columns = ("seq", "phase", "name", "item", "state", "attempts", "error", "output")
     table(columns, [[step[column] for column in columns] for step in steps])
 
 
-def answer(
-    id: Id,
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="One of those that show lists.")],
-    reason: Reason,
-    output: Annotated[
-        str, typer.Option("--output", help="JSON: what landed, or what a skipped step returns.")
-    ] = "null",
-    actor: Actor = "",
-    as_json: AsJson = False,
-) -> None:
-    """Answer the question of a saga in review."""
-    value, who = _json("--output", output), actor_or_user(actor)
-    state = with_store(lambda store: desk.answer(store, id, action, actor=who, reason=reason, output=value))
-    _done("saga.answer", id, f"answered {action}", state, as_json)
-
-
 def retry(id: Id, reason: Reason, actor: Actor = "", as_json: AsJson = False) -> None:
-    """Try again: what waits is due now, and a question that may be answered so is."""
+    """Have what waits try again now; what asks is answered by `spoolproof review resolve`."""
     who = actor_or_user(actor)
     state = with_store(lambda store: desk.retry(store, id, actor=who, reason=reason))
     _done("saga.retry", id, "tried again", state, as_json)
@@ -144,8 +128,7 @@ def _document(saga: SagaRow) -> dict[str, Any]:
             "text": question.text,
             "step": question.step or None,
             "item": question.item or None,
-            "evidence": question.evidence,
-            "actions": list(question.actions),
+            "review": question.review,
         },
     }
 
@@ -175,6 +158,6 @@ def _done(command: str, id: str, text: str, state: SagaState, as_json: bool) -> 
 
 GROUP = Group(
     "saga",
-    {"ls": ls, "show": show, "answer": answer, "retry": retry, "cancel": cancel, "signal": signal},
-    "Work in several steps: where it stands, what it asks, and what you decide.",
+    {"ls": ls, "show": show, "retry": retry, "cancel": cancel, "signal": signal},
+    "Work in several steps: where it stands, and what it asks.",
 )

@@ -8,8 +8,12 @@ from uuid import UUID
 
 import pytest
 
+from spoolproof.errors import Conflict
 from spoolproof.ids import derived_id
+from spoolproof.outbox.publish import Publisher
+from spoolproof.outbox.transaction import UnitsOfWork
 from spoolproof.ports.leases import Process
+from spoolproof.ports.reviews import Reviews
 from spoolproof.ports.sagas import (
     Decision,
     Journal,
@@ -25,7 +29,12 @@ from spoolproof.ports.sagas import (
     Write,
 )
 from spoolproof.ports.store import Store
-from spoolproof.testing.conformance._messages import IDS
+from spoolproof.review.actions import Actions
+from spoolproof.review.desk import Desk, Tools
+from spoolproof.saga.decisions import Decisions
+from spoolproof.saga.definition import Definitions
+from spoolproof.saga.question import Asking, Kind, Question, written
+from spoolproof.testing.conformance._messages import CLOCK, IDS
 from spoolproof.testing.conformance._store import LEASE_SECONDS, TINY_LEASE_SECONDS, StoreSuite, Undo, rolled_back
 
 OWN, RUNS = "conformance", [("order", 1), ("order", 2)]
@@ -209,6 +218,36 @@ class SagasConformance(StoreSuite):
         assert ([], "{}", None) == (asleep, found.saga.question, again.question)
         assert again.epoch >= claimed.epoch + 2
         assert [b'{"n":1}', b"7"] == [step.output for step in (await _read(sagas, "a")).steps]
+
+    async def test_of_two_who_answer_at_once_one_moves_the_saga(self, store: Store) -> None:
+        """RV1: the question, its item, the answer and what follows from it are two commits; the epoch rises once."""
+        sagas, owner, claimed = await _claimed(store)
+        asking = Asking(store.port(Reviews), clock=CLOCK, ids=IDS)
+        question = Question(kind=Kind.UNKNOWN_OUTCOME, text="Did it land?", phase=Phase.DO, step="charge", item="1")
+        async with store.transaction() as tx:
+            review = await asking.open(tx, claimed, question)
+            move = Move(state=SagaState.IN_REVIEW, is_released=True, question=written(question, review))
+            write = Write(saga_id=claimed.saga_id, owner=owner, epoch=claimed.epoch, steps=[CHARGE], move=move)
+            assert await sagas.write(write, tx)
+        actions = Actions()
+        Decisions(store, asking, Definitions()).register(actions)
+        units = UnitsOfWork(store, Publisher(store, source=OWN, clock=CLOCK, ids=IDS))
+        desk = Desk(Tools(store=store, units=units, actions=actions, clock=CLOCK))
+
+        answers = {"landed": {"output": 7}, "not_landed": {}}
+        both = [desk.resolve(review, one, actor="ann", reason="looked", values=given) for one, given in answers.items()]
+        ended = await asyncio.gather(*both, return_exceptions=True)
+
+        found = await _read(sagas, "a")
+        assert 1 == sum(isinstance(one, Conflict) for one in ended)
+        assert (SagaState.RUNNING, claimed.epoch + 1, None) == (
+            *(found.saga.state, found.saga.epoch),
+            found.saga.question,
+        )
+        charge = found.steps[1]
+        is_landed = charge.state is StepState.SUCCEEDED
+        assert (b"7" if is_landed else None) == charge.output
+        assert ["landed" if is_landed else "not_landed"] == [one["action"] for one in ended if isinstance(one, dict)]
 
     async def test_a_cancel_reaches_the_owner_or_wakes_the_saga(self, store: Store) -> None:
         """It is seen at the next write."""

@@ -18,13 +18,18 @@ from spoolproof.caught import error_line
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import InjectedFault
 from spoolproof.ports.leases import Process
+from spoolproof.ports.reviews import Reviews
 from spoolproof.ports.sagas import Decision, Journal, Move, Phase, SagaRow, Sagas, SagaState, StepState
+from spoolproof.ports.units import Units
+from spoolproof.review.actions import Actions
+from spoolproof.review.desk import Desk, Tools
 from spoolproof.saga import desk
+from spoolproof.saga.decisions import open_item_of
 from spoolproof.saga.definition import SagaDefinition
 from spoolproof.saga.errors import Refused
 from spoolproof.saga.outcome import Effect, outcome_of
 from spoolproof.saga.part import SagaPart
-from spoolproof.saga.question import Kind, Question, read
+from spoolproof.saga.question import Question, read
 from spoolproof.saga.run import Run
 from spoolproof.saga.transitions import OVER
 from spoolproof.testing.clock import ManualClock
@@ -244,8 +249,10 @@ class Trial:
         for _ in range(_TURNS_MAX):
             found = await desk.find(sagas, saga_id)
             if found.saga.state in OVER or found.saga.state is SagaState.IN_REVIEW:
-                if not await self._answered(found) and not await self._went_on(found):
+                if not await self._went_on(found):
                     return found
+                continue
+            if await self._answered(found):
                 continue
             if owner.is_dead or owner.is_frozen or not await part.of.store.leases.beat(_row(owner, part), _LEASE):
                 await self._rig.clock.jump(_LEASE + 1)
@@ -311,12 +318,14 @@ class Trial:
 
     async def _answered(self, found: Journal) -> bool:
         """Answer what the flow itself asks."""
-        question = None if found.saga.question is None else read(found.saga.question)
-        if question is None or question.kind is not Kind.APPROVAL:
+        waits_for, of = found.saga.waiting_for or "", self._rig.part.of
+        if not waits_for.startswith("review:"):
             return False
-        name = question.step.partition(":")[2]
-        action = self._rig.answers.get(name, "approve")
-        await desk.answer(self._rig.part.of.store, found.saga.saga_id, action, actor="torture", reason="torture")
+        action = self._rig.answers.get(waits_for.partition(":")[2], "approve")
+        id = await open_item_of(self._rig.part.sagas, of.store.port(Reviews), found.saga.saga_id)
+        actions = of.registrations.of(Actions)
+        people = Desk(Tools(store=of.store, units=of.the(Units), actions=actions, clock=of.clock))
+        await people.resolve(id, action, actor="torture", reason="torture")
         return True
 
     async def _went_on(self, found: Journal) -> bool:
