@@ -431,6 +431,10 @@ SAGA_ERROR_CHARACTERS_MAX = 500
 SAGA_REVIEW_NAME_MAX = 50
 SAGA_RETENTION_SECONDS = 90 * 86_400.0
 """A late duplicate of a start must not run an old order again."""
+EFFECT_KEY_CHARACTERS_MAX = 400
+"""Room for a saga's id, a step's name, an item and what a compensation adds."""
+EFFECT_KEY_RETENTION_SECONDS = 90 * 86_400.0
+"""As long as a saga's payload: no step is repeated later."""
 SAGA_WAKE_ROWS_MAX = 200
 
 # --- process -----------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ FEATURES = (
     Feature("cache.part:CACHE", facet="cache", settings="cache.settings:CacheSettings"),
     Feature("consumer.part:CONSUMER", role="consumer", settings="consumer.settings:ConsumerSettings"),
     Feature("saga.part:SAGA", role="saga", facet="saga", settings="saga.settings:SagaSettings"),
-    Feature("saga.part:DECISIONS"),
+    Feature("saga.part:ASIDE", facet="keyed"),
     Feature("requests.part:REQUESTS_ENTRY"),
     Feature("maintenance.part:MAINTENANCE", role="maintenance", settings="maintenance.settings:InboxSettings"),
     Feature("dead_letters.part:DEAD_LETTERS", facet="dead_letters"),

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from spoolproof.dead_letters.part import DeadLettersFacet
     from spoolproof.reconciliation.part import ReconciliationFacet
     from spoolproof.review.part import ReviewsFacet
-    from spoolproof.saga.part import SagaFacet
+    from spoolproof.saga.part import KeyedFacet, SagaFacet
     from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
 
@@ -114,6 +114,7 @@ class Service:
     if TYPE_CHECKING:
         cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
+        keyed: KeyedFacet  #: do once what a saga of another service asks for under one key
         saga: SagaFacet  #: define, start and steer work in several steps
         reviews: ReviewsFacet  #: ask people, and do what they decide
         reconciliation: ReconciliationFacet  #: keys that are checked until settled, two sides that are compared

@@ -55,6 +55,7 @@ PORTS: tuple[str, ...] = (
     "recurring.Recurring",
     "bulk.Bulks",
     "sagas.Sagas",
+    "effect_keys.EffectKeys",
     "reviews.Reviews",
     "reconciliations.Reconciliations",
     "batches.Batches",

@@ -16,6 +16,7 @@ from spoolproof.testing.conformance import (
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
+    EffectKeysConformance,
     HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
@@ -68,6 +69,10 @@ class TestOutbox(_Memory, OutboxConformance):
     async def small_store(self) -> AsyncIterator[Store]:
         async for started in _started(outbox_rows_max=3):
             yield started
+
+
+class TestEffectKeys(_Memory, EffectKeysConformance):
+    pass
 
 
 class TestHeldKeys(_Memory, HeldKeysConformance):

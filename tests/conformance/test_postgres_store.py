@@ -14,6 +14,7 @@ from spoolproof.testing.conformance import (
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
+    EffectKeysConformance,
     HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
@@ -50,6 +51,10 @@ class TestOutbox(OnPostgres, OutboxConformance):
     async def small_store(self, postgres_url: str) -> AsyncIterator[PostgresStore]:
         async with postgres_store(postgres_url, outbox_rows_max=3) as store:
             yield store
+
+
+class TestEffectKeys(OnPostgres, EffectKeysConformance):
+    pass
 
 
 class TestHeldKeys(OnPostgres, HeldKeysConformance):

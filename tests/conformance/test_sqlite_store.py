@@ -17,6 +17,7 @@ from spoolproof.testing.conformance import (
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
+    EffectKeysConformance,
     HeldKeysConformance,
     InboxConformance,
     LeasesConformance,
@@ -68,6 +69,10 @@ class TestOutbox(OnSqlite, OutboxConformance):
     async def small_store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         async with sqlite_store(tmp_path / "small.db", outbox_rows_max=3) as store:
             yield store
+
+
+class TestEffectKeys(OnSqlite, EffectKeysConformance):
+    pass
 
 
 class TestHeldKeys(OnSqlite, HeldKeysConformance):

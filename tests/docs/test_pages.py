@@ -32,6 +32,7 @@ PAGES = [
     "testing-sagas.md",
     "testing.md",
     "webhooks.md",
+    "which-effect.md",
 ]
 
 

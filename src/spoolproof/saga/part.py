@@ -31,6 +31,7 @@ from spoolproof.saga.events import CLAIMED, SAGAS, STARTED
 from spoolproof.saga.flow import signal_name
 from spoolproof.saga.handle import Handle
 from spoolproof.saga.question import Asking
+from spoolproof.saga.receiver import Receiver
 from spoolproof.saga.run import INPUT, input_of
 from spoolproof.saga.runner import Runner
 from spoolproof.saga.settings import SagaSettings
@@ -105,10 +106,11 @@ class SagaPart(Part):
         return [(CLAIMED, (), self.runner.running), *((SAGAS, labels, number) for labels, number in states.items())]
 
 
-class DecisionsPart(Part):
-    """Lets people decide about sagas also in processes that run none."""
+class AsidePart(Part):
+    """What processes have that run no sagas, too: people decide there, and steps of others are received."""
 
     def __init__(self, of: Context) -> None:
+        self.store = of.store
         asking = Asking(of.store.port(Reviews), clock=of.clock, ids=of.ids)
         Decisions(of.store, asking, of.registrations.of(Definitions)).register(of.registrations.of(Actions))
 
@@ -286,5 +288,19 @@ class SagaFacet(Facet):
             raise KeyConflict(f"saga {saga.name!r} with id {saga.key!r} was started with another payload")
 
 
+class KeyedFacet(Facet):
+    """`service.keyed`: the receiving side of keyed steps."""
+
+    def __call__(self, scope: str, *, of: Any = Any) -> Receiver[Any]:
+        """Return what does a thing once for a key: `receive = service.keyed("payments")`, also before the start.
+
+        scope: 1 to 100 characters; a key means one thing within it. of: the type of the answers, JSON's own by default.
+        Raises RegistrationError.
+        """
+        if not isinstance(scope, str) or not 1 <= len(scope) <= 100 or "\0" in scope:
+            raise RegistrationError(f"service.keyed({scope!r}): a scope of 1 to 100 characters")
+        return Receiver(lambda: self.host.part(AsidePart).store, self.host.name, scope, of)
+
+
 SAGA = Entry(SagaPart, SagaFacet)
-DECISIONS = Entry(DecisionsPart)
+ASIDE = Entry(AsidePart, KeyedFacet)

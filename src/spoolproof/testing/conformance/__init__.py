@@ -17,6 +17,7 @@ from spoolproof.testing.conformance.batches import BatchesConformance
 from spoolproof.testing.conformance.broker import BrokerConformance
 from spoolproof.testing.conformance.bulk import BulksConformance
 from spoolproof.testing.conformance.dead_letters import DeadLettersConformance
+from spoolproof.testing.conformance.effect_keys import EffectKeysConformance
 from spoolproof.testing.conformance.held_keys import HeldKeysConformance
 from spoolproof.testing.conformance.inbox import InboxConformance
 from spoolproof.testing.conformance.leases import LeasesConformance
@@ -42,6 +43,7 @@ __all__ = [
     "Brokers",
     "BulksConformance",
     "DeadLettersConformance",
+    "EffectKeysConformance",
     "HeldKeysConformance",
     "InboxConformance",
     "LeasesConformance",
