@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -94,8 +94,14 @@ class Module:
     source: str
     tree: ast.Module
 
-    def nodes(self) -> Iterator[ast.AST]:
-        return ast.walk(self.tree)
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def calls(self) -> tuple[tuple[ast.Call, str], ...]:
+        """Every call, and what is called as it is written."""
+        return tuple((node, called_name(node)) for node in self.nodes if isinstance(node, ast.Call))
 
     def is_in(self, places: tuple[str, ...]) -> bool:
         return any(self.path == place or self.path.startswith(f"{place}/") for place in places)
@@ -113,7 +119,7 @@ def modules() -> tuple[Module, ...]:
 
 def imports_of(module: Module) -> Iterator[tuple[int, str, str | None]]:
     """Yield line, module and, for `from … import name`, the name."""
-    for node in module.nodes():
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
@@ -131,31 +137,29 @@ def no_hidden_time(module: Module) -> Iterator[str]:
     for line, name, member in imports_of(module):
         if name in {"time", "random"} or (name == "uuid" and member != "UUID"):
             yield f"{line}: imports {name}; ask the clock, ids or backoff that was passed in"
-    for node in module.nodes():
-        if isinstance(node, ast.Call) and re.fullmatch(
-            r"(\w+\.)?(datetime|date)\.(now|utcnow|today)", called_name(node)
-        ):
-            yield f"{node.lineno}: {called_name(node)}(); ask the clock that was passed in"
+    for node, name in module.calls:
+        if re.fullmatch(r"(\w+\.)?(datetime|date)\.(now|utcnow|today)", name):
+            yield f"{node.lineno}: {name}(); ask the clock that was passed in"
 
 
 def no_stray_task(module: Module) -> Iterator[str]:
     """A task nobody owns is a task nobody stops."""
-    for node in module.nodes():
-        if isinstance(node, ast.Call) and called_name(node).rpartition(".")[2] in {"create_task", "ensure_future"}:
-            yield f"{node.lineno}: {called_name(node)}(); give the work to the supervisor"
+    for node, name in module.calls:
+        if name.rpartition(".")[2] in {"create_task", "ensure_future"}:
+            yield f"{node.lineno}: {name}(); give the work to the supervisor"
 
 
 def no_bare_except(module: Module) -> Iterator[str]:
     """A bare except swallows cancellation."""
-    for node in module.nodes():
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             yield f"{node.lineno}: bare except; name the narrowest error"
 
 
 def no_print(module: Module) -> Iterator[str]:
     """What a service has to say is an event."""
-    for node in module.nodes():
-        if isinstance(node, ast.Call) and called_name(node) == "print":
+    for node, name in module.calls:
+        if name == "print":
             yield f"{node.lineno}: print(); tell an event"
 
 
@@ -174,16 +178,14 @@ def has_docstring(module: Module) -> Iterator[str]:
 
 def queues_are_bounded(module: Module) -> Iterator[str]:
     """Everything has a limit."""
-    for node in module.nodes():
-        if not isinstance(node, ast.Call):
-            continue
-        kind = called_name(node).rpartition(".")[2]
+    for node, name in module.calls:
+        kind = name.rpartition(".")[2]
         if kind == "SimpleQueue":
-            yield f"{node.lineno}: {called_name(node)}() has no limit"
+            yield f"{node.lineno}: {name}() has no limit"
         elif kind in {"Queue", "LifoQueue", "PriorityQueue"}:
             sizes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "maxsize")]
             if not sizes or (isinstance(sizes[0], ast.Constant) and not sizes[0].value):
-                yield f"{node.lineno}: {called_name(node)}() without maxsize"
+                yield f"{node.lineno}: {name}() without maxsize"
 
 
 def files_are_short(module: Module) -> Iterator[str]:
@@ -195,7 +197,7 @@ def files_are_short(module: Module) -> Iterator[str]:
 
 def functions_are_short(module: Module) -> Iterator[str]:
     """One function, one screen."""
-    for node in module.nodes():
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > FUNCTION_LINES_MAX:
@@ -232,7 +234,7 @@ def schemes_are_asked_in_wiring(module: Module) -> Iterator[str]:
     """What a URL begins with decides in one table; elsewhere, a new adapter would be forgotten."""
     if module.is_in(MAY_NAME_ADAPTERS):
         return
-    for node in module.nodes():
+    for node in module.nodes:
         asked: list[ast.expr] = []
         if isinstance(node, ast.Compare):
             asked = [node.left, *node.comparators]
@@ -289,11 +291,11 @@ def test_every_failpoint_is_in_the_catalogue_and_at_one_place() -> None:
     for module in modules():
         if module.is_in(("failpoints.py", "testing")):
             continue
-        for node in module.nodes():
-            if isinstance(node, ast.Call) and called_name(node).rpartition(".")[2] == "failpoint":
+        for node, name in module.calls:
+            if name.rpartition(".")[2] == "failpoint":
                 match node.args:
-                    case [ast.Constant(value=str(name))]:
-                        used[name] += 1
+                    case [ast.Constant(value=str(point))]:
+                        used[point] += 1
                     case _:
                         unreadable.append(f"{module.path}:{node.lineno}")
 
@@ -351,7 +353,7 @@ def test_rules_let_pass_what_is_fine(rule: Callable[[Module], Iterator[str]], so
 
 
 def _defined_names(module: Module) -> Iterator[tuple[int, str]]:
-    for node in module.nodes():
+    for node in module.nodes:
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield node.lineno, name
