@@ -59,7 +59,7 @@ def event(name: str, *, version: int = 1, may_be_unrouted: bool = False) -> Call
         raise RegistrationError(f"event {name!r}: version={version!r} must be a whole number from 1")
 
     def mark(model: type[T]) -> type[T]:
-        if not _is_model(model):
+        if not is_model(model):
             raise RegistrationError(
                 f"@event({name!r}) on {model!r}: the class must be a msgspec.Struct, a dataclass or a pydantic model; "
                 "put @event above @dataclass"
@@ -113,7 +113,7 @@ def _refusal(model: type, fault: str) -> str:
 def _wire_of(model: type) -> _Wire:
     if is_mapping(model):
         return _PLAIN
-    wire = (_write_pydantic if _is_pydantic(model) else _encode, _decoder_for(model))
+    wire = (_write_pydantic if _is_pydantic(model) else _encode, decoder_for(model))
     setattr(model, _WIRE, wire)
     return wire
 
@@ -150,7 +150,7 @@ class TypeRegistry:
             owner, newcomer = known[1].__qualname__, model_class.__qualname__
             raise RegistrationError(f"wire name {identity.name!r} belongs to {owner}; {newcomer} needs another")
         self._models[identity.name] = (identity, model_class)
-        self._decoders[identity.name] = _decoder_for(model_class)
+        self._decoders[identity.name] = decoder_for(model_class)
         return identity
 
     def add_upcast(self, name: str, from_version: int, function: Upcast) -> None:
@@ -218,7 +218,8 @@ class TypeRegistry:
         return msgspec.convert(document, model)
 
 
-def _decoder_for(model: type) -> Callable[[bytes], object]:
+def decoder_for(model: type) -> Callable[[bytes], object]:
+    """Return what reads a payload of a class, or of `dict`, from its bytes."""
     if _is_pydantic(model):
         return cast(Callable[[bytes], object], cast(Any, model).model_validate_json)
     return msgspec.json.Decoder(dict[str, Any] if model is dict else model).decode
@@ -229,7 +230,8 @@ def _is_pydantic(model: type) -> bool:
     return hasattr(model, "model_validate_json") and hasattr(model, "model_dump_json")
 
 
-def _is_model(model: object) -> bool:
+def is_model(model: object) -> bool:
+    """Tell whether a class may be that of payloads."""
     if not isinstance(model, type):
         return False
     return issubclass(model, msgspec.Struct) or dataclasses.is_dataclass(model) or _is_pydantic(model)

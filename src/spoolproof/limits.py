@@ -379,6 +379,7 @@ BATCH_BYTES_MAX = 64 * 1024 * 1024
 BATCH_VALUE_BYTES_MAX = 16 * 1024
 BATCH_PAGE = 1000
 BATCH_ID_CHARACTERS_MAX = 150
+BATCH_ERROR_CHARACTERS_MAX = 500
 BATCH_RETENTION_SECONDS = 7 * 86_400.0
 """Of reports, after the end; dead letters and review items of their items stay for as long as those do."""
 BATCH_LOOK_SECONDS = 1.0

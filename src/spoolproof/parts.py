@@ -36,6 +36,7 @@ FEATURES = (
     Feature("schedules.part:SCHEDULES", role="relay"),
     Feature("spool.part:SPOOL", settings="spool.settings:SpoolSettings"),
     Feature("cache.part:CACHE", facet="cache", settings="cache.settings:CacheSettings"),
+    Feature("consumer.jobs.part:BATCHES_ENTRY", facet="batches"),
     Feature("consumer.part:CONSUMER", role="consumer", settings="consumer.settings:ConsumerSettings"),
     Feature("saga.part:SAGA", role="saga", facet="saga", settings="saga.settings:SagaSettings"),
     Feature("saga.part:ASIDE", facet="keyed"),

@@ -55,6 +55,7 @@ from spoolproof.wiring import build_blocking_outbox, setting_faults, store_adapt
 
 if TYPE_CHECKING:
     from spoolproof.cache.part import CacheFacet
+    from spoolproof.consumer.jobs.part import BatchesFacet
     from spoolproof.dead_letters.part import DeadLettersFacet
     from spoolproof.reconciliation.part import ReconciliationFacet
     from spoolproof.review.part import ReviewsFacet
@@ -113,6 +114,7 @@ class Service:
 
     if TYPE_CHECKING:
         cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
+        batches: BatchesFacet  #: declare jobs, and run them over many items with a verdict for each
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
         keyed: KeyedFacet  #: do once what a saga of another service asks for under one key
         saga: SagaFacet  #: define, start and steer work in several steps
@@ -126,7 +128,8 @@ class Service:
                 raise AttributeError(f"Service has no {name!r}")
             facet = entry_of(FACETS[name]).facet
             assert facet is not None  # the line of its feature says it has one
-            return self._facets.setdefault(name, facet(OwnHost(self.name, self._registrations, lambda: self.runtime)))
+            host = OwnHost(self.name, self._registrations, lambda: self.runtime, self._policies)
+            return self._facets.setdefault(name, facet(host))
 
     # --- register ----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ _ELSEWHERE = {
     **{name: "test_spool.py kills there" for name in FAILPOINTS if name.startswith("spool.")},
     **{n: "only queues that hold keys; test_order.py kills there" for n in FAILPOINTS if n.startswith("held.")},
     **{n: "test_reviews.py kills there" for n in FAILPOINTS if n.startswith(("review.", "reconciliation."))},
+    **{n: "only a batch has it; test_batches.py kills there" for n in FAILPOINTS if n.startswith("batch.")},
     "queue.after_move": "a command has it: integration/test_renamed_handlers.py",
     "queue.before_remove": "likewise",
     **{n: "only a saga has it; test_sagas.py kills there" for n in FAILPOINTS if n.startswith("saga.")},

@@ -15,6 +15,7 @@ BLOCK = re.compile(
     r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
 PAGES = [
+    "batches.md",
     "cache.md",
     "dead-letters.md",
     "dependency-health.md",

@@ -98,6 +98,8 @@ class Attempts:
                     await self._call(work, admitted, tx, place)
                 else:
                     work.pending.move_to(tx)
+                if admitted.handler.ledger is not None:
+                    await admitted.handler.ledger.succeeded(tx.inner, work.message, work.result, work.failed)
             await self._resolve(work, tx)
             failpoint("consumer.before_commit")
         work.is_recorded = True
@@ -217,6 +219,7 @@ class Attempts:
             raise untouchable
         if isinstance(result, Outcome) and not isinstance(result, Ack):
             raise result
+        work.result = result
         if is_request(work.message):
             await self._answer(work.message, None if isinstance(result, Ack) else result, unit)
         failpoint("consumer.after_handler")

@@ -7,6 +7,7 @@ of a message also log their traceback; those in between would repeat it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
@@ -28,6 +29,7 @@ from spoolproof.consumer.events import (
     NotTaken,
 )
 from spoolproof.consumer.failure import (
+    PARK,
     Decision,
     GiveUp,
     RunAgain,
@@ -40,6 +42,7 @@ from spoolproof.consumer.failure import (
 )
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.held import Keys
+from spoolproof.consumer.ledger import Ledger
 from spoolproof.consumer.parking import Parking
 from spoolproof.consumer.policy_gate import state_of
 from spoolproof.consumer.replayed import recorded_otherwise
@@ -101,6 +104,10 @@ class Endings:
         decision = self._refuse(work, error) if isinstance(error, Refusal) else self._decide(work, error)
         if work.begun is not None:
             decision = in_place(decision)
+        ledger = None if work.admitted is None else work.handler.ledger
+        if ledger is not None and isinstance(decision, GiveUp) and decision.reason == PARK:
+            await self._parking.park(work, Park(decision.detail or error_line(error)))
+            return True
         match decision:
             case RunAgain():
                 seconds = spread_seconds(decision.seconds, ratio=0.2, source=self._random)
@@ -114,6 +121,8 @@ class Endings:
                 self._tell(
                     work, error, decision, f"runs again in {decision.later_seconds or decision.tier_seconds:g} s"
                 )
+                if ledger is not None:
+                    await self._note(ledger, work, error, decision)
                 given_up = await self.send_copy(work, decision)
                 if given_up is None:
                     return True
@@ -123,6 +132,12 @@ class Endings:
                 assert_never(decision)
         await self._bury(work, given_up, None if is_refused else error)
         return True
+
+    async def _note(self, ledger: Ledger, work: Work, error: BaseException, decision: SendCopy) -> None:
+        """Have the ledger say when it runs again; for people, so an outage may keep it from that."""
+        with suppress(Unavailable, LimitReached):
+            seconds = decision.later_seconds or decision.tier_seconds
+            await ledger.put_off(work.message, error_line(error), work.failed, seconds)
 
     async def send_away(self, work: Work, tier_seconds: int = _AGAIN_TIER_SECONDS) -> bool:
         """Put a copy in the place of a delivery that nobody has run; False if no copy of it can be sent."""
@@ -239,6 +254,8 @@ class Endings:
                 is_kept = await keep(self._store.dead_letters, self._store.transaction, record)
                 if is_kept and work.begun is not None:
                     await self._keys.hold(work, given_up.reason)  # killed before it, the message comes again
+                if is_kept and work.admitted is not None and work.handler.ledger is not None:
+                    await work.handler.ledger.failed(record)
                 break
             except (Unavailable, LimitReached) as unavailable:
                 if not await self._gate.confirms(unavailable):

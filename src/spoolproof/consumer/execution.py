@@ -113,6 +113,8 @@ class Execution:
             self._turns.end(work)
         if begun is not None and self._rests(work, begun, arrived_at):
             return work
+        if work.admitted is not None and work.handler.ledger is not None:
+            work.handler.ledger.settled(work.message)
         failpoint("consumer.before_ack")
         delivery.ack()
         failpoint("consumer.after_ack")
@@ -203,6 +205,11 @@ class Execution:
                         self._passed(work)
                         return
                     work.admitted = work.admitted or self._admit(work)
+                    ledger = work.handler.ledger
+                    if ledger is not None and not work.has_run and not await ledger.is_wanted(work.message):
+                        work.outcome = "unwanted"
+                        self._passed(work)
+                        return
                     await self._attempts.make(work, work.admitted)
             except GateClosing:
                 raise

@@ -9,6 +9,7 @@ from typing import Any
 
 from spoolproof.codec import EventType
 from spoolproof.consumer.delivery import Delivery
+from spoolproof.consumer.ledger import Ledger
 from spoolproof.consumer.policy_gate import GatingPolicy
 from spoolproof.message import Message
 from spoolproof.outbox.sync_transaction import SyncTransaction
@@ -81,6 +82,7 @@ class Handler:
     message_id: Callable[[Any], object] | None = None  #: payload → id, for messages without
     hashes_missing_id: bool = False
     dependencies: Mapping[str, Any] = field(default_factory=dict)  #: parameter → type that a provider gives
+    ledger: Ledger | None = None  #: what is written with the end of each of its messages
 
     @property
     def name(self) -> str:

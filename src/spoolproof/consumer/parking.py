@@ -70,7 +70,10 @@ class Parking:
                     await resolve(self._store.dead_letters, tx, work)
                 if work.begun is not None and work.is_replay:
                     await self._keys.release(tx, work)
-            return await open_item(self._store.port(Reviews), tx, self._item(work, park, data), data)
+            opened = await open_item(self._store.port(Reviews), tx, self._item(work, park, data), data)
+            if work.admitted is not None and work.handler.ledger is not None:
+                await work.handler.ledger.parked(tx, work.message, opened.id, park.question, work.failed)
+            return opened
 
     def _item(self, work: Work, park: Park, data: bytes) -> ReviewItem:
         message = work.message

@@ -67,6 +67,7 @@ class Work:
     uncounted, for no outage. admitted: None until a handler was found that takes it. outcome: what became of the
     delivery, as far as is known. begun: set if and only if its queue is ordered. again_seconds: after how long such a
     one is to be handled again; None when it has ended. refusal: why it could not be read as its queue says, if so.
+    result: what the handler has returned.
     """
 
     delivery: Incoming
@@ -88,6 +89,7 @@ class Work:
     begun: Begun | None = None
     again_seconds: float | None = None
     refusal: Refusal | None = None
+    result: object = None
 
     @property
     def messages(self) -> int:

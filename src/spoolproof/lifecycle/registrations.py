@@ -45,6 +45,10 @@ class Host(Protocol):
     def registrations(self) -> Registrations:
         """What was declared."""
 
+    @property
+    def policies(self) -> Any:
+        """The registry of policies that what is declared goes into."""
+
     def part(self, kind: type[P]) -> P:
         """Return the running part of a kind. Raises NotStarted, or NotFound where this process has not its role."""
 
@@ -56,6 +60,7 @@ class OwnHost:
     name: str
     registrations: Registrations
     runtime: Callable[[], Any]
+    policies: Any = None
 
     def part(self, kind: type[P]) -> P:
         """Return the running part of a kind."""

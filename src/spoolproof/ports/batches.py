@@ -55,7 +55,7 @@ Counts = Mapping[ItemState, int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One batch. total: of its items. started_at: when it was submitted, or last sent again. finished_at: when it was
-    over or cancelled."""
+    over or cancelled, by the store's clock."""
 
     id: str
     service: str
@@ -122,14 +122,14 @@ class Batches(Protocol):
     async def over(self, service: str, limit: int) -> Sequence[str]:
         """Return batches of a service that run and have no pending item."""
 
-    async def end(self, tx: StoreTransaction, id: str, now: datetime, *, cancel: bool = False) -> Batch | None:
+    async def end(self, tx: StoreTransaction, id: str, *, cancel: bool = False) -> Batch | None:
         """End a batch that runs: as finished if none of its items is pending, else nothing; cancel: in any case.
 
         None, and nothing, if it does not run, or somebody else has ended it meanwhile.
         """
 
-    async def reopen(self, tx: StoreTransaction, id: str, now: datetime) -> None:
-        """Let a batch run that is over."""
+    async def reopen(self, tx: StoreTransaction, id: str, now: datetime, states: Collection[ItemState]) -> None:
+        """Let a batch run, with the items in these states pending again."""
 
     async def counts(self, service: str) -> Mapping[tuple[str, BatchState], int]:
         """Return how many batches of a service there are, by job and state."""

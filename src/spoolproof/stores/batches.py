@@ -19,13 +19,13 @@ _decode = msgspec.json.Decoder(Item).decode
 
 
 class SqlBatches:
-    """Implements `ports.batches.Batches`. prefix: of the tables. stored, at: make a column's value of an instant, and
-    back."""
+    """Implements `ports.batches.Batches`. prefix: of the tables. now: the database's time. stored, at: make a column's
+    value of an instant, and back."""
 
     def __init__(
-        self, prefix: str, *, read: Read, stored: Callable[[datetime], object], at: Callable[[Any], datetime]
+        self, prefix: str, now: str, *, read: Read, stored: Callable[[datetime], object], at: Callable[[Any], datetime]
     ) -> None:
-        words = {"batch": f"{prefix}batch", "item": f"{prefix}batch_item"}
+        words = {"batch": f"{prefix}batch", "item": f"{prefix}batch_item", "now": now}
         self._sql = load_statements(__package__, "batches.sql", words)
         self._insert = f"insert into {prefix}batch_item (batch_id, n, state, body, record) values "
         self._read = read
@@ -79,15 +79,16 @@ class SqlBatches:
     async def over(self, service: str, limit: int) -> Sequence[str]:
         return [row["id"] for row in await self._read(self._sql["over"], service, limit)]
 
-    async def end(self, tx: StoreTransaction, id: str, now: datetime, *, cancel: bool = False) -> Batch | None:
-        rows = await tx.fetch(self._sql["cancel" if cancel else "finish"], id, self._stored(now))
+    async def end(self, tx: StoreTransaction, id: str, *, cancel: bool = False) -> Batch | None:
+        rows = await tx.fetch(self._sql["cancel" if cancel else "finish"], id)
         if rows:
-            await tx.execute(self._sql["close"], id, self._stored(now))
+            await tx.execute(self._sql["close"], id)
         return self._batch(rows[0]) if rows else None
 
-    async def reopen(self, tx: StoreTransaction, id: str, now: datetime) -> None:
+    async def reopen(self, tx: StoreTransaction, id: str, now: datetime, states: Collection[ItemState]) -> None:
         await tx.execute(self._sql["reopen"], id, self._stored(now))
-        await tx.execute(self._sql["close"], id, None)
+        await tx.execute(self._sql["open"], id)
+        await tx.execute(self._among("pend", states), id)
 
     async def counts(self, service: str) -> Mapping[tuple[str, BatchState], int]:
         rows = await self._read(self._sql["counts"], service)

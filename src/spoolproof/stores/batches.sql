@@ -33,20 +33,28 @@ and not exists (select 1 from {item} i where i.batch_id = b.id and i.state = 'pe
 
 -- name: finish
 -- Guarantees: of all who see the last item end, one ends the batch.
-update {batch} as b set state = 'finished', finished_at = $2 where id = $1 and state = 'running'
+update {batch} as b set state = 'finished', finished_at = {now} where id = $1 and state = 'running'
 and not exists (select 1 from {item} i where i.batch_id = b.id and i.state = 'pending') returning *;
 
 -- name: cancel
 -- Guarantees: one that is over stays what it is.
-update {batch} set state = 'cancelled', finished_at = $2 where id = $1 and state = 'running' returning *;
+update {batch} set state = 'cancelled', finished_at = {now} where id = $1 and state = 'running' returning *;
 
 -- name: close
--- Guarantees: none; in the transaction that ends the batch, or lets it run again.
-update {item} set closed_at = $2 where batch_id = $1;
+-- Guarantees: none; in the transaction that ends the batch.
+update {item} set closed_at = {now} where batch_id = $1;
+
+-- name: open
+-- Guarantees: none; in the transaction that lets the batch run again.
+update {item} set closed_at = null where batch_id = $1;
 
 -- name: reopen
 -- Guarantees: none.
 update {batch} set state = 'running', finished_at = null, started_at = $2 where id = $1;
+
+-- name: pend
+-- Guarantees: none; in the transaction that lets the batch run again.
+update {item} set state = 'pending' where batch_id = $1 and state in ({states});
 
 -- name: counts
 -- Guarantees: all of them.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from spoolproof.ports.batches import Batch, BatchState, Counts, Item, ItemState
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.stores.memory.store import MemoryStore
@@ -74,8 +76,8 @@ class MemoryBatches:
         table = self._store.table(ITEMS)
         return [one.id for one in reversed(running) if not _has_pending(table, one.id)][:limit]
 
-    async def end(self, tx: StoreTransaction, id: str, now: datetime, *, cancel: bool = False) -> Batch | None:
-        mine = own(self._store, tx)
+    async def end(self, tx: StoreTransaction, id: str, *, cancel: bool = False) -> Batch | None:
+        mine, now = own(self._store, tx), self._store.clock.now()
         batch: Batch | None = mine.table(BATCHES).get(id)
         if batch is None or batch.state is not BatchState.RUNNING:
             return None
@@ -86,11 +88,15 @@ class MemoryBatches:
         _close(mine.table(ITEMS), id, now)
         return ended
 
-    async def reopen(self, tx: StoreTransaction, id: str, now: datetime) -> None:
+    async def reopen(self, tx: StoreTransaction, id: str, now: datetime, states: Collection[ItemState]) -> None:
         mine = own(self._store, tx)
         batch: Batch = mine.table(BATCHES)[id]
         mine.table(BATCHES)[id] = replace(batch, state=BatchState.RUNNING, finished_at=None, started_at=now)
         _close(mine.table(ITEMS), id, None)
+        for row in _rows(mine.table(ITEMS), id):
+            if row.item.state in states:
+                again = msgspec.structs.replace(row.item, state=ItemState.PENDING)
+                mine.table(ITEMS)[id, again.n] = replace(row, item=again, closed_at=None)
 
     async def counts(self, service: str) -> Mapping[tuple[str, BatchState], int]:
         mine = [one for one in self._store.table(BATCHES).values() if one.service == service]

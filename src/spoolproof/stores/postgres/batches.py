@@ -8,4 +8,6 @@ from spoolproof.stores.postgres.store import PostgresStore
 
 class PostgresBatches(SqlBatches):
     def __init__(self, store: PostgresStore) -> None:
-        super().__init__("spoolproof.", read=store.work.fetch, stored=lambda at: at, at=lambda instant: instant)
+        super().__init__(
+            "spoolproof.", "now()", read=store.work.fetch, stored=lambda at: at, at=lambda instant: instant
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from spoolproof.ports.batches import FINAL, Batch, Batches, BatchState, Item, It
 from spoolproof.ports.store import Store
 from spoolproof.testing.conformance._messages import CLOCK, IDS
 from spoolproof.testing.conformance._store import StoreSuite, rolled_back
+from spoolproof.testing.conformance._wait import eventually
 
 OWN, JOB = "conformance", "image.resize"
 OPEN = tuple(state for state in ItemState if state not in FINAL)
@@ -82,24 +84,26 @@ class BatchesConformance(StoreSuite):
     async def test_a_batch_ends_when_nothing_of_it_is_pending(self, store: Store) -> None:
         """Whoever sees the last item end asks; one ends it."""
         batch, other = a_batch(2), a_batch(1, service="other")
-        port, now = await kept(store, batch), CLOCK.now()
+        port = await kept(store, batch)
         await kept(store, other)
         done, unknown = (
             Item(n=n, id=f"i-{n}", state=state) for n, state in enumerate((ItemState.SUCCEEDED, ItemState.UNKNOWN))
         )
         async with store.transaction() as tx:
             await port.put(tx, batch.id, done, before=OPEN)
-            assert await port.end(tx, batch.id, now) is None
+            assert await port.end(tx, batch.id) is None
             await port.put(tx, batch.id, unknown, before=OPEN)
         assert [batch.id] == list(await port.over(OWN, 10))
 
         async def end() -> Batch | None:
             async with store.transaction() as tx:
-                return await port.end(tx, batch.id, now)
+                return await port.end(tx, batch.id)
 
         ended = [one for one in await asyncio.gather(end(), end(), end()) if one is not None]
 
-        assert [(batch.id, BatchState.FINISHED, now)] == [(one.id, one.state, one.finished_at) for one in ended]
+        assert [(batch.id, BatchState.FINISHED, True)] == [
+            (one.id, one.state, one.finished_at is not None) for one in ended
+        ]
         assert [] == list(await port.over(OWN, 10))
         assert {(JOB, BatchState.FINISHED): 1} == dict(await port.counts(OWN))
         assert [batch.id] == [one.id for one in await port.search(service=OWN, state=BatchState.FINISHED)]
@@ -107,20 +111,24 @@ class BatchesConformance(StoreSuite):
         assert {batch.id, other.id} == {one.id for one in await port.search()}
 
     async def test_a_cancelled_batch_may_run_again(self, store: Store) -> None:
-        batch = a_batch(1)
+        batch = a_batch(2)
         port, now = await kept(store, batch), CLOCK.now()
+        failed = Item(n=1, id="i-1", state=ItemState.FAILED, error="it was so")
         async with store.transaction() as tx:
-            assert await port.end(tx, batch.id, now, cancel=True)
-            assert await port.end(tx, batch.id, now, cancel=True) is None
+            await port.put(tx, batch.id, failed, before=OPEN)
+            assert await port.end(tx, batch.id, cancel=True)
+            assert await port.end(tx, batch.id, cancel=True) is None
         assert (BatchState.CANCELLED, ItemState.PENDING) == await port.standing(batch.id, 0)
 
         later = now + timedelta(hours=1)
         async with store.transaction() as tx:
-            await port.reopen(tx, batch.id, later)
+            await port.reopen(tx, batch.id, later, [ItemState.FAILED])
 
         found = await port.get(batch.id)
         assert found is not None
         assert (BatchState.RUNNING, later, None) == (found[0].state, found[0].started_at, found[0].finished_at)
+        again = await port.items(batch.id, [ItemState.PENDING])
+        assert [items_of(batch)[0][0], replace(failed, state=ItemState.PENDING)] == [item for item, _ in again]
 
     async def test_reports_are_deleted_by_age_and_never_in_part(self, store: Store) -> None:
         """What runs stays; items go after their batch."""
@@ -128,13 +136,17 @@ class BatchesConformance(StoreSuite):
         port = await kept(store, running)
         await kept(store, ended)
         async with store.transaction() as tx:
-            await port.end(tx, ended.id, CLOCK.now() - timedelta(hours=2), cancel=True)
+            await port.end(tx, ended.id, cancel=True)
 
         def ages(items: float) -> object:
-            return lambda rule: {"batch": 3600.0, "batch_item": items}.get(rule.table, 10 * 86_400.0)
+            return lambda rule: {"batch": 0.0, "batch_item": items}.get(rule.table, 10 * 86_400.0)
 
-        assert 1 == await store.retention.prune(ages(86_400.0), limit=10)  # type: ignore[arg-type]
+        await eventually(lambda: _is_one(store.retention.prune(ages(86_400.0), limit=10)))  # type: ignore[arg-type]
         assert await port.get(ended.id) is None
-        assert 1 == await store.retention.prune(ages(3600.0), limit=10)  # type: ignore[arg-type]
-        assert 0 == await store.retention.prune(ages(3600.0), limit=10)  # type: ignore[arg-type]
+        assert 1 == await store.retention.prune(ages(0.0), limit=10)  # type: ignore[arg-type]
+        assert 0 == await store.retention.prune(ages(0.0), limit=10)  # type: ignore[arg-type]
         assert await port.get(running.id) is not None
+
+
+async def _is_one(pruned: Awaitable[int]) -> bool:
+    return await pruned == 1
