@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from spoolproof.brokers.rabbitmq.events import ConnectionAttempted
 from spoolproof.errors import InvariantViolated
 from spoolproof.telemetry import events
 from spoolproof.telemetry.events import CATALOGUE, WARNING, Event, emit, listening
@@ -50,6 +51,27 @@ def test_an_event_is_one_line_one_count_and_told_to_who_listens(
     assert [happened] == heard
     found = [sample.value for sample in METER.samples() if sample.metric.name == "kitchen_plates_total"]
     assert [1.0] == found
+
+
+def test_an_event_is_what_it_was_made_with(dropped: type[Event]) -> None:
+    """Listeners keep them: what one changed, or was never there, another would read."""
+    happened = dropped(cook="anna", plates=3)  # type: ignore[call-arg]
+
+    assert happened == dropped(cook="anna", plates=3)  # type: ignore[call-arg]
+    assert happened != dropped(cook="anna", plates=4)  # type: ignore[call-arg]
+    with pytest.raises(AttributeError, match="plates"):
+        happened.plates = 4  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="plates"):
+        dropped(cook="anna")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="cups"):
+        dropped(cook="anna", plates=3, cups=1)  # type: ignore[call-arg]
+
+
+def test_a_field_may_have_a_default() -> None:
+    """As a connection that was opened has no error."""
+    opened = ConnectionAttempted(connection="a", url="amqp://a", attempt=1, round=1, outcome="opened")
+
+    assert "broker.connection.attempt connection=a url=amqp://a attempt=1 round=1 outcome=opened" == opened.text()
 
 
 def test_a_listener_that_raises_breaks_nothing(dropped: type[Event]) -> None:
