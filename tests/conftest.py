@@ -53,14 +53,34 @@ def redis() -> Iterator[RedisServer]:
     yield from _server(RedisServer)
 
 
+class VirtualHosts:
+    """Virtual hosts of one node, made and deleted by the dozen: a command for each would cost every test a second."""
+
+    def __init__(self, rabbitmq: RabbitMQServer) -> None:
+        self._rabbitmq = rabbitmq
+        self._fresh: list[str] = []
+        self._used: list[str] = []
+
+    def take(self) -> str:
+        """Return the address of one that nobody has seen."""
+        self._rabbitmq.start()
+        if not self._fresh:
+            self._fresh, used, self._used = [f"test-{uuid.uuid4().hex}" for _ in range(12)], self._used, []
+            self._rabbitmq.exchange_vhosts(self._fresh, used)
+        self._used.append(self._fresh.pop())
+        return self._rabbitmq.url_of(self._used[-1])
+
+
+@pytest.fixture(scope="session")
+def virtual_hosts(rabbitmq: RabbitMQServer) -> VirtualHosts:
+    """Those of the run's node."""
+    return VirtualHosts(rabbitmq)
+
+
 @pytest.fixture
-def rabbitmq_url(rabbitmq: RabbitMQServer) -> Iterator[str]:
+def rabbitmq_url(virtual_hosts: VirtualHosts) -> str:
     """The address of a virtual host that only this test sees."""
-    rabbitmq.start()
-    name = f"test-{uuid.uuid4().hex}"
-    yield rabbitmq.create_vhost(name)
-    rabbitmq.start()
-    rabbitmq.delete_vhost(name)
+    return virtual_hosts.take()
 
 
 @pytest.fixture

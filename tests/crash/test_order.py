@@ -5,19 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from spoolproof.testing.servers import RabbitMQServer
 
 NODE = Path(__file__).with_name("order_node.py")
 KEYS = 12
@@ -129,14 +126,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def amqp(rabbitmq: RabbitMQServer) -> Iterator[str]:
-    vhost = f"order-{secrets.token_hex(4)}"
-    rabbitmq.start()
-    yield rabbitmq.create_vhost(vhost)
-    rabbitmq.delete_vhost(vhost)
-
-
 def expected(steps: int) -> dict[str, list[int]]:
     return {f"key-{key}": list(range(key, steps, KEYS)) for key in range(KEYS)}
 
@@ -180,9 +169,9 @@ def test_kills_and_a_freeze_on_sqlite_and_the_embedded_broker(folder: Path) -> N
 
 
 @pytest.mark.servers
-def test_kills_and_a_freeze_on_rabbitmq(folder: Path, amqp: str) -> None:
+def test_kills_and_a_freeze_on_rabbitmq(folder: Path, rabbitmq_url: str) -> None:
     """S6."""
-    through_kills(folder, {"SPOOLPROOF_BROKER": f"{amqp}?heartbeat=4"})
+    through_kills(folder, {"SPOOLPROOF_BROKER": f"{rabbitmq_url}?heartbeat=4"})
 
 
 HELD_STEPS = 4 * KEYS
