@@ -45,6 +45,7 @@ FEATURES = (
     Feature("dead_letters.part:DEAD_LETTERS", facet="dead_letters"),
     Feature("review.part:REVIEW", facet="reviews", settings="review.settings:ReviewSettings"),
     Feature("reconciliation.part:RECONCILIATION", facet="reconciliation"),
+    Feature("alerts.part:ALERTS", settings="alerts.settings:AlertSettings"),
 )
 
 ROLES = tuple(dict.fromkeys(feature.role for feature in FEATURES if feature.role is not None))

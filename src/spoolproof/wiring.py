@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from spoolproof.alerts.book import AlertFile
 from spoolproof.backoff import RandomSource
 from spoolproof.brokers.settings import RabbitMQSettings
 from spoolproof.cache.settings import CacheSettings
@@ -303,8 +304,12 @@ def cache_url(settings: Settings, service: str) -> str:
         return "memory://"
     if given and given != "sqlite":
         return given
-    folder = path_of(settings.store_url).parent if row.is_file else settings.data_dir
-    return f"sqlite:///{folder / f'cache-{service}.db'}"
+    return f"sqlite:///{_folder_beside(settings) / f'cache-{service}.db'}"
+
+
+def _folder_beside(settings: Settings) -> Path:
+    """Return where files of this machine go beside the store."""
+    return path_of(settings.store_url).parent if store_adapter(settings).is_file else settings.data_dir
 
 
 def missing_cache(settings: Settings, service: str) -> Path | None:
@@ -347,9 +352,11 @@ def build_store(settings: Settings, *, clock: Clock, ids: Ids, spawn: Spawn, ser
 
 def build_local(settings: Settings, store: Store, service: str, *, clock: Clock, ids: Ids) -> dict[type[Any], Any]:
     """Return what a process has beside its store, in files of this machine, by its port."""
+    is_forgetful = store_adapter(settings).is_forgetful
     return {
         Spools: getattr(store, "spools", None) or _spools(settings, service, clock, ids),
         SharedCaches: SharedCaches(lambda: build_cache(settings, service, clock=clock)),
+        AlertFile: AlertFile(None if is_forgetful else _folder_beside(settings) / f"alerts-{service}.json"),
     }
 
 

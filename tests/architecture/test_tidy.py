@@ -64,7 +64,8 @@ DRIVERS = {
     "pika": ("brokers/rabbitmq", "testing"),
     "aiobotocore": ("brokers/sqs",),
     "botocore": ("brokers/sqs",),
-    "aiohttp": ("brokers/sqs", "webhooks/transport.py"),
+    "aiohttp": ("brokers/sqs", "webhooks/transport.py", "alerts/sinks.py"),
+    "apprise": ("alerts/sinks.py",),
     "redis": ("caches/redis.py", "testing"),
     "asyncpg": ("stores/postgres", "contrib", "testing"),
     "sqlite3": (

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from spoolproof.alerts.settings import AlertSettings, rules_of
+from spoolproof.alerts.sinks import make_sinks
 from spoolproof.backoff import system_random
 from spoolproof.cli.store import opened
 from spoolproof.clock import SystemClock
@@ -59,7 +61,22 @@ async def examine() -> list[Finding]:
     findings += disk(settings)
     findings += await store(settings)
     findings += await broker(settings)
+    findings.append(alerts(settings))
     return findings
+
+
+def alerts(settings: Settings) -> Finding:
+    """Check that somebody is told when something is wrong, by URLs that can be used."""
+    own = settings.of(AlertSettings)
+    remedy = "set SPOOLPROOF_ALERT_URLS_PAGE and …_WARN (apprise), or SPOOLPROOF_ALERT_ALERTMANAGER_URL"
+    try:
+        rules_of(own)
+        sinks = make_sinks(own, SystemClock())
+    except SpoolproofError as error:
+        return Finding("alerts", Verdict.FAIL, str(error), "the service does not start", error.hint or remedy)
+    if not sinks:
+        return Finding("alerts", Verdict.WARN, "no sink is set", "they are in the log and nowhere else", remedy)
+    return Finding("alerts", Verdict.PASS, f"{len(sinks)} sinks; spoolproof alert test sends to them")
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------

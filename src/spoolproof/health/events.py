@@ -18,6 +18,9 @@ BROKER_BLOCKED = counter("broker_blocked_seconds_total", "For how long the broke
 OUTBOX_ROWS = gauge("outbox_rows", "Rows that wait, up to 100,000; told by one process of the service.")
 OUTBOX_OLDEST = gauge("outbox_oldest_timestamp_seconds", "When the oldest row was written; missing without rows.")
 OUTBOX_UNOWNED = gauge("outbox_unowned_shards", "Shards that nobody ships; told by one process of the service.")
+DEAD_LETTERS_OLDEST = gauge(
+    "dead_letters_oldest_timestamp_seconds", "When the oldest open dead letter first failed; missing without any."
+)
 DEAD_LETTERS = gauge("dead_letters", "Dead letters by state, up to 100,000 each; told by one process.", "state")
 
 

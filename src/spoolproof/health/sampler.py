@@ -15,7 +15,14 @@ from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
 from spoolproof.clock import Clock
 from spoolproof.health.check import Condition
-from spoolproof.health.events import DEAD_LETTERS, OUTBOX_OLDEST, OUTBOX_ROWS, OUTBOX_UNOWNED, SampleFailed
+from spoolproof.health.events import (
+    DEAD_LETTERS,
+    DEAD_LETTERS_OLDEST,
+    OUTBOX_OLDEST,
+    OUTBOX_ROWS,
+    OUTBOX_UNOWNED,
+    SampleFailed,
+)
 from spoolproof.health.snapshot import OpenDeadLetters, Ownership
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetters, DeadLetterState
 from spoolproof.ports.leases import Leases, LeaseStatus
@@ -98,6 +105,8 @@ class Sampler:
             yield OUTBOX_UNOWNED, (), self.ownership.unowned
         if leads_database:
             yield from ((DEAD_LETTERS, (state.value,), count) for state, count in self._dead_letter_counts.items())
+            if self.dead_letters is not None:
+                yield DEAD_LETTERS_OLDEST, (), self.dead_letters.oldest_at.timestamp()
 
     @property
     def _is_fresh(self) -> bool:
