@@ -490,17 +490,3 @@ HEALTH_PORT_LAST = 9563
 HEALTH_REQUESTS_MAX = 32
 HEALTH_REQUEST_SECONDS = 5.0
 """How long a caller may take to say what it wants."""
-
-# --- alerts ------------------------------------------------------------------------------------------------------
-ALERT_LOOK_SECONDS = 5.0
-"""Seen within two looks wherever it happened: one to tell, one to judge."""
-ALERT_SHARE_SECONDS = 30.0
-ALERT_FIRST_SECONDS = 30.0
-ALERT_FURTHER_SECONDS = 300.0
-ALERT_REPEAT_SECONDS = 4 * 3600.0
-ALERT_SEND_SECONDS = 10.0
-ALERT_RETRY_SECONDS_MAX = 300.0
-ALERT_GIVE_UP_SECONDS = 86_400.0
-ALERT_WHOLE_SECONDS = 60.0
-ALERT_HEARTBEAT_SECONDS = 300.0
-ALERTS_SHOWN = 20

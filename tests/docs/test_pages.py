@@ -15,12 +15,14 @@ BLOCK = re.compile(
     r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL
 )
 PAGES = [
+    "alerts.md",
     "batches.md",
     "cache.md",
     "dead-letters.md",
     "dependency-health.md",
     "foreign.md",
     "handling.md",
+    "logging-and-metrics.md",
     "order.md",
     "publishing.md",
     "rabbitmq.md",

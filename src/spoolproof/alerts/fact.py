@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from spoolproof.telemetry.metrics import METRICS, PREFIX, Kind, Labels, Metric, Sample
+from spoolproof.telemetry.metrics import METRICS, PREFIX, Kind, Labels, Sample
 
 Parts = tuple[float, ...]
 Shares = Mapping[Labels, Parts]
@@ -138,13 +138,8 @@ class Level(Fact):
 
     def promql(self) -> str:
         """Return the gauge, joined the same way."""
-        inner = (
-            f"sum without ({', '.join(self._dropped())}) ({self._selector()})" if self._dropped() else self._selector()
-        )
+        inner = f"sum by ({', '.join(('job', 'instance', *self.by))}) ({self._selector()})"
         return self._over(self.of, inner)
-
-    def _dropped(self) -> Labels:
-        return tuple(name for name in _labels_of(self.metric) if name not in self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,8 +234,3 @@ class Quantile(Fact):
         """Return the same."""
         rate = f"rate({self._selector('_bucket')}[{self.seconds:.0f}s])"
         return f"histogram_quantile({self.share:g}, {self._over('sum', rate, 'le')})"
-
-
-def _labels_of(metric: str) -> Labels:
-    known: Metric | None = METRICS.get(metric)
-    return () if known is None else known.labels

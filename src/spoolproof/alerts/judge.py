@@ -19,7 +19,7 @@ from uuid import UUID
 
 import msgspec
 
-from spoolproof import limits
+from spoolproof.alerts import limits
 from spoolproof.alerts.book import EXITS, SHARE, Book, ShareRow
 from spoolproof.alerts.engine import (
     Alert,
@@ -94,7 +94,7 @@ class Judge(Loop):
 
     async def run_once(self) -> int:
         """Rest, then look once."""
-        await self._clock.sleep(limits.ALERT_LOOK_SECONDS)
+        await self._clock.sleep(limits.LOOK_SECONDS)
         return await self.look_once()
 
     async def look_once(self) -> int:
@@ -173,7 +173,7 @@ class Judge(Loop):
         if written is not None and written[0] != name:
             await self._state.remove(self.book.kind, written[0])  # it goes on under a new id: nobody has crashed
             written = None
-        if written is None or written[1] != value or now - written[2] >= limits.ALERT_SHARE_SECONDS:
+        if written is None or written[1] != value or now - written[2] >= limits.SHARE_SECONDS:
             began = self._clock.now()
             await self._state.put(self.book.kind, name, value)
             self._written = (name, value, now)
@@ -215,9 +215,7 @@ class Judge(Loop):
         now = self._clock.now()
         for identity, one in list(self.book.alerts.items()):
             is_told = not any(told.state is AlertState.FIRING for told in one.told.values())
-            is_over = one.state is AlertState.RESOLVED and now - one.since >= timedelta(
-                seconds=limits.ALERT_FURTHER_SECONDS
-            )
+            is_over = one.state is AlertState.RESOLVED and now - one.since >= timedelta(seconds=limits.FURTHER_SECONDS)
             if is_over and is_told:
                 del self.book.alerts[identity]
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from spoolproof import limits
+from spoolproof.alerts import limits
 from spoolproof.alerts.book import Book
 from spoolproof.alerts.engine import Alert, AlertState, Told, is_muted
 from spoolproof.alerts.events import NOTIFICATIONS, AlertDelivered, AlertGivenUp, AlertUndelivered
@@ -120,8 +120,8 @@ class Notifier:
             or (one.state is AlertState.RESOLVED and _state_told(one, sink.id) is AlertState.FIRING)
         ]
         shown = [(one.identity, one.state) for one in alerts]
-        sent_at, known = self._whole.get(sink.id, (-limits.ALERT_WHOLE_SECONDS, None))
-        if not alerts or (shown == known and self._clock.monotonic() - sent_at < limits.ALERT_WHOLE_SECONDS):
+        sent_at, known = self._whole.get(sink.id, (-limits.WHOLE_SECONDS, None))
+        if not alerts or (shown == known and self._clock.monotonic() - sent_at < limits.WHOLE_SECONDS):
             return []
         self._whole[sink.id] = self._clock.monotonic(), shown
         return [Notification(service=self._service, rule=rules[one.rule], alerts=(one,)) for one in alerts]
@@ -136,10 +136,10 @@ class Notifier:
     async def _send(self, sink: Sink, notes: Sequence[Notification]) -> None:
         error = ""
         try:
-            async with asyncio.timeout(limits.ALERT_SEND_SECONDS):
+            async with asyncio.timeout(limits.SEND_SECONDS):
                 await sink.send(notes)
         except TimeoutError:
-            error = f"no answer within {limits.ALERT_SEND_SECONDS:g} s"
+            error = f"no answer within {limits.SEND_SECONDS:g} s"
         except Exception as caught:  # whatever a library raises; its text may hold the URL
             error = str(caught) if isinstance(caught, NotTaken) else type(caught).__name__
         finally:
@@ -158,12 +158,12 @@ class Notifier:
         METER.add(NOTIFICATIONS, (sink.name, "failed"))
         self._folded.emit(AlertUndelivered(sink=sink.name, error=error))
         count = self._failures.get(sink.id, (0, 0.0))[0] + 1
-        seconds = min(limits.ALERT_RETRY_SECONDS_MAX, 2.0 ** min(count - 1, 16))
+        seconds = min(limits.RETRY_SECONDS_MAX, 2.0 ** min(count - 1, 16))
         self._failures[sink.id] = count, self._clock.monotonic() + seconds
         self._whole.pop(sink.id, None)
         now = self._clock.now()
         for note in notes:
-            if any(now - one.since < timedelta(seconds=limits.ALERT_GIVE_UP_SECONDS) for one in note.alerts):
+            if any(now - one.since < timedelta(seconds=limits.GIVE_UP_SECONDS) for one in note.alerts):
                 continue
             METER.add(NOTIFICATIONS, (sink.name, "given_up"))
             emit(AlertGivenUp(sink=sink.name, alert=note.rule.name))
@@ -188,14 +188,14 @@ def due(group: Sequence[Alert], sink: str, now: datetime, is_quiet: Callable[[Al
     news = [one for one in group if _is_news(one, sink) and (one.state is AlertState.RESOLVED or not is_quiet(one))]
     last = max((one.told[sink].at for one in group if sink in one.told), default=None)
     if news:
-        at = min(one.since for one in news) + timedelta(seconds=limits.ALERT_FIRST_SECONDS)
+        at = min(one.since for one in news) + timedelta(seconds=limits.FIRST_SECONDS)
         if last is not None:
-            at = max(at, last + timedelta(seconds=limits.ALERT_FURTHER_SECONDS))
+            at = max(at, last + timedelta(seconds=limits.FURTHER_SECONDS))
         return news if now >= at else []
     repeated = [
         one for one in group if one.state is AlertState.FIRING and not one.acknowledged_by and not is_quiet(one)
     ]
-    is_time = last is not None and now - last >= timedelta(seconds=limits.ALERT_REPEAT_SECONDS)
+    is_time = last is not None and now - last >= timedelta(seconds=limits.REPEAT_SECONDS)
     return repeated if is_time else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spoolproof import limits
+from spoolproof.alerts import limits
 from spoolproof.alerts.book import AlertFile, Book
 from spoolproof.alerts.events import NOTIFICATIONS, AlertDelivered, AlertUndelivered
 from spoolproof.alerts.judge import LEAD, Judge
@@ -67,9 +67,9 @@ class Heartbeat(Loop):
 
     async def run_once(self) -> int:
         """Send if it is time; an error, which may hold the URL, is told by its class."""
-        await self._clock.sleep(limits.ALERT_LOOK_SECONDS)
+        await self._clock.sleep(limits.LOOK_SECONDS)
         now = self._clock.monotonic()
-        is_time = self._sent_at is None or now - self._sent_at >= limits.ALERT_HEARTBEAT_SECONDS
+        is_time = self._sent_at is None or now - self._sent_at >= limits.HEARTBEAT_SECONDS
         if not is_time or not self._judge.is_judge:
             return 0
         try:

@@ -74,9 +74,9 @@ class Rule:
         shown = {**labels, "value": f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"}
         return {name: getattr(self, name).format_map(shown) for name in ("what", "safe", "remedy")}
 
-    def promql(self) -> str:
-        """Return the condition for Prometheus."""
-        text = f"{self.fact.promql()} {'<' if self.is_below else '>'} {self.trigger:.12g}"
+    def promql(self, bound: float) -> str:
+        """Return for Prometheus that the fact is beyond a bound."""
+        text = f"{self.fact.promql()} {'<' if self.is_below else '>'} {bound:.12g}"
         if self.when is None:
             return text
         on = ", ".join(("job", *self.fact.labels))

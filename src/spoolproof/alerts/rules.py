@@ -302,6 +302,19 @@ RULES: tuple[Rule, ...] = (
         remedy="What loads them hangs; the log names it (cache.loader_stuck): spoolproof doctor",
     ),
     Rule(
+        name="BatchFailing",
+        severity=WARN,
+        fact=Share(
+            metric="batch_items_total", by=("job",), where={"!state": ("succeeded",)}, seconds=15 * MINUTE, at_least=20
+        ),
+        trigger=0.2,
+        clear=0.1,
+        keep_seconds=15 * MINUTE,
+        what="{value} of the items of job {job} failed in 15 minutes.",
+        safe="Each has its verdict and can be sent again; the others go on.",
+        remedy="See which and why, mend it, replay them: spoolproof batch ls",
+    ),
+    Rule(
         name="WebhookFailing",
         severity=WARN,
         fact=Share(

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from spoolproof import limits
+from spoolproof.alerts import limits
 from spoolproof.alerts.engine import AlertState
 from spoolproof.alerts.notify import Notification, NotTaken, Sink
 from spoolproof.alerts.rule import Severity
@@ -72,7 +72,7 @@ class AlertmanagerSink:
         (alert,) = note.alerts
         ends_at = alert.since
         if alert.state is AlertState.FIRING:
-            ends_at = self._clock.now() + timedelta(seconds=5 * limits.ALERT_WHOLE_SECONDS)
+            ends_at = self._clock.now() + timedelta(seconds=5 * limits.WHOLE_SECONDS)
         words = note.rule.words(alert.labels, alert.value)
         return {
             "labels": {
@@ -93,7 +93,7 @@ async def request(method: str, url: str, body: object = None) -> None:
         import aiohttp
     except ImportError as error:
         raise MissingExtra("aiohttp", "alerts") from error
-    limit = aiohttp.ClientTimeout(total=limits.ALERT_SEND_SECONDS)
+    limit = aiohttp.ClientTimeout(total=limits.SEND_SECONDS)
     async with (
         aiohttp.ClientSession(timeout=limit, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
         session.request(method, url, json=body, allow_redirects=False) as response,
