@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-_FACTORS = {"commit": 0.25, "": 1.0, "ci": 5.0, "proof": 500.0, "mutation": 0.1}
+_FACTORS = {"commit": 0.25, "": 0.5, "ci": 5.0, "proof": 500.0, "mutation": 0.1}
 
 
 def examples(count: int) -> int:
