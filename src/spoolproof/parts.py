@@ -35,6 +35,7 @@ FEATURES = (
     Feature("webhooks.part:WEBHOOKS", role="relay", facet="webhooks", settings="webhooks.settings:WebhookSettings"),
     Feature("schedules.part:SCHEDULES", role="relay"),
     Feature("spool.part:SPOOL", settings="spool.settings:SpoolSettings"),
+    Feature("degradation.part:DEGRADATION", facet="degradation"),
     Feature("cache.part:CACHE", facet="cache", settings="cache.settings:CacheSettings"),
     Feature("consumer.jobs.part:BATCHES_ENTRY", facet="batches"),
     Feature("consumer.part:CONSUMER", role="consumer", settings="consumer.settings:ConsumerSettings"),

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from spoolproof.cache.part import CacheFacet
     from spoolproof.consumer.jobs.part import BatchesFacet
     from spoolproof.dead_letters.part import DeadLettersFacet
+    from spoolproof.degradation.part import DegradationFacet
     from spoolproof.reconciliation.part import ReconciliationFacet
     from spoolproof.review.part import ReviewsFacet
     from spoolproof.saga.part import KeyedFacet, SagaFacet
@@ -115,6 +116,7 @@ class Service:
     if TYPE_CHECKING:
         cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
         batches: BatchesFacet  #: declare jobs, and run them over many items with a verdict for each
+        degradation: DegradationFacet  #: ladders of cheaper answers, and less work at need
         dead_letters: DeadLettersFacet  #: look at what was given up on, mend it, send it again
         keyed: KeyedFacet  #: do once what a saga of another service asks for under one key
         saga: SagaFacet  #: define, start and steer work in several steps

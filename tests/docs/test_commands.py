@@ -12,10 +12,10 @@ import typer
 from spoolproof.cli.app import build
 
 DOCS = Path(__file__).parents[2] / "docs"
-LINE = re.compile(r"^spoolproof (?:alert|batch|dlq|review|reconcile) .*$", re.MULTILINE)
+LINE = re.compile(r"^spoolproof (?:alert|batch|dlq|review|reconcile|degradation) .*$", re.MULTILINE)
 LINES = [
     line
-    for page in ("alerts.md", "batches.md", "dead-letters.md", "review.md", "reconciliation.md")
+    for page in ("alerts.md", "batches.md", "dead-letters.md", "review.md", "reconciliation.md", "degradation.md")
     for line in LINE.findall((DOCS / page).read_text())
 ]
 

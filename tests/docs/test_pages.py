@@ -19,6 +19,7 @@ PAGES = [
     "batches.md",
     "cache.md",
     "dead-letters.md",
+    "degradation.md",
     "dependency-health.md",
     "foreign.md",
     "handling.md",

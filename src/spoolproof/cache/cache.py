@@ -131,6 +131,24 @@ class Cache(Generic[T]):
         self._running  # noqa: B018
         return await self._home.many.get_or_load(self._named(keys), load, self._tags(tags), self._coder)
 
+    async def last_good(self, key: str) -> Served[T] | None:
+        """Return the newest value there is, fresh or stale, with its age, without loading one; None if there is none.
+        What was removed is not."""
+        self._running  # noqa: B018
+        return await self._home.many.last_good(self._full(key), self._coder)
+
+    async def keeping(self, key: str) -> Callable[[T], Awaitable[None]] | None:
+        """Return what keeps a value that you load from now on: called with it, it stores it unless the key was taken
+        away meanwhile. None while a fresh value is there."""
+        self._running  # noqa: B018
+        return await self._home.many.keeping(self._full(key), self._tags(()), self._coder)
+
+    def key_maker(
+        self, template: str, function: Callable[..., Any]
+    ) -> Callable[[Sequence[Any], Mapping[str, Any]], str]:
+        """Return what makes a key of a call's arguments, by a template as `cached` takes. Raises CacheConfigError."""
+        return KeyMaker(self._path, template, function)
+
     # --- write -------------------------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: T, *, tags: Sequence[str] = (), ttl_seconds: float | None = None) -> None:

@@ -11,7 +11,7 @@ from spoolproof.cache.options import KEYS_MAX, LOAD_SECONDS
 from spoolproof.cache.read import GRACE_SECONDS, LONG_SECONDS, Ask, Reader
 from spoolproof.cache.running import MEMORY, Running
 from spoolproof.errors import CacheValueInvalid, LimitReached
-from spoolproof.ports.cache import NOTHING, Action, Invalidation
+from spoolproof.ports.cache import NOTHING, Action, Invalidation, Served
 
 Loader = Callable[[list[str]], Awaitable[Mapping[str, Any]]]
 
@@ -85,6 +85,36 @@ class Many:
             if turn == of.turn:
                 of.put(full, found)
         return fresh, stale, (seen, reading.sequence)
+
+    async def last_good(self, full: str, coder: Coder) -> Served[Any] | None:
+        """Return what there is of one key, fresh or not."""
+        of = self._of
+        mine = of.usable(full, coder)
+        fresh, stale, _ = await self._look({full: full}, coder)
+        kept = fresh.get(full) or stale.get(full)
+        if kept is None:
+            return None
+        of.stats.stale += full not in fresh
+        return Served(
+            value=kept.copy(),
+            fresh=full in fresh,
+            age_seconds=max(0.0, of.now() - kept.loaded_at),
+            source=MEMORY if kept is mine else of.failover.level,
+        )
+
+    async def keeping(self, full: str, tags: tuple[str, ...], coder: Coder) -> Callable[[Any], Awaitable[None]] | None:
+        """Return what keeps a value loaded from now on, unless it is taken away meanwhile; None with a fresh one."""
+        of = self._of
+        turn = of.turn
+        fresh, _, asked = await self._look({full: full}, coder)
+        if fresh:
+            return None
+        until_ms = of.wall_ms() + int((LOAD_SECONDS + GRACE_SECONDS) * 1000)
+
+        async def keep(value: Any) -> None:
+            await self._store({full: full}, {full: value}, asked, (tags, coder), until_ms, turn)
+
+        return keep
 
     async def get_or_load(
         self, named: Mapping[str, str], load: Loader, tags: tuple[str, ...], coder: Coder

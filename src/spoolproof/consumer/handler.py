@@ -68,6 +68,7 @@ class Handler:
     delays_seconds: tuple[float, ...]
     dedupe: Dedupe
     gates: tuple[GatingPolicy, ...] = ()
+    criticality: str = "critical_plus"
     on_unknown: OnUnknown | None = None  #: None: runs are not claimed
     is_ordered: bool = False
     on_key_failure: OnKeyFailure = OnKeyFailure.SKIP

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 from spoolproof import limits
 from spoolproof.consumer.handler import Dedupe, OnKeyFailure, OnUnknown
 from spoolproof.consumer.policy_gate import GatingPolicy
+from spoolproof.degradation.levels import CRITICALITIES
 from spoolproof.errors import InvalidMessage
 from spoolproof.message import Message, check_short_text
 
@@ -58,6 +59,9 @@ class HandlerOptions(TypedDict, total=False):
     message_id: Callable[[Any], object]
     """A function from the payload to an id, so that what others publish twice has its effects once: for messages that
     come without an id or without a type; an id made for each publish, as several libraries do, says nothing."""
+    criticality: Literal["critical_plus", "critical", "sheddable_plus", "sheddable"] | str
+    """At which level the queue is left alone, uncounted: `sheddable` from 1, `sheddable_plus` from 2, `critical` at 3;
+    `critical_plus`, and a handler that does not say, never."""
     missing_id: Literal["hash"] | str
     """`hash`: a message that arrives without an id is known by its body; two equal ones are then one."""
 
@@ -69,6 +73,7 @@ class RunOptions(TypedDict, total=False):
     attempts: int
     delays: Sequence[float]
     on_unknown: str | None
+    criticality: str
 
 
 def settled(given: HandlerOptions) -> dict[str, Any]:
@@ -87,6 +92,7 @@ def settled(given: HandlerOptions) -> dict[str, Any]:
         "delays": limits.ORDERED_DELAYS_SECONDS if is_ordered else limits.DELAYS_SECONDS,
         "dedupe": Dedupe.INBOX,
         "gate": (),
+        "criticality": "critical_plus",
         "on_unknown": None,
         "ordered": False,
         "on_key_failure": OnKeyFailure.SKIP,
@@ -120,6 +126,8 @@ def option_faults(
         faults.append(f"queue={options['queue']!r}: 1 to 200 bytes without spaces")
     if isinstance(formerly, str) or not all(is_name(one, 200) and one != own for one in formerly):
         faults.append(f"formerly={formerly!r}: a list of other queues' names, each 1 to 200 bytes without spaces")
+    if options["criticality"] not in CRITICALITIES:
+        faults.append(f"criticality={options['criticality']!r}: {', '.join(CRITICALITIES)}")
     faults += _batch_faults(options, is_in_transaction=is_in_transaction)
     message_id, missing_id = options["message_id"], options["missing_id"]
     if message_id is not None and (not callable(message_id) or inspect.iscoroutinefunction(message_id)):

@@ -18,6 +18,7 @@ from spoolproof.consumer.depths import QueueDepths
 from spoolproof.consumer.events import THREADS_ABANDONED
 from spoolproof.consumer.execution import Execution
 from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.handler import Handler
 from spoolproof.consumer.held import Keys
 from spoolproof.consumer.holding import LEAD, HeldRuns
 from spoolproof.consumer.ordered import OrderedWorker
@@ -31,6 +32,7 @@ from spoolproof.consumer.settings import ConsumerSettings
 from spoolproof.consumer.suspects import Suspects
 from spoolproof.consumer.threads import HandlerThreads
 from spoolproof.consumer.worker import Worker
+from spoolproof.degradation.shed import Offer, ShedGate
 from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.membership import Holding
@@ -75,7 +77,8 @@ class ConsumerPart(Part):
             claims=Claims(records(CLAIM), self.gate),
         )
         self.workers = tuple(_worker(queue, execution, of) for queue in router.queues)
-        self._gates = [gate for gate in map(self._policy_gate, self.workers) if gate is not None]
+        offer = of.registrations.of(Offer)
+        self._gates = [gate for worker in self.workers if (gate := self._policy_gate(worker, offer)) is not None]
         self._bridge = Bridge(
             *((*router.queues, *router.former), store.dead_letters, store.transaction, broker, self.gate),
             clock=of.clock,
@@ -133,12 +136,13 @@ class ConsumerPart(Part):
         """Let the threads end."""
         self._threads.close()
 
-    def _policy_gate(self, worker: Worker) -> PolicyGate | None:
+    def _policy_gate(self, worker: Worker, offer: Offer) -> PolicyGate | None:
         handler = self._router.handlers(worker.queue)[0]
-        if not handler.gates:
+        if not _is_gated(handler):
             return None
+        shed = () if handler.criticality == "critical_plus" else (ShedGate(offer, handler.criticality),)
         return PolicyGate(
-            *(worker.queue, handler.gates, worker),
+            *(worker.queue, (*handler.gates, *shed), worker),
             concurrency=handler.concurrency,
             prefetch=handler.prefetch,
             hold_seconds=lambda: self._patience.hold_seconds,
@@ -148,6 +152,10 @@ class ConsumerPart(Part):
 def _records(of: Context, gate: Gate, kind: str) -> RunRecords:
     store = of.store
     return RunRecords(kind, store.state, store.leases, gate, of.process_id, clock=of.clock, spawn=of.spawn)
+
+
+def _is_gated(handler: Handler) -> bool:
+    return bool(handler.gates) or handler.criticality != "critical_plus"
 
 
 def _worker(queue: str, execution: Execution, of: Context) -> Worker:
@@ -162,7 +170,7 @@ def _worker(queue: str, execution: Execution, of: Context) -> Worker:
         of.broker,
         concurrency=handler.concurrency,
         prefetch=handler.prefetch,
-        is_gated=bool(handler.gates),
+        is_gated=_is_gated(handler),
         formerly=of.registrations.of(Router).former_of(queue),
         clock=of.clock,
         spawn=of.spawn,

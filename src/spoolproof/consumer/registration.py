@@ -83,6 +83,7 @@ def make_handler(
         delays_seconds=tuple(float(delay) for delay in options["delays"]),
         dedupe=Dedupe(options["dedupe"]),
         gates=gates,
+        criticality=options["criticality"],
         on_unknown=None if options["on_unknown"] is None else OnUnknown(options["on_unknown"]),
         is_ordered=is_ordered,
         on_key_failure=OnKeyFailure(options["on_key_failure"]),

@@ -149,6 +149,7 @@ def _shared(handler: Handler) -> dict[str, object]:
         "concurrency": handler.concurrency,
         "prefetch": handler.prefetch,
         "gate": ", ".join(sorted(label_of(policy) for policy in handler.gates)) or "none",
+        "criticality": handler.criticality,
         "ordered": handler.is_ordered,
         "on_key_failure": handler.on_key_failure.value,
         "batch": handler.batch,

@@ -37,10 +37,9 @@ from spoolproof.policies import Policy, Registry
 from spoolproof.policies.events import BreakerChanged
 from spoolproof.ports.broker import ConnectionState
 from spoolproof.ports.health import Dependency, Need, Status
-from spoolproof.telemetry.events import WARNING, emit
+from spoolproof.telemetry.events import DEBUG, WARNING, emit
 from spoolproof.telemetry.metrics import Measure
 
-_TICK_SECONDS = 1.0
 _KEYS_SAMPLED = 16
 
 
@@ -114,8 +113,9 @@ class Dependencies(Loop):
         self._find()
 
     async def run_once(self) -> int:
-        """Look, once a second; those that are well only when an evaluation is due."""
-        await self._clock.sleep(_TICK_SECONDS)
+        """Look: every 5 s, and once a second while one is in doubt."""
+        is_in_doubt = any(one.status.is_in_doubt for one in self._watched.values())
+        await self._clock.sleep(PROBE_SOON_SECONDS if is_in_doubt else EVALUATE_SECONDS)
         self.look()
         return 1
 
@@ -145,6 +145,8 @@ class Dependencies(Loop):
         names = set(self._policies.names()) - self._without
         for name in names - self._watched.keys():
             now, policy = self._clock.monotonic(), self._policies.get(name)
+            if policy.definition.need is None:
+                continue
             status = DependencyStatus(now, policy.definition.response_seconds)
             one = self._watched[name] = _Watched(
                 policy, status, self._clock.now(), now, now, self._probe_at(now, status), lambda: None
@@ -252,9 +254,9 @@ class Dependencies(Loop):
         change = DependencyChanged(
             dependency=name, old=one.told.value, new=status.value, seconds=seconds, reason=one.status.reason or "none"
         )
-        is_news = status is Status.UNHEALTHY or one.told is Status.UNHEALTHY or status is Status.DEGRADED
+        is_news = {status, one.told} & {Status.DEGRADED, Status.UNHEALTHY}
         one.told, one.since, one.changed_at = status, self._clock.now(), self._clock.monotonic()
-        emit(change, level=WARNING if is_news else None)
+        emit(change, level=WARNING if is_news else DEBUG)
 
     def _shown(self, name: str, one: _Watched) -> Dependency:
         status, percentiles = one.status.status, one.status.percentiles()
@@ -264,7 +266,7 @@ class Dependencies(Loop):
             state = ConnectionState.CONNECTING if one.breaker == "half_open" else ConnectionState.DISCONNECTED
         return Dependency(
             key=name,
-            need=Need(one.policy.definition.need),
+            need=Need(one.policy.definition.need or "optional"),
             status=status,
             state=state,
             url="",

@@ -12,7 +12,9 @@ Everything runs on the event loop. The health thread gets snapshots, never this 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -73,6 +75,7 @@ class Monitor(Loop):
         self._unready = Condition(clock, holds=False)
         self._connections = Connections()
         self._lag_seconds = METER.spread(EVENT_LOOP_LAG)
+        self._late: deque[float] = deque(maxlen=5)
         self._sampler = sampler
 
     async def start(self) -> None:
@@ -88,7 +91,9 @@ class Monitor(Loop):
         seconds = spread_seconds(seconds, ratio=0.1, source=self._random)
         due_at = self._clock.monotonic() + seconds
         await self._clock.sleep(seconds)
-        self._lag_seconds.observe(max(0.0, self._clock.monotonic() - due_at))
+        late = max(0.0, self._clock.monotonic() - due_at)
+        self._lag_seconds.observe(late)
+        self._late.append(late)
         return 1
 
     def measures(self) -> Iterator[Measure]:
@@ -108,7 +113,15 @@ class Monitor(Loop):
 
     def known(self) -> Sequence[Dependency]:
         """See HealthView."""
-        return self.snapshot().dependencies
+        snapshot = self.snapshot()
+        if snapshot.db is None or not snapshot.local.keeps_publishes:
+            return snapshot.dependencies
+        return (replace(snapshot.db, need=Need.IMPORTANT), *(one for one in snapshot.dependencies if one.key != DB))
+
+    @property
+    def lag_seconds(self) -> float:
+        """See HealthView."""
+        return max(self._late, default=0.0)
 
     @property
     def fullness(self) -> float:

@@ -76,7 +76,7 @@ class Definition:
         clock: Clock,
         random: RandomSource,
         registry: Home,
-        need: str,
+        need: str | None,
         response_seconds: float,
     ) -> None:
         faults = name_faults(name)
@@ -90,8 +90,8 @@ class Definition:
             faults.append(f"preset={preset!r}: the name of a preset")
         if sync not in ("thread", "cooperative"):
             faults.append(f"sync={sync!r}: 'thread' or 'cooperative'")
-        if need not in NEEDS:
-            faults.append(f"need={need!r}: {', '.join(map(repr, NEEDS))}")
+        if need is not None and need not in NEEDS:
+            faults.append(f"need={need!r}: {', '.join(map(repr, NEEDS))}, or None")
         if not isinstance(response_seconds, int | float) or not 0 < response_seconds < math.inf:
             faults.append(f"response_seconds={response_seconds!r}: seconds above 0")
         if faults:

@@ -50,7 +50,7 @@ class StandardSettings(BreakerSettings, total=False):
     preset: str | None
     sync: Literal["thread", "cooperative"]
     lint_ignore: Iterable[str]
-    need: Need
+    need: Need | None
     response_seconds: float
     registry: Home | None
     clock: Clock
@@ -70,7 +70,8 @@ class Policy(Runner, Caller):
     made again when its effect may have happened; False unless said, or a call brings an idempotency key. preset: a row
     of the presets. sync: `thread` runs sync attempts that have a Timeout in a thread of their own; `cooperative` runs
     them here and only publishes `deadline.remaining()`, as for a Deadline alone. lint_ignore: warnings not to log.
-    need: how much a service needs what it protects: critical, important or optional; see docs/dependency-health.md.
+    need: how much a service needs what it protects: critical, important or optional, see docs/dependency-health.md;
+    None: it is watched otherwise.
     response_seconds: of the 95th percentile, from which on that is called degraded. registry: the process's unless
     given. Raises PolicyConfigError with every fault."""
 
@@ -83,7 +84,7 @@ class Policy(Runner, Caller):
         preset: str | None = None,
         sync: Literal["thread", "cooperative"] = "thread",
         lint_ignore: Iterable[str] = (),
-        need: Need = "important",
+        need: Need | None = "important",
         response_seconds: float = 1.0,
         registry: Home | None = None,
         clock: Clock = AMBIENT,

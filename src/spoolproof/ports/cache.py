@@ -13,7 +13,7 @@ Never here: an invalidation that is acknowledged and then lost by us; a scan ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -136,7 +136,9 @@ class Served(Generic[T]):
     """A value and where it is from.
 
     fresh: within its time to live. age_seconds: since it was loaded. source: `loader`, `memory`, `redis`, `sqlite`,
-    `default`. reason: why it is not fresh or not the loader's: `error`, `timeout`, `throttled`, `shed`, or None.
+    `default`, `function`. reason: why it is not fresh, not the loader's, or not of the first rung: `error`, `timeout`,
+    `throttled`, `shed`, `breaker_open`, `unhealthy`, `level`, `drill`, or None. rung: of a ladder. missing: what a
+    partial answer lacks.
     """
 
     value: T
@@ -144,13 +146,32 @@ class Served(Generic[T]):
     age_seconds: float
     source: str
     reason: str | None = None
+    rung: str = ""
+    missing: tuple[str, ...] = ()
 
     def headers(self, name: str = "spoolproof") -> dict[str, str]:
-        """Return `Age` and `Cache-Status` (RFC 9211) for an answer over HTTP."""
-        status = "fwd=miss" if self.source == "loader" else "hit"
+        """Return `Age` and `Cache-Status` (RFC 9211) for an answer over HTTP, and of a ladder's `Spoolproof-Rung`."""
+        status = "fwd=miss" if self.source in ("loader", "function") else "hit"
         detail = f"; detail={self.reason}" if self.reason else ""
         stale = "" if self.fresh else "; fwd=stale"
-        return {"Age": str(int(self.age_seconds)), "Cache-Status": f"{name}; {status}{stale}{detail}"}
+        rung = {"Spoolproof-Rung": self.rung} if self.rung else {}
+        return {"Age": str(int(self.age_seconds)), "Cache-Status": f"{name}; {status}{stale}{detail}", **rung}
+
+
+class LastGood(Protocol):
+    """What a ladder falls back on; a cache is one."""
+
+    async def last_good(self, key: str) -> Served[Any] | None:
+        """Return the newest value there is, fresh or not, without loading one."""
+
+    async def keeping(self, key: str) -> Callable[[Any], Awaitable[None]] | None:
+        """Return what keeps a value that is loaded from now on, unless it is taken away meanwhile; None while a fresh
+        one is there."""
+
+    def key_maker(
+        self, template: str, function: Callable[..., Any]
+    ) -> Callable[[Sequence[Any], Mapping[str, Any]], str]:
+        """Return what makes a key of a call's arguments. Raises CacheConfigError."""
 
 
 @dataclass(slots=True)

@@ -56,6 +56,10 @@ class Dependency:
         return self.status is Status.HEALTHY
 
 
+PROBE_PATHS = ("/live", "/livez", "/ready", "/readyz", "/startupz", "/health", "/metrics")
+"""What is asked for under these paths is never refused for the sake of load: a restart would not lessen it."""
+
+
 class HealthView(Protocol):
     """What the process knows now, from memory."""
 
@@ -63,7 +67,11 @@ class HealthView(Protocol):
         """Return the status of one by its key; unknown for what nobody watches. Costs next to nothing."""
 
     def known(self) -> Sequence[Dependency]:
-        """Return all there are."""
+        """Return all there are; a store whose publishes the spool takes over is important, and not critical."""
+
+    @property
+    def lag_seconds(self) -> float:
+        """How late the event loop was at worst in the last five looks, one a second."""
 
     @property
     def fullness(self) -> float:

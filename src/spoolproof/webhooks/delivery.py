@@ -52,7 +52,7 @@ def webhook_policy(registry: Registry) -> Policy:
     try:
         return registry.get(POLICY)
     except KeyError:
-        return Policy(POLICY, Breaker(), preset="classic", lint_ignore={"W1"}, need="optional", registry=registry)
+        return Policy(POLICY, Breaker(), preset="classic", lint_ignore={"W1"}, need=None, registry=registry)
 
 
 @dataclass(slots=True)

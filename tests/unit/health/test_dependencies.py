@@ -196,7 +196,7 @@ async def test_one_tenants_breaker_is_not_the_dependencys(bench: Bench) -> None:
 
 
 def test_a_wrong_need_is_refused_where_it_is_written(bench: Bench) -> None:
-    with pytest.raises(PolicyConfigError, match="need='vital': 'critical', 'important', 'optional'"):
+    with pytest.raises(PolicyConfigError, match="need='vital': 'critical', 'important', 'optional', or None"):
         bench.policy(Breaker(), need="vital")
     with pytest.raises(PolicyConfigError, match="response_seconds=0"):
         bench.policy(Breaker(), response_seconds=0)

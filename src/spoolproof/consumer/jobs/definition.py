@@ -141,6 +141,7 @@ def make_job(
             *(Breaker(), Bulkhead(concurrency), Timeout(timeout)),
             classify=_ONCE if effect == "once" else _SAID,
             idempotent=effect != "once",
+            need="optional",  # what fails is one job type; the service does all else
             registry=policies,
         )
     except PolicyConfigError as error:
