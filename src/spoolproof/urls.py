@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 _ESCAPES = "in a user or password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25"
 
@@ -115,6 +115,51 @@ def without_passwords(text: str) -> str:
     """Return a text with `***` for the passwords of the URLs in it; rather too much is hidden than a password with a
     slash in it shown."""
     return _PASSWORDS.sub(rf"\1\2:{MASK}@", text)
+
+
+SEEDED = {"redis+sentinel": 26379, "redis+cluster": 6379}
+"""Schemes of URLs that name several servers to ask where another one is, and the port each has unless it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The parts of such a URL. hosts: with ports. name, db: after the slash; of what the sentinels watch."""
+
+    scheme: str
+    user: str
+    password: str
+    hosts: tuple[tuple[str, int], ...]
+    name: str
+    db: str
+
+
+def seeds_of(url: str) -> Seeds | None:
+    """Return the parts of a URL that `seeds_fault` finds right; None for one of another scheme."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SEEDED:
+        return None
+    authority, path, _ = _split(rest)
+    who, _, hosts = authority.rpartition("@")
+    user, _, password = who.partition(":")
+    found = [_HOST.fullmatch(one) for one in hosts.split(",")]
+    pairs = tuple((one[1].strip("[]"), int(one[2] or SEEDED[scheme])) for one in found if one is not None)
+    name, _, db = path.strip("/").partition("/")
+    return Seeds(scheme, unquote(user), unquote(password), pairs, name, db)
+
+
+def seeds_fault(scheme: str, rest: str) -> str | None:
+    """Return what is wrong with the servers it names, and with what follows them, as `UrlForm.fault`."""
+    authority, path, query = _split(rest)
+    if fault := _network_fault(rest, authority.rpartition("@")[2].split(","), needs_host=True):
+        return fault
+    name, _, db = path.strip("/").partition("/")
+    if query:
+        return "has a query, which nothing reads"
+    if scheme == "redis+cluster":
+        return "has a database; a cluster has one alone" if path.strip("/") else None
+    if not name:
+        return "does not say which Redis; add its name as the sentinels have it, such as /mymaster"
+    return None if not db or db.isdecimal() else f"has the database {db!r}, which is no number"
 
 
 def path_of(url: str) -> Path:

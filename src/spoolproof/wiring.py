@@ -40,6 +40,7 @@ from spoolproof.urls import (
     path_of,
     postgres_fault,
     redact_url,
+    seeds_fault,
     url_fault,
 )
 
@@ -282,6 +283,14 @@ CACHES: tuple[Adapter[Callable[[str, str, Clock], SharedCache | None], None], ..
         schemes=("redis", "rediss"),
         example="redis://:PASSWORD@HOST:6379/0",
         fault=host_fault,
+        make=_redis_cache,
+        is_shared=True,
+    ),
+    Adapter(
+        name="redis",
+        schemes=("redis+sentinel", "redis+cluster"),
+        example="redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/NAME/0, redis+cluster://:PASSWORD@HOST:6379,HOST:6379",
+        fault=seeds_fault,
         make=_redis_cache,
         is_shared=True,
     ),

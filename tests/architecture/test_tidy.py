@@ -66,7 +66,7 @@ DRIVERS = {
     "botocore": ("brokers/sqs",),
     "aiohttp": ("brokers/sqs", "webhooks/transport.py", "alerts/sinks.py"),
     "apprise": ("alerts/sinks.py",),
-    "redis": ("caches/redis.py", "testing"),
+    "redis": ("caches/redis.py", "caches/redis_address.py", "testing"),
     "asyncpg": ("stores/postgres", "contrib", "testing"),
     "sqlite3": (
         "sqlite",

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoolproof import Service, Settings
 from spoolproof.errors import SettingsError
 from spoolproof.settings import load_settings
-from spoolproof.urls import path_of, redact_url, several_fault, url_fault
+from spoolproof.urls import path_of, redact_url, seeds_fault, seeds_of, several_fault, url_fault
 from spoolproof.wiring import BROKERS, STORES, shown
 
 WRONG_STORES = [
@@ -207,3 +208,36 @@ def test_paths_of_file_urls_may_be_relative_or_absolute() -> None:
     """Three slashes are relative, four absolute, as in SQLAlchemy."""
     assert "a/b.db" == str(path_of("sqlite:///a/b.db"))
     assert "/var/b.db" == str(path_of("sqlite:////var/b.db"))
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "rest"),
+    [
+        ("redis+sentinel://:p%40w@a,b:1/shop/2", (("a", 26379), ("b", 1)), ("", "p@w", "shop", "2")),
+        ("redis+sentinel://u:p@[::1]:5/shop", (("::1", 5),), ("u", "p", "shop", "")),
+        ("redis+cluster://a,b:7001", (("a", 6379), ("b", 7001)), ("", "", "", "")),
+    ],
+)
+def test_urls_of_several_servers_to_ask(url: str, hosts: object, rest: tuple[str, ...]) -> None:
+    seeds = seeds_of(url)
+
+    assert seeds is not None
+    assert seeds_fault(*url.split("://")) is None
+    assert (hosts, rest) == (seeds.hosts, (seeds.user, seeds.password, seeds.name, seeds.db))
+    assert seeds_of("redis://a") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "needle"),
+    [
+        ("redis+sentinel://a,b", "/mymaster"),
+        ("redis+sentinel://a/shop/x", "no number"),
+        ("redis+sentinel://a:99999/shop", "port"),
+        ("redis+sentinel://a,,b/shop", "names no host"),
+        ("redis+cluster://a/1", "one alone"),
+        ("redis+cluster://a?x=1", "query"),
+    ],
+)
+def test_a_wrong_url_of_several_servers_says_what_to_write(url: str, needle: str) -> None:
+    with pytest.raises(SettingsError, match=needle):
+        Service("shop", settings=Settings(store="memory://", broker="memory://", cache=url))._checked_settings()

@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
+from spoolproof.caches.redis_address import pool_options
 from spoolproof.errors import MissingExtra
 from spoolproof.ids import random_id
 from spoolproof.ports.cache import (
@@ -33,6 +35,7 @@ from spoolproof.ports.cache import (
     Reading,
     Write,
 )
+from spoolproof.urls import seeds_of
 
 CONNECTIONS_MAX = 32
 IDLE_MAX = 8  #: kept for reads
@@ -139,8 +142,13 @@ class RedisCache:
         self._idle: list[Any] = []
         self._waiting = 0
         self._known = 0  #: the greatest counter that was ever seen
-        self._pool: Any = redis.BlockingConnectionPool.from_url(
-            url,
+        seeds = seeds_of(url)
+        make: Any = redis.BlockingConnectionPool
+        if seeds is None:
+            make = partial(redis.BlockingConnectionPool.from_url, url)
+        else:
+            make = partial(make, **pool_options(seeds, self._sequence, ANSWER_SECONDS))
+        self._pool: Any = make(
             max_connections=CONNECTIONS_MAX,
             timeout=ANSWER_SECONDS,
             socket_timeout=ANSWER_SECONDS,

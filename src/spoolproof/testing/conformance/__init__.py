@@ -4,7 +4,8 @@
         @pytest.fixture
         async def store(self) -> AsyncIterator[Store]: ...   # started, migrated, empty; stopped afterwards
 
-Store suites need the fixture `store`, BrokerConformance the fixture `brokers` (see `Brokers`). What an adapter does not
+Store suites need the fixture `store`, BrokerConformance the fixture `brokers` (see `Brokers`), SharedCacheConformance
+`connect`. What an adapter does not
 claim (`Capabilities`; for stores `has_sql`, `transactions_overlap`) is skipped with that reason. Needs pytest,
 pytest-asyncio and hypothesis.
 """
@@ -30,6 +31,7 @@ from spoolproof.testing.conformance.reviews import ReviewsConformance
 from spoolproof.testing.conformance.sagas import SagasConformance
 from spoolproof.testing.conformance.schedule import ScheduleConformance
 from spoolproof.testing.conformance.services import ServicesConformance
+from spoolproof.testing.conformance.shared_cache import SharedCacheConformance
 from spoolproof.testing.conformance.state import StateConformance
 from spoolproof.testing.conformance.transaction import TransactionConformance
 from spoolproof.testing.conformance.triage import TriageConformance
@@ -56,6 +58,7 @@ __all__ = [
     "SagasConformance",
     "ScheduleConformance",
     "ServicesConformance",
+    "SharedCacheConformance",
     "StateConformance",
     "TransactionConformance",
     "TriageConformance",
