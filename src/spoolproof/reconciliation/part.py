@@ -59,8 +59,6 @@ class ReconciliationPart(Part):
 def register_actions(registrations: Registrations, runner: Runner) -> None:
     """Say what people may do about differences and brakes. For the command line, too."""
     actions, declared = registrations.of(Actions), registrations.of(Declared)
-    if actions.of_kind(BRAKE):
-        return
 
     async def accept(decision: Decision, tx: Any) -> None:
         """Leave it as it is; the next run may ask again."""
@@ -78,10 +76,10 @@ def register_actions(registrations: Registrations, runner: Runner) -> None:
         """Start a run without the brake."""
         await runner.start_in(tx.inner, decision.item.subject, is_forced=True)
 
-    actions.add(DIFFERENCE, "accept", accept)
-    actions.add(DIFFERENCE, "repair", repair)
-    actions.add(BRAKE, "accept", accept)
-    actions.add(BRAKE, "run_anyway", run_anyway)
+    actions.own(DIFFERENCE, "accept", accept)
+    actions.own(DIFFERENCE, "repair", repair)
+    actions.own(BRAKE, "accept", accept)
+    actions.own(BRAKE, "run_anyway", run_anyway)
 
 
 def find(declared: Declared, name: str) -> Reconciler:

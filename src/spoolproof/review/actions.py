@@ -54,6 +54,10 @@ class Actions:
             raise RegistrationError(f"{where}: write `async def effect(decision, tx)`; {effect!r} is none")
         self._of[kind, action] = Registered(effect, four_eyes)
 
+    def own(self, kind: str, action: str, effect: Effect) -> None:
+        """Set the effect of a kind of our own: that of the runtime that runs now, where a service is started anew."""
+        self._of[kind, action] = Registered(effect)
+
     def get(self, kind: str, action: str) -> Registered | None:
         """Return what an action of a kind does."""
         return self._of.get((kind, action))

@@ -45,10 +45,9 @@ class Parked:
         self._decode = decode
 
     def register(self, actions: Actions) -> None:
-        """Add them to a registry, once."""
-        if not actions.of_kind(MESSAGE):
-            for name in ACTIONS:
-                actions.add(MESSAGE, name, getattr(self, name))
+        """Add them to a registry."""
+        for name in ACTIONS:
+            actions.own(MESSAGE, name, getattr(self, name))
 
     async def replay(self, decision: Decision, tx: Unit) -> None:
         """Send it to its handler again, under its own id."""

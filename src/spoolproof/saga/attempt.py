@@ -24,7 +24,7 @@ from spoolproof.errors import CodecError, StoreUnavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.outbox.publish import Publisher
 from spoolproof.outbox.transaction import Transaction, unit_of_work
-from spoolproof.policies import within_delivery
+from spoolproof.policies import report, within_delivery
 from spoolproof.ports.sagas import Phase, StepRow, StepState
 from spoolproof.ports.store import Store
 from spoolproof.saga.definition import StepDefinition
@@ -200,7 +200,9 @@ class Attempts:
 
     def _judge(self, work: Work, row: StepRow, error: BaseException) -> tuple[StepRow, Outcome]:
         is_conflict = work.effect is Effect.TX and self._tools.store.is_conflict(error)
-        outcome = outcome_of(error, work.effect, is_conflict=is_conflict)
+        outcome = replace(
+            outcome_of(error, work.effect, is_conflict=is_conflict), may_have_landed=report(error).is_unknown_any
+        )
         if isinstance(error, CodecError):
             outcome = replace(outcome, state=StepState.UNKNOWN, is_bug=True, is_charged=True)
         if work.effect is Effect.READ and work.definition.has_fallback and outcome.state is not StepState.REFUSED:
@@ -230,7 +232,9 @@ class Attempts:
                 row,
                 state=state,
                 charged=row.charged + outcome.is_charged,
-                is_maybe_landed=row.is_maybe_landed or state is StepState.UNKNOWN,
+                is_maybe_landed=row.is_maybe_landed
+                or state is StepState.UNKNOWN
+                or (outcome.may_have_landed and not is_known),
                 error=outcome.text,
             )
         )
@@ -258,10 +262,12 @@ class Attempts:
 
     async def _wait(self, work: Work, row: StepRow, last: Outcome) -> None:
         first, cap = work.retry_seconds
-        seconds = min(cap, first * 2 ** min(row.attempts - 1, 30))
-        if last.after_seconds is not None:
-            seconds = max(seconds, min(last.after_seconds, cap))
-        seconds = spread_seconds(seconds, ratio=0.2, source=self._tools.random)
+        doubled = 2 ** min(row.attempts - 1, 30)
+        seconds, least = min(cap, first * doubled), 0.0
+        if last.after_seconds is not None:  # its own word counts, and doubles as well: it may always say the same
+            least = min(last.after_seconds, cap)
+            seconds = min(seconds, least * doubled)
+        seconds = max(least, spread_seconds(seconds, ratio=0.2, source=self._tools.random))
         policy = work.definition.policy
         if seconds > limits.SAGA_IN_PLACE_SECONDS or self._tools.is_draining() or not self.is_alone:
             # a call that timed out says as much about its system as one that was refused

@@ -38,10 +38,10 @@ class Decisions:
         self._definitions = definitions
 
     def register(self, actions: review.Actions) -> None:
-        """Add them to a registry, once."""
+        """Add them to a registry."""
         for kind in Kind:
-            for action in ACTIONS[kind] if not actions.of_kind(PREFIX + kind) else ():
-                actions.add(PREFIX + kind, action, self.decide)
+            for action in ACTIONS[kind]:
+                actions.own(PREFIX + kind, action, self.decide)
 
     async def decide(self, decision: review.Decision, tx: Unit) -> None:
         """Apply a decision. Raises Conflict, NotFound, InvalidMessage."""

@@ -36,13 +36,15 @@ class Effect(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """state: refused, unavailable or unknown. is_charged: it counts against the attempts. after_seconds: when the
-    system wants to be asked again."""
+    system wants to be asked again. may_have_landed: of what a policy tried within the attempt something is unknown,
+    though its last word is not."""
 
     state: StepState
     text: str
     is_charged: bool = True
     is_bug: bool = False
     after_seconds: float | None = None
+    may_have_landed: bool = False
 
 
 def outcome_of(error: BaseException, effect: Effect, *, is_conflict: bool = False) -> Outcome:

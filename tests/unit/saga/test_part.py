@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from spoolproof import Service, limits
-from spoolproof.policies import Breaker, Policy, Registry
+from spoolproof.policies import Breaker, Policy, Registry, Retry
 from spoolproof.ports.sagas import SagaState
 from spoolproof.saga import Flow, Refused, SagaRefused, Step
 from spoolproof.saga.part import SagaPart
@@ -40,6 +40,14 @@ async def test_a_saga_goes_on_when_the_breaker_of_its_dependency_closes() -> Non
         assert ("dependency:carrier", SagaState.RUNNING) == (waiting.waiting_for, waiting.state)
         assert SagaState.COMPLETED is await state(app)
         assert [2] == calls, "the first attempt was never made: the breaker refused it"
+
+
+class RateLimited(Exception):
+    failure_kind = "rate_limited"
+    is_unknown = False
+
+    def __init__(self, seconds: float) -> None:
+        self.retry_after_seconds = seconds
 
 
 def calling(policy: Policy, registry: Registry, answers: list[BaseException | None]) -> tuple[Service, list[int]]:
@@ -91,6 +99,45 @@ async def test_sagas_go_on_at_once_when_somebody_saw_their_dependency_answer(err
 
         assert [0, 1, [1, 2]] == [nobody, woken, calls]
         assert SagaState.COMPLETED is await state(app)
+
+
+async def test_a_system_that_says_when_to_come_again_is_asked_then() -> None:
+    """Not an hour later; and not every two seconds, if it says that for ever."""
+    registry = Registry({})
+    answers: list[BaseException | None] = [RateLimited(2)] * 50
+    service, calls = calling(Policy("carrier", Breaker(), registry=registry), registry, answers)
+    async with started(service) as app:
+        await advance(app, 60, 60)
+
+        assert 4 <= len(calls) <= 7, "after 2, 4, 8, 16 and 32 s, more or less"
+
+
+async def test_what_a_policy_tried_before_a_refusal_may_land_and_is_undone() -> None:
+    """The refusal is the last word of two calls, and says nothing of the first, which timed out."""
+    registry, undone = Registry({}), list[str]()
+    policy = Policy("carrier", Retry(attempts=2, delay_seconds=0.01), registry=registry)
+    answers: list[Exception] = [TimeoutError(), Refused("no")]
+    service = Service("shop", policies=registry)
+    order = service.saga("order", version=1)
+
+    @order.step(policy=policy, tombstone=True)
+    async def book(step: Step, o: Order) -> None:
+        raise answers.pop(0)
+
+    @book.compensate
+    async def withdraw(step: Step, o: Order, output: None) -> None:
+        undone.append(step.forward_key)
+
+    @order.flow
+    async def place(saga: Flow, o: Order) -> None:
+        await saga.do(book)
+
+    async with started(service) as app:
+        await advance(app, 5, 10)
+        id = service.saga.handle("order", "1").id
+
+        assert [SagaState.COMPENSATED, [f"{id}/book/1"]] == [await state(app), undone]
+        assert [] == answers
 
 
 async def test_a_caller_is_answered_in_the_middle_of_a_saga() -> None:

@@ -179,3 +179,14 @@ async def test_only_a_step_opens_a_review_and_only_through_its_own_tx() -> None:
         next(part for part in ("effect='tx'", "no other transaction", "letters, digits") if part in one)
         for one in errors
     ]
+
+
+async def test_a_service_that_is_started_anew_answers_where_it_runs_now() -> None:
+    """The effects of decisions are those of the runtime of the moment, not of the first."""
+    service, _ = asking()
+    for _ in range(2):
+        async with started(service) as app:
+            (item,) = await items(app)
+            await service.reviews.resolve(item["id"], "approve", actor="ann", reason="there it is")
+            await advance(app, 3, 6)
+            assert SagaState.COMPLETED is await state(app)

@@ -51,7 +51,8 @@ class Report:
 
     disposition: what to do with the work behind it; None when whoever cancelled decides. is_breaker_closed: whether
     every breaker it met was closed at its end, those of calls inside it included; also True without one. One whose
-    share of calls still grows after an outage is not. ended_at: monotonic seconds.
+    share of calls still grows after an outage is not. ended_at: monotonic seconds. is_unknown_any: whether any of the
+    attempts may have had its effect, also where the last one has none for certain.
     """
 
     verdict: Verdict
@@ -61,6 +62,7 @@ class Report:
     disposition: Disposition | None
     is_breaker_closed: bool = True
     ended_at: float = 0.0
+    is_unknown_any: bool = False
 
 
 def report(error: BaseException) -> Report:
@@ -79,6 +81,7 @@ def report(error: BaseException) -> Report:
             verdict, is_unknown_any=verdict.is_unknown, is_idempotent=False, is_breaker_closed=is_breaker_closed
         ),
         is_breaker_closed=is_breaker_closed,
+        is_unknown_any=verdict.is_unknown,
     )
 
 

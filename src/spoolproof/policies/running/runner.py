@@ -156,7 +156,11 @@ class Runner:
         if call.stop_reason:
             of = max(call.attempts_max, call.attempts)
             note = f"attempt {call.attempts} of {of}, {elapsed:.3g} s, stopped by: {call.stop_reason}"
-        kept = Report(verdict, call.attempts, elapsed, call.stop_reason, disposition, is_closed, ended_at=call.now)
+        kept = Report(
+            *(verdict, call.attempts, elapsed, call.stop_reason, disposition, is_closed),
+            ended_at=call.now,
+            is_unknown_any=call.is_unknown,
+        )
         attach(error, kept, f"policy {self.name!r}", note)
 
     def _announce(self, call: Call, verdict: Verdict | None) -> None:

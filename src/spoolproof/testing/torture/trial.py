@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from spoolproof import limits
 from spoolproof.caught import error_line
-from spoolproof.errors import StoreUnavailable
+from spoolproof.errors import Conflict, StoreUnavailable
 from spoolproof.failpoints import InjectedFault
 from spoolproof.ports.leases import Process
 from spoolproof.ports.reviews import Reviews
@@ -322,7 +322,10 @@ class Trial:
         if not waits_for.startswith("review:"):
             return False
         action = self._rig.answers.get(waits_for.partition(":")[2], "approve")
-        id = await open_item_of(self._rig.part.sagas, of.store.port(Reviews), found.saga.saga_id)
+        try:
+            id = await open_item_of(self._rig.part.sagas, of.store.port(Reviews), found.saga.saga_id)
+        except Conflict:  # it is answered, and has not run since
+            return False
         actions = of.registrations.of(Actions)
         people = Desk(Tools(store=of.store, units=of.the(Units), actions=actions, clock=of.clock))
         await people.resolve(id, action, actor="torture", reason="torture")
