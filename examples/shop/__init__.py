@@ -1,1 +1,1 @@
-"""A shop of two services: sales takes orders over HTTP, payments takes the money."""
+"""A shop: sales takes orders and brings each to its end by a saga, asking products, payments and delivery over HTTP."""

@@ -7,54 +7,26 @@ import msgspec
 from spoolproof import event
 
 
-@event("shop.order.placed")
-class OrderPlaced(msgspec.Struct):
-    order_id: str
-    total_cents: int
-
-
-@event("shop.payment.taken")
-class PaymentTaken(msgspec.Struct):
-    order_id: str
-
-
-@event("shop.payment.refused")
-class PaymentRefused(msgspec.Struct):
-    order_id: str
-    reason: str
-
-
-@event("shop.order.flagged")
-class OrderFlagged(msgspec.Struct):
-    """A person should look at this order."""
-
-    order_id: str
-    reason: str
-
-
-@event("shop.availability.recheck")
-class AvailabilityRecheck(msgspec.Struct):
-    """Availability was assumed: ask again as soon as somebody answers."""
+@event("shop.availability.assumed")
+class AvailabilityAssumed(msgspec.Struct):
+    """The product service was away: one of everything was taken to be there."""
 
     order_id: str
     product_id: str
     quantity: int
 
 
-@event("shop.availability.checked")
-class AvailabilityChecked(msgspec.Struct):
-    """What the product service answered in the end. reason: why the order cannot be served; empty if it can."""
+@event("shop.order.confirmed")
+class OrderConfirmed(msgspec.Struct):
+    """Paid, and on its way to the delivery service."""
 
     order_id: str
-    reason: str
+    total_cents: int
 
 
-@event("shop.delivery.requested")
-class DeliveryRequested(msgspec.Struct):
+@event("shop.order.moved")
+class OrderMoved(msgspec.Struct):
+    """Reconciliation found that the delivery service knew better."""
+
     order_id: str
-
-
-@event("shop.delivery.initiated")
-class DeliveryInitiated(msgspec.Struct):
-    order_id: str
-    delivery_id: str
+    status: str

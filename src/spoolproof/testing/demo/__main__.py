@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, console: Console, folder: Path) -> int:
     seed = options.seed if options.seed is not None else random.randrange(2**31)
-    backend: Backend = Servers() if options.servers else Embedded(folder)
+    backend: Backend = Servers(folder) if options.servers else Embedded(folder)
     console.print(
         f"the shop on {backend.name}: {options.orders:,} orders, seed {seed}", highlight=False, soft_wrap=True
     )

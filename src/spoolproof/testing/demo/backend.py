@@ -21,6 +21,8 @@ from spoolproof.cli.store import opened
 from spoolproof.dead_letters.replay import replay
 from spoolproof.errors import Unavailable
 from spoolproof.ports.dead_letters import DeadLetterFilter, DeadLetterState
+from spoolproof.ports.reviews import ReviewFilter, Reviews
+from spoolproof.ports.sagas import SagaFilter, Sagas
 from spoolproof.ports.store import Store
 from spoolproof.settings import load_settings
 from spoolproof.testing.demo.accounts import Letter
@@ -30,7 +32,13 @@ logger = logging.getLogger("spoolproof.demo")
 
 SALES = "sales"
 PAYMENTS = "payments"
+DELIVERY = "delivery"  #: keeps a SQLite file of its own, wherever the others keep theirs
 SERVICES = (SALES, PAYMENTS)
+COUNTED = {  #: what is looked at to see whether things go on
+    PAYMENTS: "select count(*) from payment",
+    DELIVERY: "select count(*) from delivery",
+    SALES: "select count(*) from shop_order where review_reason = ''",
+}
 LOOK_SECONDS = 1.0  #: how long one look may take
 LETTERS_MAX = 100_000
 
@@ -104,7 +112,8 @@ class Backend(ABC):
     broker_url: str
     store_urls: dict[str, str]
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._runner = asyncio.Runner()
         # a look that a fault cuts short may leave asyncpg a future nobody asks; the look itself said DatabaseAway
         self._runner.get_loop().set_exception_handler(_note)
@@ -131,13 +140,15 @@ class Backend(ABC):
     def rows(self, service: str, sql: str) -> Sequence[Sequence[Any]]:
         """Look at a service's own tables. Raises DatabaseAway."""
         if service not in self._tables:
-            self._tables[service] = self._open_tables(service)
+            is_file = service == DELIVERY
+            path = self._folder / "deliveries.db"
+            self._tables[service] = SqliteTables(path) if is_file else self._open_tables(service)
         return self._tables[service].rows(sql)
 
-    def count_payments(self) -> int | None:
-        """Return how many payments were made, or None while that cannot be told."""
+    def count(self, service: str) -> int | None:
+        """Return how often money moved, parcels were made, or products were asked; None while that cannot be told."""
         try:
-            return int(self.rows(PAYMENTS, "select count(*) from payment")[0][0])
+            return int(self.rows(service, COUNTED[service])[0][0])
         except DatabaseAway:
             return None
 
@@ -167,12 +178,30 @@ class Backend(ABC):
 
         return [letter for service in SERVICES for letter in self._with_store(service, read)]
 
-    def repair_bank(self) -> None:
-        """Make the bank reachable for every order. Raises DatabaseAway."""
+    def sagas(self) -> list[tuple[str, str]]:
+        """Return every order's saga, and its state. Raises DatabaseAway."""
+
+        async def read(store: Store) -> list[tuple[str, str]]:
+            found = await store.port(Sagas).search(SagaFilter(service=SALES, limit=LETTERS_MAX))
+            return [(saga.key, saga.state.value) for saga in found]
+
+        return list(self._with_store(SALES, read))
+
+    def reviews(self) -> list[str]:
+        """Return who resolved each review item; "" for those that are open. Raises DatabaseAway."""
+
+        async def read(store: Store) -> list[str]:
+            found = await store.port(Reviews).search(ReviewFilter(state=None, limit=LETTERS_MAX))
+            return [item.resolved_by for item in found]
+
+        return list(self._with_store(SALES, read))
+
+    def repair_printer(self) -> None:
+        """Have every receipt printed. Raises DatabaseAway."""
 
         async def write(store: Store) -> None:
             async with store.transaction() as tx:
-                await tx.execute("insert into bank_repaired values (1)")
+                await tx.execute("insert into printer_repaired values (1)")
 
         self._with_store(PAYMENTS, write)
 
@@ -182,7 +211,7 @@ class Backend(ABC):
         async def send(store: Store) -> int:
             letters = await store.dead_letters.search(DeadLetterFilter(state=DeadLetterState.OPEN, limit=LETTERS_MAX))
             for record in letters:
-                await replay(store, record.id, actor="demo", reason="the bank is repaired")
+                await replay(store, record.id, actor="demo", reason="the printer is repaired")
             return len(letters)
 
         return sum(self._with_store(service, send) for service in SERVICES)
@@ -209,8 +238,7 @@ class Embedded(Backend):
     name = "SQLite and the embedded broker"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
+        super().__init__(folder)
         self.broker_url = f"embedded:///{folder / 'broker.db'}"
         self.store_urls = {service: f"sqlite:///{folder / service}.db" for service in SERVICES}
         self._broker: SqliteTables | None = None
@@ -238,8 +266,8 @@ class Servers(Backend):
     name = "PostgreSQL and RabbitMQ"
     _vhost = "shop"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         with contextlib.ExitStack() as undo:
             self.postgres = PostgresServer()
             undo.callback(self.postgres.close)

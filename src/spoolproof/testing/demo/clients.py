@@ -22,7 +22,9 @@ CONCURRENCY = 16
 ANSWER_SECONDS = 2.0  #: a customer's patience; a frozen service is met with it
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 1.0
-TOTALS_CENTS = (100, 51_500)  #: 3 of 100 orders are over the bank's limit of 50 000
+TOTALS_CENTS = (100, 51_500)  #: 3 of 100 orders are over the limit of 50 000
+SOLD_OUT_OF_20 = 7  #: one order of 20 is for what is not there: it may be taken only while nobody can know
+LARGE_OF_100 = 50  #: one of 100 is so large that a person is asked
 
 
 def order_id_of(seed: int, number: int) -> str:
@@ -57,11 +59,16 @@ class Customers:
 
     async def _place_all(self) -> None:
         while (number := await self._numbers.get()) is not None:
-            await self._place(order_id_of(self._seed, number))
+            await self._place(number)
 
-    async def _place(self, order_id: str) -> None:
-        drawn = random.Random(order_id)
-        body = {"order_id": order_id, "customer": f"customer {order_id}", "total_cents": drawn.randint(*TOTALS_CENTS)}
+    async def _place(self, number: int) -> None:
+        order_id = order_id_of(self._seed, number)
+        body: dict[str, object] = {
+            "customer": f"customer {order_id}",
+            "product_id": "clock" if number % 20 == SOLD_OUT_OF_20 else "lamp",
+            "quantity": 30 if number % 100 == LARGE_OF_100 else 1,
+            "total_cents": random.Random(order_id).randint(*TOTALS_CENTS),
+        }
         seconds = BACKOFF_FIRST_SECONDS
         while not await self._try(order_id, body):
             await asyncio.sleep(self._random.uniform(seconds / 2, seconds))
@@ -71,14 +78,16 @@ class Customers:
         """Send it once; True when there is nothing more to try."""
         self._ledger.write(order_id, Did.SENT)
         try:
-            response = await self._client.post("/orders", json=body, headers={"Idempotency-Key": f"key-{order_id}"})
+            response = await self._client.post("/orders", json=body, headers={"Idempotency-Key": order_id})
         except httpx.TransportError as error:
             self._ledger.write(order_id, Did.UNANSWERED, type(error).__name__)
             return False
         if response.status_code in (200, 201) and response.json()["id"] == order_id:
             self._ledger.write(order_id, Did.ACCEPTED, str(response.status_code))
-        elif response.status_code == 503 and "Retry-After" in response.headers:
-            self._ledger.write(order_id, Did.REFUSED, "503")
+        elif response.status_code == 409 and "are left" in response.text:
+            self._ledger.write(order_id, Did.DECLINED, "409")
+        elif response.status_code == 202 or (response.status_code == 503 and "Retry-After" in response.headers):
+            self._ledger.write(order_id, Did.REFUSED, str(response.status_code))
             return False
         else:
             self._ledger.write(order_id, Did.OTHERWISE, f"{response.status_code} {response.text[:200]}")

@@ -15,6 +15,7 @@ from spoolproof.testing.servers import PostgresServer, RabbitMQServer
 
 FROZEN_LEASES = 4 / 3  #: a process stands still for so many leases: it wakes up to find them gone
 KILLED_SECONDS = 0.5  #: before the process is started again, as a supervisor of processes does
+FROZEN_SECONDS = 3.0  #: what has no leases stands still for so long: over the time limit of a call
 SERVER_DOWN_SECONDS = 2.0
 SERVER_FROZEN_SECONDS = 6.0  #: over a statement's limit of 5 s
 
@@ -26,6 +27,8 @@ class Sign(Enum):
 
     ORDER_ACCEPTED = auto()
     PAYMENT_MADE = auto()
+    DELIVERY_MADE = auto()
+    STOCK_KNOWN = auto()
 
 
 class Suffered(msgspec.Struct, frozen=True):
@@ -61,8 +64,8 @@ def planned(kinds: Sequence[Fault], rounds: int, draw: random.Random) -> list[Fa
     return [fault for _ in range(rounds) for fault in draw.sample(kinds, len(kinds))]
 
 
-def process_faults(process: Process, sign: Sign, lease_seconds: float) -> list[Fault]:
-    """Return how a service's process is broken."""
+def process_faults(process: Process, sign: Sign, frozen_seconds: float) -> list[Fault]:
+    """Return how a process is broken."""
     signs = frozenset({sign})
 
     def is_silent() -> bool:
@@ -70,14 +73,15 @@ def process_faults(process: Process, sign: Sign, lease_seconds: float) -> list[F
 
     return [
         Fault(f"kill -9 {process.name}", process.kill, process.start, KILLED_SECONDS, signs, is_silent),
-        Fault(f"freeze {process.name}", process.freeze, process.thaw, lease_seconds * FROZEN_LEASES, signs, is_silent),
+        Fault(f"freeze {process.name}", process.freeze, process.thaw, frozen_seconds, signs, is_silent),
     ]
 
 
 def server_faults(servers: Servers, is_away: Callable[[str], bool]) -> list[Fault]:
     """Return how the servers are broken. is_away: whether a service's health says so of `rabbitmq` or `db`."""
     rabbitmq, postgres = servers.rabbitmq, servers.postgres
-    paid, everything = frozenset({Sign.PAYMENT_MADE}), frozenset(Sign)
+    paid = frozenset({Sign.PAYMENT_MADE})
+    everything = frozenset({Sign.PAYMENT_MADE, Sign.ORDER_ACCEPTED})
 
     def is_broker_away() -> bool:
         return is_away("rabbitmq")

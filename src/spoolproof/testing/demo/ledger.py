@@ -15,10 +15,12 @@ import msgspec
 
 
 class Did(StrEnum):
-    """sent: a call begins. The others end it: accepted; refused with 503; unanswered; answered otherwise (a bug)."""
+    """sent: a call begins. The others end it: accepted; declined, since there is none left; put off with 503 or 202;
+    unanswered; answered otherwise (a bug)."""
 
     SENT = "sent"
     ACCEPTED = "accepted"
+    DECLINED = "declined"
     REFUSED = "refused"
     UNANSWERED = "unanswered"
     OTHERWISE = "otherwise"

@@ -12,12 +12,22 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from spoolproof.testing.demo.accounts import Accounts, Evidence, accounts_of, settled
-from spoolproof.testing.demo.backend import PAYMENTS, SALES, Backend, DatabaseAway, Embedded, Servers
-from spoolproof.testing.demo.faults import Fault, Sign, Suffered, planned, process_faults, server_faults
+from spoolproof.testing.demo.accounts import Accounts, Evidence, accounts_of, unfinished, without_receipt
+from spoolproof.testing.demo.backend import DELIVERY, PAYMENTS, SALES, Backend, DatabaseAway, Embedded, Servers
+from spoolproof.testing.demo.faults import (
+    FROZEN_LEASES,
+    FROZEN_SECONDS,
+    Fault,
+    Sign,
+    Suffered,
+    planned,
+    process_faults,
+    server_faults,
+)
 from spoolproof.testing.demo.ledger import Did, LedgerReader
 from spoolproof.testing.demo.screen import Progress, Screen
 from spoolproof.testing.demo.shop import Shop
+from spoolproof.testing.demo.staff import STAFF, Staff
 
 LEASE_SECONDS = 3.0  #: short, so that standing still past it is quick
 LOOK_EVERY_SECONDS = 0.03
@@ -30,10 +40,16 @@ STRIKE_SHARE = (0.2, 0.6)  #: where in its slice of orders a fault strikes
 ORDERS_PER_SECOND = 100.0
 ORDERS_AFTER_FAULT = 3  #: released when a slice was over before its fault was
 ORDERS_PER_ROUND = 300  #: each process is killed and frozen once for so many orders
-ROUNDS_MAX = {Embedded: 3, Servers: 2}
+ROUNDS_MAX = {Embedded: 2, Servers: 1}
+COUNTS = {Sign.PAYMENT_MADE: PAYMENTS, Sign.DELIVERY_MADE: DELIVERY, Sign.STOCK_KNOWN: SALES}  #: where a sign is seen
+SIGNS = {SALES: Sign.ORDER_ACCEPTED, PAYMENTS: Sign.PAYMENT_MADE, DELIVERY: Sign.DELIVERY_MADE}
 
-PAYMENTS_SQL = "select order_id, outcome from payment"
 ORDERS_SQL = "select id, status from shop_order"
+MOVEMENTS_SQL = "select order_id, case outcome when 'taken' then total_cents else -total_cents end from payment "
+MOVEMENTS_SQL += "where outcome <> 'refused'"
+DELIVERIES_SQL = "select order_id, state from delivery where order_id <> ''"
+RECEIPTS_SQL = "select order_id from receipt"
+SOLD_OUT_SQL = "select id from shop_order where requires_manual_review and review_reason like '% are left'"
 
 _FAILED_CALLS = (Did.REFUSED, Did.UNANSWERED)
 
@@ -52,7 +68,9 @@ class Run:
         ledger_path = folder / "ledger.jsonl"
         self._ledger = LedgerReader(ledger_path)
         self._clients = self._shop.clients(ledger_path, seed, orders, ORDERS_PER_SECOND)
-        self._accepted: set[str] = set()
+        self._staff = Staff(folder, self._shop.environment(SALES), self._sold_out)
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._accepted: set[str] = set()  #: or declined: what needs no further answer
         self._last_accepted_at = 0.0
         self._released = 0
         self._orders = orders
@@ -74,10 +92,11 @@ class Run:
             self._start()
             self._suffer()
             self._heal()
-            self.accounts = accounts_of(self._evidence())
+            self.accounts = accounts_of(self._evidence(), STAFF)
             self._stop()
             return self.accounts
         finally:
+            self._staff.end()
             for process in (self._clients, *self._shop.services):
                 process.end()
             self._shop.close()
@@ -89,8 +108,10 @@ class Run:
     # --- start -------------------------------------------------------------------------------------------------------
 
     def _faults(self) -> list[Fault]:
-        kinds = process_faults(self._shop.payments, Sign.PAYMENT_MADE, LEASE_SECONDS)
-        kinds += process_faults(self._shop.sales, Sign.ORDER_ACCEPTED, LEASE_SECONDS)
+        kinds = []
+        for process in self._shop.services:
+            frozen_seconds = LEASE_SECONDS * FROZEN_LEASES if process.name in (SALES, PAYMENTS) else FROZEN_SECONDS
+            kinds += process_faults(process, SIGNS.get(process.name, Sign.STOCK_KNOWN), frozen_seconds)
         rounds = max(1, min(ROUNDS_MAX[type(self._backend)], self._orders // ORDERS_PER_ROUND))
         plan = planned(kinds, rounds, self._draw)
         if isinstance(self._backend, Servers):
@@ -127,7 +148,7 @@ class Run:
     def _suffer_one(self, fault: Fault) -> Suffered:
         self.progress.phase = fault.kind
         self._look()
-        self._away = {SALES, PAYMENTS} & set(fault.kind.split())
+        self._away = set(fault.kind.split())
         struck_at = time.monotonic()
         fault.strike()
         detected_at: float | None = None
@@ -140,7 +161,7 @@ class Run:
             time.sleep(LOOK_EVERY_SECONDS)
         failed_at = self._first_failed_after(struck_at) if Sign.ORDER_ACCEPTED in fault.signs else None
         detected_at = min((at for at in (detected_at, failed_at) if at is not None), default=None)
-        payments_before = self._backend.count_payments() or self.progress.payments
+        before = {sign: self._count(sign) for sign in fault.signs if sign in COUNTS}
         healing_at = time.monotonic()
         fault.heal()
         self._away = set()
@@ -151,7 +172,7 @@ class Run:
 
         def has_recovered() -> bool:
             return (Sign.ORDER_ACCEPTED not in fault.signs or self._last_accepted_at > healing_at) and (
-                Sign.PAYMENT_MADE not in fault.signs or self.progress.payments > payments_before
+                all(self._count(sign) > count for sign, count in before.items())
             )
 
         self._until(has_recovered, RECOVERY_SECONDS_MAX, f"recovery from {fault.kind}")
@@ -177,9 +198,9 @@ class Run:
             raise RunFailed(f"the clients ended with {self._clients.exit_code}:\n{self._clients.tail()}")
         self._wait_until_quiet("waiting until all is quiet")
         self.progress.phase = "replaying the dead letters"
-        self._backend.repair_bank()
+        self._backend.repair_printer()
         if self._backend.replay_all():
-            self._wait_until_quiet("waiting until the replayed orders are paid")
+            self._wait_until_quiet("waiting until the replayed receipts are written")
 
     def _wait_until_quiet(self, phase: str) -> None:
         self.progress.phase = phase
@@ -198,20 +219,34 @@ class Run:
             waiting, queued, evidence = self._backend.waiting(), self._backend.queued(), self._evidence()
         except DatabaseAway as error:
             return str(error)
-        undecided = sorted(self._accepted - settled(evidence))
-        if waiting or queued:
-            return f"{waiting} in the outboxes, {queued} in the broker, {len(undecided)} undecided {undecided[:5]}"
-        # nothing is on its way any more: what is undecided now stays so, and the accounts say it
+        undecided, unprinted = sorted(unfinished(evidence)), sorted(without_receipt(evidence))
+        if waiting or queued or undecided:
+            return (
+                f"{waiting} in the outboxes, {queued} in the broker, {len(undecided)} sagas not over {undecided[:5]}, "
+                f"{len(unprinted)} without a receipt {unprinted[:5]}"
+            )
+        # nothing is on its way any more: what is missing now stays so, and the accounts say it
         return ""
 
     def _evidence(self) -> Evidence:
         self._ledger.read()
+        rows = self._backend.rows
         return Evidence(
             lines=self._ledger.lines,
-            payments=[(str(id), str(outcome)) for id, outcome in self._backend.rows(PAYMENTS, PAYMENTS_SQL)],
-            orders=[(str(id), str(status)) for id, status in self._backend.rows(SALES, ORDERS_SQL)],
+            orders=[(str(id), str(status)) for id, status in rows(SALES, ORDERS_SQL)],
+            sagas=self._backend.sagas(),
+            movements=[(str(id), int(cents)) for id, cents in rows(PAYMENTS, MOVEMENTS_SQL)],
+            deliveries=[(str(id), str(state)) for id, state in rows(DELIVERY, DELIVERIES_SQL)],
+            receipts=[(str(id),) for (id,) in rows(PAYMENTS, RECEIPTS_SQL)],
             letters=self._backend.letters(),
+            reviews=self._backend.reviews(),
         )
+
+    def _sold_out(self) -> set[str]:
+        try:
+            return {str(id) for (id,) in self._backend.rows(SALES, SOLD_OUT_SQL)}
+        except DatabaseAway:
+            return set()
 
     def _stop(self) -> None:
         self.progress.phase = "stopping the shop"
@@ -236,7 +271,7 @@ class Run:
     def _look(self) -> None:
         """See what happened since the last look. Raises RunFailed when a process died and nobody killed it."""
         for line in self._ledger.read():
-            if line.did is Did.ACCEPTED:
+            if line.did in (Did.ACCEPTED, Did.DECLINED):
                 self._accepted.add(line.order_id)
                 self._last_accepted_at = line.at
         for process in self._shop.services:
@@ -244,9 +279,15 @@ class Run:
                 raise RunFailed(f"{process.name} ended by itself with {process.exit_code}:\n{process.tail()}")
         self.progress.accepted = len(self._accepted)
         if self._started_at:
-            payments = self._backend.count_payments()
-            self.progress.payments = self.progress.payments if payments is None else payments
+            self.progress.payments = self._count(Sign.PAYMENT_MADE)
+            self._staff.tick()
         self._screen.tick()
+
+    def _count(self, sign: Sign) -> int:
+        """Return how often a sign was seen, as far as that can be told now."""
+        count = self._backend.count(COUNTS[sign])
+        self._counts[sign] = self._counts[sign] if count is None else count
+        return self._counts[sign]
 
     def _first_failed_after(self, at: float) -> float | None:
         """Return when the first call after `at` was refused or given up by a customer, if one was."""

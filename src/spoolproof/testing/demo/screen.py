@@ -99,7 +99,7 @@ def show(
         for fault in faults:
             console.print(Text(f"  - {fault}"))
     else:
-        console.print(f"[bold green]nothing lost, nothing charged twice[/] in {took}")
+        console.print(f"[bold green]nothing lost, nothing charged twice, nothing half done[/] in {took}")
 
 
 def _accounts_table(accounts: Accounts, absorbed: int) -> Table:
@@ -108,9 +108,13 @@ def _accounts_table(accounts: Accounts, absorbed: int) -> Table:
     table.add_column("orders", justify="right")
     for name, count in (
         ("accepted", accounts.accepted),
-        ("paid", accounts.paid),
-        ("refused by the bank", accounts.refused),
-        ("dead-lettered while the bank was unreachable", accounts.dead_lettered),
+        ("declined: nothing left", accounts.declined),
+        ("sagas completed: paid, delivered, confirmed", accounts.completed),
+        ("sagas compensated: refused or rejected, all undone", accounts.compensated),
+        ("sagas in review", accounts.in_review),
+        ("questions asked", accounts.reviews_opened),
+        ("of these answered by the staff, on the command line", accounts.reviews_by_staff),
+        ("dead-lettered while the printer was broken", accounts.dead_lettered),
         ("replayed once it was repaired", accounts.replayed),
         ("redeliveries absorbed", absorbed),
     ):
@@ -119,6 +123,8 @@ def _accounts_table(accounts: Accounts, absorbed: int) -> Table:
     for name, found in (
         ("lost", accounts.lost),
         ("charged twice", accounts.charged_twice),
+        ("delivered twice", accounts.delivered_twice),
+        ("half done", accounts.half_done),
         ("invented", accounts.invented),
     ):
         table.add_row(f"[bold]{name}", f"[bold {'red' if found else 'green'}]{len(found)}")

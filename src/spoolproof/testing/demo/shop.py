@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import spoolproof
@@ -16,8 +17,9 @@ from spoolproof.testing.demo.backend import PAYMENTS, SALES, SERVICES, Backend
 from spoolproof.testing.demo.processes import PROBE_SECONDS, Process
 from spoolproof.testing.servers.ports import free_port, release_port
 
-NEEDED = ("fastapi", "sqlalchemy", "aiosqlite", "asyncpg", "httpx", "uvicorn")
-FILES = ("sales.py", "payments.py")
+NEEDED = ("fastapi", "asyncpg", "httpx", "uvicorn")
+FILES = ("sales.py", "payments.py", "products.py", "delivery.py")
+PROCESSES = (*SERVICES, "products", "delivery")
 PREPARE_SECONDS = 60.0
 ABSORBED = "consumer.duplicate_skipped"  #: what a consumer logs when the inbox drops a redelivery
 LOGGING = {
@@ -26,7 +28,7 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
-    "loggers": {"uvicorn.access": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("uvicorn.access", "httpx")},
 }
 
 
@@ -53,40 +55,36 @@ def check_packages() -> None:
 
 
 class Shop:
-    """The processes of one run."""
+    """The processes of one run. A stand-in whose address the environment names (`PRODUCTS_URL`) is not started."""
 
     def __init__(self, folder: Path, backend: Backend, lease_seconds: float) -> None:
-        self._folder = folder
+        self.folder = folder
         self._backend = backend
         self._lease_seconds = lease_seconds
         self._path = find_shop()
-        self._ports = {service: free_port() for service in SERVICES}
-        self.url = f"http://127.0.0.1:{self._ports[SALES]}"
-        log_settings = folder / "logging.json"
-        log_settings.write_text(json.dumps(LOGGING))
-        python = sys.executable
-        address = ("--host", "127.0.0.1", "--port", str(self._ports[SALES]), "--log-config", str(log_settings))
-        self.sales = self._process(
-            SALES, [python, "-m", "uvicorn", "shop.sales:app", *address], f"{self.url}/health/live"
-        )
-        self.payments = self._process(
-            PAYMENTS,
-            [python, "-m", "spoolproof", "run", "shop.payments:service"],
-            f"http://127.0.0.1:{self._ports[PAYMENTS]}/health/live",
-        )
+        self._ports = {name: free_port() for name in PROCESSES}
+        self._urls = {f"{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in self._ports.items()}
+        self.url = self.url_of(SALES)
+        (folder / "logging.json").write_text(json.dumps(LOGGING))
+        self._started = {name: self._process(name) for name in PROCESSES if f"{name.upper()}_URL" not in os.environ}
+        self.sales, self.payments = self._started[SALES], self._started[PAYMENTS]
 
     @property
-    def services(self) -> tuple[Process, Process]:
+    def services(self) -> Sequence[Process]:
         """The processes faults are aimed at."""
-        return self.sales, self.payments
+        return tuple(self._started.values())
+
+    def url_of(self, name: str) -> str:
+        """Return where a process of that name listens."""
+        return self._urls[f"{name.upper()}_URL"]
 
     def prepare(self) -> None:
         """Make the tables, as a deployment does before it starts anything. Raises ShopMissing with the error."""
         for service in SERVICES:
             done = subprocess.run(
                 [sys.executable, "-m", f"shop.{service}"],
-                cwd=self._folder,
-                env=self._environment(service),
+                cwd=self.folder,
+                env=self.environment(service),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -102,8 +100,8 @@ class Shop:
         return Process(
             "clients",
             [sys.executable, "-m", "spoolproof.testing.demo.clients", *arguments],
-            folder=self._folder,
-            environment=self._environment(SALES),
+            folder=self.folder,
+            environment=self.environment(SALES),
             takes_input=True,
         )
 
@@ -127,27 +125,29 @@ class Shop:
         for port in self._ports.values():
             release_port(port)
 
-    def _process(self, service: str, command: list[str], health_url: str) -> Process:
-        return Process(
-            service,
-            command,
-            folder=self._folder,
-            environment=self._environment(service),
-            health_url=health_url,
-        )
-
-    def _environment(self, service: str) -> dict[str, str]:
+    def environment(self, service: str) -> dict[str, str]:
+        """Return what a process of a service finds in its environment."""
         inherited = dict(os.environ)
         path = os.pathsep.join(filter(None, (str(self._path), inherited.get("PYTHONPATH"))))
-        own = {
-            "PYTHONPATH": path,
-            "PYTHONUNBUFFERED": "1",
-            "SPOOLPROOF_DATA_DIR": str(self._folder),
-            "SPOOLPROOF_STORE": self._backend.store_urls[service],
-            "SPOOLPROOF_BROKER": self._backend.broker_url,
-            "SPOOLPROOF_MIGRATE": "auto",
-            "SPOOLPROOF_LEASE_SECONDS": f"{self._lease_seconds:g}",
-        }
-        if service == PAYMENTS:
-            own["SPOOLPROOF_HEALTH_PORT"] = str(self._ports[PAYMENTS])
-        return inherited | own
+        own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._urls, **inherited}
+        own["PYTHONPATH"] = path
+        if service in SERVICES:
+            own |= {
+                "SPOOLPROOF_DATA_DIR": str(self.folder),
+                "SPOOLPROOF_STORE": self._backend.store_urls[service],
+                "SPOOLPROOF_BROKER": self._backend.broker_url,
+                "SPOOLPROOF_MIGRATE": "auto",
+                "SPOOLPROOF_LEASE_SECONDS": f"{self._lease_seconds:g}",
+            }
+        return own
+
+    def _process(self, name: str) -> Process:
+        address = ("--host", "127.0.0.1", "--port", str(self._ports[name]))
+        settings = ("--log-config", str(self.folder / "logging.json"))
+        return Process(
+            name,
+            [sys.executable, "-m", "uvicorn", f"shop.{name}:app", *address, *settings],
+            folder=self.folder,
+            environment=self.environment(name),
+            health_url=f"http://127.0.0.1:{self._ports[name]}/{'health/live' if name in SERVICES else 'health'}",
+        )
