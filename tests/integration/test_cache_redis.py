@@ -152,9 +152,11 @@ async def test_redis_away_and_back(redis: RedisServer, start: Start, how: str) -
     assert (2, 1) == (await shop.read("b"), shop.loads)
     await shop.is_shared(False)
     assert any("redis is not used" in one for one in shop.service.runtime.part(CachePart).report().issues)
+    assert "unhealthy" == shop.service.runtime.monitor.status_of("redis")
     redis.start()
     await shop.is_shared()
     await peer.is_shared()
+    assert "healthy" == shop.service.runtime.monitor.status_of("redis")
 
     assert [2, 2] == [await peer.read("b"), await peer.read("c")]
     assert 0 == len(await shop.service.runtime.store.state.all(shop.failover._kind))

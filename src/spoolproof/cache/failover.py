@@ -101,6 +101,7 @@ class Failover:
         self._late = 0
         self._full_until = 0.0
         self._left_at = clock.monotonic()
+        self.changed_at = clock.now()  #: when it was last taken into use, or left
         self._is_open = False
         self._told: set[str] = set()
         self._rows_seen = False
@@ -183,7 +184,7 @@ class Failover:
         self.error = error
         if self.is_shared:
             self.is_shared = False
-            self._left_at = self._clock.monotonic()
+            self._left_at, self.changed_at = self._clock.monotonic(), self._clock.now()
             for one in self.followers.values():
                 one.cap()
         self._folded.emit(CacheLeft(shared=self.level, error=error))
@@ -247,7 +248,7 @@ class Failover:
             for one in self.followers.values():
                 one.forget()
         self.doubt()
-        self.is_shared = True
+        self.is_shared, self.changed_at = True, self._clock.now()
         if self._folded.has_told(CacheLeft, self.level):
             self._folded.over(CacheLeft, self.level)
             emit(CacheReturned(shared=self.level, seconds=away, invalidations=done))

@@ -16,7 +16,9 @@ from spoolproof.lifecycle.entry import Context, Entry
 from spoolproof.lifecycle.loop import Loop
 from spoolproof.lifecycle.part import Part, Report
 from spoolproof.lifecycle.registrations import Facet
-from spoolproof.ports.cache import SharedCaches
+from spoolproof.ports.broker import ConnectionState
+from spoolproof.ports.cache import CacheAway, SharedCaches
+from spoolproof.ports.health import Dependency, Need, Status
 from spoolproof.telemetry.metrics import Measure
 
 BYTES_MAX = 256 * 1024**2
@@ -72,10 +74,28 @@ class CachePart(Part):
     def report(self) -> Report:
         """Tell whether memory alone serves."""
         failover = self._failover
-        if failover.shared is None or failover.is_shared:
+        if failover.shared is None:
             return Report()
+        known = (self._dependency(failover),) if failover.shared.is_remote else ()
+        if failover.is_shared:
+            return Report(dependencies=known)
         waiting = f"; {len(failover.pending)} invalidations wait for it" if failover.pending else ""
-        return Report(issues=(f"cache: {failover.level} is not used ({failover.error}); memory serves{waiting}",))
+        issue = f"cache: {failover.level} is not used ({failover.error}); memory serves{waiting}"
+        return Report(dependencies=known, issues=(issue,))
+
+    def _dependency(self, failover: Failover) -> Dependency:
+        is_used = failover.is_shared
+        return Dependency(
+            key=failover.level,
+            need=Need.OPTIONAL,  # memory serves without it
+            status=Status.HEALTHY if is_used else Status.UNHEALTHY,
+            state=ConnectionState.CONNECTED if is_used else ConnectionState.CONNECTING,
+            url=f"{failover.level}://",
+            since=failover.changed_at,
+            away_seconds=0.0 if is_used else (self._clock.now() - failover.changed_at).total_seconds(),
+            error=None if is_used else CacheAway.__name__,
+            reason=None if is_used else "memory serves",
+        )
 
     def measures(self) -> Iterable[Measure]:
         """Yield what the caches have counted."""

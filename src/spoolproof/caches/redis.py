@@ -125,6 +125,7 @@ class RedisCache:
     """Implements `ports.cache.SharedCache`. Raises MissingExtra."""
 
     name = "redis"
+    is_remote = True
 
     def __init__(self, url: str, service: str) -> None:
         try:

@@ -63,6 +63,7 @@ class SqliteCache:
     """Implements `ports.cache.SharedCache` on one file."""
 
     name = "sqlite"
+    is_remote = False
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path

@@ -96,7 +96,7 @@ _DOCUMENTS: Mapping[str, Document] = {
 
 def _booleans(snapshot: Snapshot) -> dict[str, bool]:
     # of policies nothing: they are as many as an application likes, and monitors match these documents
-    return {one.key: one.is_healthy for one in snapshot.own}
+    return {one.key: one.is_healthy for one in snapshot.dependencies if one.url}
 
 
 def _code(system: System) -> int:
@@ -107,12 +107,12 @@ def _dependency(one: Dependency, snapshot: Snapshot, is_detailed: bool) -> dict[
     body: dict[str, Any] = {
         "status": one.status.value,
         "state": one.state,
-        "connected": one.is_healthy if one in snapshot.own else one.state == "connected",
+        "connected": one.is_healthy if one.url else one.state == "connected",
         "need": one.need.value,
     }
     if not is_detailed:
         return body
-    if one not in snapshot.own:
+    if not one.url:
         figures = {"error_ratio": one.error_ratio, "p50_seconds": one.p50_seconds, "p95_seconds": one.p95_seconds}
         return body | {"since": instant(one.since), "reason": one.reason, "error": one.error, **figures}
     if one is snapshot.broker:

@@ -109,6 +109,8 @@ class Monitor(Loop):
             return Status.HEALTHY if self._store_check.is_passing else Status.UNHEALTHY
         if found is None and (status := self._broker.status()).kind == dependency:
             return Status.HEALTHY if status.state is ConnectionState.CONNECTED else Status.UNHEALTHY
+        if found is None:
+            found = next((one.status for one in self._local().dependencies if one.key == dependency), None)
         return found or Status.UNKNOWN
 
     def known(self) -> Sequence[Dependency]:
@@ -158,7 +160,7 @@ class Monitor(Loop):
 
     def _tell(self, snapshot: Snapshot) -> None:
         """Note what is connected, and tell a change of readiness: work stops coming, and somebody will ask why."""
-        self._connections.note(snapshot.own)
+        self._connections.note(one for one in snapshot.dependencies if one.url)
         if not snapshot.local.is_started or snapshot.local.is_draining:
             return
         reason = unready_reason(snapshot)

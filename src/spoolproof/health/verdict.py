@@ -109,7 +109,7 @@ def _dependency_issues(snapshot: Snapshot) -> list[Issue]:
     issues += [
         Issue(f"{one.key}: {one.status.value} since {instant(one.since)}: {one.reason}", one.key)
         for one in snapshot.local.dependencies
-        if one.status in _AMISS
+        if one.status in _AMISS and not one.url  # else its part tells
     ]
     if snapshot.local.is_gate_shut:
         issues.append(Issue("consumers: the gate is shut; no handler starts until the store answers", DB))

@@ -98,6 +98,10 @@ class SharedCache(Protocol):
     def name(self) -> str:
         """Its word in metrics and `Served.source`."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a server, which may be away while this machine is well."""
+
     async def start(self) -> None:
         """Get ready to be asked; needs no server."""
 

@@ -182,3 +182,21 @@ def test_loops_are_named_to_nobody_else() -> None:
 def test_an_alias_answers_as_its_path(path: str, same: str) -> None:
     """Each orchestrator has its own habit."""
     assert document_at(same) is document_at(path)
+
+
+def test_what_parts_connect_to_is_shown_as_store_and_broker_are() -> None:
+    """Redis when it is used; what policies protect has an entry of another form, and no boolean in the summary."""
+    redis = Dependency(
+        key="redis", need=Need.OPTIONAL, status=Status.UNHEALTHY, state="connecting", url="redis://", since=SINCE,
+        error="CacheAway", reason="memory serves",
+    )  # fmt: skip
+    psp = replace(redis, key="psp", url="", need=Need.OPTIONAL, error_ratio=0.5)
+    snapshot = replace(WELL, local=replace(WELL.local, dependencies=(redis, psp)))
+
+    summary, detail = answer("/health", snapshot), answer("/health/dependencies", snapshot)
+
+    assert ("ok", False) == (summary.body["status"], summary.body["redis"])
+    assert "psp" not in summary.body
+    shown = detail.body["dependencies"]
+    assert {"status", "state", "connected", "need", "url", "since", "error"} == set(shown["redis"])
+    assert 0.5 == shown["psp"]["error_ratio"]
