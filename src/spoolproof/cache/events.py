@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spoolproof.telemetry.events import ERROR, INFO, WARNING, Event
+from spoolproof.telemetry.events import ERROR, WARNING, Event
 from spoolproof.telemetry.metrics import counter, gauge
 
 READS = counter("cache_reads_total", "Reads by cache, level and result (hit, miss).", "cache", "level", "result")
@@ -37,7 +37,7 @@ class CacheLeft(
 class CacheReturned(
     Event,
     name="cache.returned",
-    level=INFO,
+    level=WARNING,
     line="shared={shared} away={seconds:.1f}s invalidations={invalidations}: it is used again",
     counter="cache_returned_total",
 ):

@@ -255,7 +255,7 @@ class KeyFull(
     messages: int
 
 
-class KeyReleased(Event, name="consumer.key_released", level=WARNING, line="queue={queue} key={key}: goes on"):
+class KeyReleased(Event, name="consumer.key_released", level=ERROR, line="queue={queue} key={key}: goes on"):
     """All that waited behind a held key has run."""
 
     queue: str

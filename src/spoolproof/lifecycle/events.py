@@ -112,7 +112,7 @@ class LoopFailed(
     error: str
 
 
-class LoopRecovered(Event, name="loop.recovered", level=WARNING, line="name={loop} failures={failures}"):
+class LoopRecovered(Event, name="loop.recovered", level=ERROR, line="name={loop} failures={failures}"):
     """A loop that failed has passed a turn."""
 
     loop: str

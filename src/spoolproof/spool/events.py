@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spoolproof.telemetry.events import ERROR, INFO, WARNING, Event
+from spoolproof.telemetry.events import ERROR, WARNING, Event
 from spoolproof.telemetry.metrics import gauge
 
 ROWS = gauge("spool_rows", "Events of this process, and of those it adopted, that wait in the spool.")
@@ -55,7 +55,7 @@ class SpoolLeft(
     error: str
 
 
-class SpoolDrained(Event, name="spool.drained", level=INFO, line="path={path} seconds={seconds:.1f}"):
+class SpoolDrained(Event, name="spool.drained", level=WARNING, line="path={path} seconds={seconds:.1f}"):
     """A file is empty: all it held is with the broker or in the store."""
 
     path: str

@@ -206,7 +206,7 @@ async def test_a_bug_in_a_loop_is_logged_with_its_traceback_once_and_its_end_too
 
     assert [
         ("ERROR", "loop.failed name=relay failures=1 error=RuntimeError: a bug; its turn is tried again", True),
-        ("WARNING", "loop.recovered name=relay failures=5", False),
+        ("ERROR", "loop.recovered name=relay failures=5", False),
     ] == [(one.levelname, one.getMessage(), bool(one.exc_info)) for one in caplog.records]
 
 
