@@ -108,6 +108,7 @@ FAILPOINTS: Mapping[str, str] = {
     "drain.after_flush": "Confirms and deletes are flushed; leases are still held.",
     "migration.after_step": "One migration is committed.",
     "maintenance.after_prune": "Old inbox rows are gone.",
+    "alert.after_send": "Somebody was told of an alert; that is not written down.",
 }
 """Every failpoint and what is durable at its line. A test compares this with the calls in `src/`, both ways."""
 

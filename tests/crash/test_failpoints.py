@@ -26,6 +26,7 @@ _ELSEWHERE = {
     **{n: "only queues that hold keys; test_order.py kills there" for n in FAILPOINTS if n.startswith("held.")},
     **{n: "test_reviews.py kills there" for n in FAILPOINTS if n.startswith(("review.", "reconciliation."))},
     **{n: "only a batch has it; test_batches.py kills there" for n in FAILPOINTS if n.startswith("batch.")},
+    "alert.after_send": "it has somebody to tell in test_alerts.py",
     "queue.after_move": "a command has it: integration/test_renamed_handlers.py",
     "queue.before_remove": "likewise",
     **{n: "only a saga has it; test_sagas.py kills there" for n in FAILPOINTS if n.startswith("saga.")},

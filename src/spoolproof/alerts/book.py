@@ -138,6 +138,12 @@ class Book:
                 await self._state.remove(self.kind, ACK + identity)
             self._kept = alerts
 
+    async def forget_silences(self) -> None:
+        """Remove those that are over. Raises StoreUnavailable."""
+        now = self._clock.now()
+        for id in [id for id, one in self.silences.items() if one.ends_at <= now]:
+            await self._state.remove(self.kind, SILENCE + id)
+
     @property
     def has_no_file(self) -> bool:
         """Whether nothing is kept beside the store: this process alone can go on without it."""

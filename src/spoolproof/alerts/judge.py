@@ -157,6 +157,7 @@ class Judge(Loop):
         self._notifier.turn(self._rules)
         self._drop_what_is_over()
         await self.book.keep()
+        await self.book.forget_silences()
 
     async def _tell_share(self, own: Shares) -> None:
         """Write this process's row where it says something new, and now and then because it lives."""

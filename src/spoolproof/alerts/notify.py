@@ -23,6 +23,7 @@ from spoolproof.alerts.engine import Alert, AlertState, Told, is_muted
 from spoolproof.alerts.events import NOTIFICATIONS, AlertDelivered, AlertGivenUp, AlertUndelivered
 from spoolproof.alerts.rule import Rule, Severity
 from spoolproof.clock import Clock
+from spoolproof.failpoints import failpoint
 from spoolproof.ports.broker import Spawn
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
@@ -147,6 +148,7 @@ class Notifier:
         if error:
             self._failed(sink, notes, error)
         else:
+            failpoint("alert.after_send")
             METER.add(NOTIFICATIONS, (sink.name, "sent"))
             if self._failures.pop(sink.id, None) is not None:
                 self._folded.over(AlertUndelivered, sink.name)

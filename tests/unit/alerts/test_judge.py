@@ -344,6 +344,7 @@ async def test_a_silence_mutes_and_shows(machine: Machine) -> None:
     assert {"BreakerOpen{policy=pay}"} == node.firing()
     await machine.pass_seconds(700)
     assert ["BreakerOpen firing"] == machine.phone.heard
+    assert not [name for name in await machine.store.state.all(kind_of("shop")) if name.startswith("silence:")]
 
 
 async def test_a_cause_is_told_and_what_follows_from_it_is_not(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from spoolproof.clock import SystemClock
 from spoolproof.ids import Ids
 from spoolproof.settings import load_settings
 
+_FINE = {"safe": "Nothing is wrong.", "remedy": "Nothing is to be done: spoolproof alert ls"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="The service's name.")]
 Rule = Annotated[str, typer.Argument(metavar="ALERT", help="Its name, as OutboxPending.")]
@@ -120,7 +121,9 @@ async def _sent(sinks: list[Sink]) -> list[dict[str, Any]]:
     for sink in sinks:
         severity = min(sink.severities)
         alert = Alert(rule="Test", labels={}, state=AlertState.RESOLVED, severity=severity, since=now, fired_at=now)
-        rule = BY_NAME["ConnectionLost"].moved(None, None, name="Test", severity=severity, what="This is a test.")
+        rule = BY_NAME["ConnectionLost"].moved(
+            None, None, name="Test", severity=severity, what="This is a test.", **_FINE
+        )
         note = Notification(service="spoolproof", rule=rule, alerts=(alert,))
         error: str | None = None
         try:
