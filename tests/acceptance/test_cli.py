@@ -725,7 +725,7 @@ def test_doctor_passes_a_fresh_directory_and_leaves_it_as_it_is(folder: Folder) 
     document = folder.document("doctor")
 
     assert 0 == document["counts"]["fail"]
-    assert {"settings", "data directory", "file system", "store", "sqlite", "broker"} == {
+    assert {"settings", "data directory", "file system", "store", "sqlite", "broker", "alerts"} == {
         finding["check"] for finding in document["findings"]
     }
     assert not folder.has(".spoolproof")

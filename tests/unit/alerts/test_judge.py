@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-import spoolproof.runtime  # noqa: F401 - declares every metric
+import spoolproof.runtime  # noqa: F401 - declares metrics
 from spoolproof.alerts import desk
 from spoolproof.alerts.book import AlertFile, Book, Silence, kind_of
 from spoolproof.alerts.engine import AlertState
@@ -24,11 +24,15 @@ from spoolproof.alerts.rules import RULES
 from spoolproof.errors import InvalidMessage, NotFound, StoreUnavailable
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.membership import Holding
+from spoolproof.parts import FEATURES, entry_of
 from spoolproof.ports.leases import Fence, Process
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.telemetry.events import Event, listening
 from spoolproof.telemetry.metrics import METRICS, Sample
 from spoolproof.testing.clock import ManualClock
+
+for feature in FEATURES:
+    entry_of(feature)  # declares the others
 
 
 class Phone:
