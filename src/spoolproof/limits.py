@@ -436,6 +436,11 @@ EFFECT_KEY_CHARACTERS_MAX = 400
 """Room for a saga's id, a step's name, an item and what a compensation adds."""
 EFFECT_KEY_RETENTION_SECONDS = 90 * 86_400.0
 """As long as a saga's payload: no step is repeated later."""
+SAGA_STRANGE_SECONDS = 5.0
+"""How long a saga that another release has worked on is left to that."""
+SAGA_LATE_SECONDS = 60.0
+SAGA_STRANDED_SECONDS = 600.0
+"""A rolling deploy is over by then: from here on health tells of sagas that no process has the code of."""
 SAGA_WAKE_ROWS_MAX = 200
 
 # --- process -----------------------------------------------------------------------------------------------------

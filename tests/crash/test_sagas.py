@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -94,6 +96,24 @@ def test_an_answer_and_its_effect_are_both_there_or_neither(url: str, point: str
 
     assert SagaState.COMPLETED is states["o-2"]
     assert not {SagaState.RUNNING, SagaState.IN_REVIEW} & set(states.values())
+
+
+def test_frozen_on_a_file_past_its_lease_its_late_writes_do_nothing(tmp_path: Path) -> None:
+    """SA1 on SQLite, which has one writer: stopped outside its lock, or everybody would wait for it to be killed."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with node(tmp_path, url, 12) as frozen:
+        until(frozen, "ready")
+        stop_outside(frozen, tmp_path / "store.db.writer")
+        with node(tmp_path, url, 12) as peer:
+            until(peer, "done")
+            before = asyncio.run(journals(url))
+            frozen.send_signal(signal.SIGCONT)
+            until(frozen, "done")
+            assert before == asyncio.run(journals(url))
+            peer.communicate("", timeout=20)
+        frozen.communicate("", timeout=20)
+
+    assert 12 == len(asyncio.run(verdict(url, tmp_path)))
 
 
 @pytest.mark.parametrize("on", ["postgresql"])
@@ -189,6 +209,22 @@ def until(process: subprocess.Popen[str], word: str) -> None:
     for line in process.stdout:
         if line.strip() == word:
             return
+
+
+def stop_outside(process: subprocess.Popen[str], lock: Path) -> None:
+    """Stop it at a moment when it does not hold the file's write lock."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        process.send_signal(signal.SIGSTOP)
+        until_stopped(process)
+        with lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+    raise AssertionError("it holds the write lock all the time")
 
 
 def until_stopped(process: subprocess.Popen[str]) -> None:

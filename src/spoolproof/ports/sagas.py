@@ -26,6 +26,8 @@ from spoolproof import limits
 from spoolproof.ports.retention import Rule
 from spoolproof.ports.transaction import StoreTransaction
 
+STRANGE = "code"
+"""What a saga waits for that has a step which its process does not know: a release that does."""
 RETENTION = (Rule(table="saga", key=("saga_id",), since="finished_at", seconds=limits.SAGA_RETENTION_SECONDS),)
 
 
@@ -178,11 +180,25 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """How many sagas of a definition are in a state."""
+    """How many sagas of a definition are in a state. oldest_at: when the first of them was started. late_seconds: how
+    long the first that is due and that nobody owns has been. strange: how many wait for other code."""
 
     name: str
     version: int
     state: SagaState
+    sagas: int
+    oldest_at: datetime | None = None
+    late_seconds: float = 0.0
+    strange: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How many sagas of a definition that are not over have a step in their journal."""
+
+    name: str
+    version: int
+    step: str
     sagas: int
 
 
@@ -249,3 +265,6 @@ class Sagas(Protocol):
 
     async def counts(self, service: str) -> Sequence[Count]:
         """Return how many sagas that are not over there are."""
+
+    async def begun(self, service: str) -> Sequence[Begun]:
+        """Return which steps are in the journals of sagas that are not over."""

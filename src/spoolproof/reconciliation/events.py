@@ -10,6 +10,9 @@ RESULTS = counter(
     "Keys that were compared, by what became of each: equal, repaired, reviewed, or why it was skipped.",
     *("reconciler", "result"),
 )
+LAST = gauge(
+    "reconciliation_last_success_timestamp_seconds", "When a run was last finished, in Unix time.", "reconciler"
+)
 MARKS = gauge("reconciliation_marks", "Keys that wait until their check says settled.", "reconciler")
 
 

@@ -7,9 +7,9 @@ still wakes up, and must stand that, as every check does that ends in a crash.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from spoolproof import limits
 from spoolproof.backoff import RandomSource, spread_seconds
@@ -31,7 +31,8 @@ LEAD = "reconcile"
 
 
 class Runs(Loop):
-    """Starts runs by the clock, and goes on with those that are unfinished. issues: for health, by reconciler."""
+    """Starts runs by the clock, and goes on with those that are unfinished. issues: for health, by reconciler.
+    finished: when each finished its last run."""
 
     name = "reconciliation.runs"
     phase = Phase.HANDLE
@@ -45,7 +46,9 @@ class Runs(Loop):
         self._mine: dict[str, Run] = {}
         self._rests: dict[str, float] = {}  #: until when, after a failure
         self._folded = Folded(clock)
+        self._since: datetime | None = None  #: when this process began to lead
         self.issues: dict[str, str] = {}
+        self.finished: dict[str, datetime] = {}
 
     async def run_once(self) -> int:
         """Take each reconciler some steps forward if this process leads, then rest. Raises StoreUnavailable."""
@@ -53,6 +56,8 @@ class Runs(Loop):
         if self._lead.fence_for(LEAD) is None:
             self._mine.clear()
             self.issues.clear()
+            self.finished.clear()
+            self._since = None
         else:
             for reconciler in self._declared.reconcilers.values():
                 with suppress(Conflict):  # another process goes on with its run
@@ -81,12 +86,28 @@ class Runs(Loop):
         self.issues.pop(reconciler.name, None)
         if run.finished_at is None:
             self._mine[reconciler.name] = run
+        self._note(run)
         return steps
+
+    def late(self) -> Iterator[str]:
+        """Yield which reconcilers have finished no run for two of their periods, and so may find nothing any more."""
+        for name, reconciler in self._declared.reconcilers.items():
+            last, every = self.finished.get(name, self._since), reconciler.every_seconds
+            past = 0.0 if last is None else (self._clock.now() - last).total_seconds()
+            if every is not None and past > 2 * every:
+                yield f"reconciliation {name}: no run has finished for {past:.0f} s, and one is due every {every:.0f} s"
+
+    def _note(self, run: Run) -> None:
+        if run.finished_at is not None and run.phase is RunPhase.FINISHED and not run.is_dry:
+            self.finished[run.reconciler] = run.finished_at
 
     async def _due(self, reconciler: Reconciler) -> Run | None:
         """Return the run to go on with, or a new one if it is time."""
         newest = await self._runner.tools.runs.runs(self._runner.tools.service, reconciler.name, 1)
         now = self._clock.now()
+        self._since = self._since or now
+        for run in newest:
+            self._note(run)
         if newest and newest[0].finished_at is None:
             run = newest[0]
             is_untouched = run.touched_at == run.started_at and run.is_forced  # asked for by a person
@@ -138,10 +159,10 @@ class Checks(Loop):
     async def run_once(self) -> int:
         """Check what is due if this process leads, then rest. Raises StoreUnavailable."""
         checked = 0
+        await self._wake()  # also where another process leads: breakers are each process's own
         if self._lead.fence_for(LEAD) is None:
             self.marks = {}
         else:
-            await self._wake()
             for mark in await self._tools.runs.due(self._tools.service, self._clock.now(), limits.CHECKS_AT_ONCE):
                 if self._lead.fence_for(LEAD) is None:
                     break

@@ -16,7 +16,7 @@ from spoolproof.lifecycle.registrations import Facet, Registrations
 from spoolproof.ports.reconciliations import Difference, Verdict
 from spoolproof.ports.units import Units
 from spoolproof.reconciliation import desk
-from spoolproof.reconciliation.events import MARKS
+from spoolproof.reconciliation.events import LAST, MARKS
 from spoolproof.reconciliation.loops import LEAD, Checks, Runs
 from spoolproof.reconciliation.reconciler import Check, Checked, Declared, Reconciler, seconds_of
 from spoolproof.reconciliation.runner import BRAKE, DIFFERENCE, Runner, Tools
@@ -48,12 +48,13 @@ class ReconciliationPart(Part):
         return (*runs, self._checks) if self.declared.checks else runs
 
     def report(self) -> Report:
-        """Tell which reconciler fails, or stopped at the brake."""
-        return Report(issues=tuple(self._runs.issues.values()))
+        """Tell which reconciler fails, stopped at the brake, or is late."""
+        return Report(issues=(*self._runs.issues.values(), *self._runs.late()))
 
     def measures(self) -> Iterable[Measure]:
-        """Return how many keys wait, in the process that leads."""
-        return [(MARKS, (name,), count) for (_, name), count in self._checks.marks.items()]
+        """Yield how many keys wait and when runs were last finished, in the process that leads."""
+        yield from ((MARKS, (name,), count) for (_, name), count in self._checks.marks.items())
+        yield from ((LAST, (name,), at.timestamp()) for name, at in self._runs.finished.items())
 
 
 def register_actions(registrations: Registrations, runner: Runner) -> None:

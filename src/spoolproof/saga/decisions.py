@@ -94,7 +94,7 @@ class Decisions:
     def _output(self, saga: SagaRow, row: StepRow, decision: review.Decision) -> bytes:
         value: Any = decision.values.get("output")
         definition = self._definitions.sagas.get((saga.name, saga.version))
-        step = None if definition is None or row.phase is not Phase.DO else definition.steps.get(row.name)
+        step = None if definition is None or row.phase is not Phase.DO else definition.find(row.name)
         body = msgspec.json.encode(value)
         if step is None:
             return body

@@ -40,6 +40,8 @@ class StepDefinition:
     tombstone: bool
     why: str
     fallback: Any
+    aliases: tuple[str, ...] = ()
+    is_retired: bool = False
     undo: Callable[..., Awaitable[Any]] | None = None
     prober: Callable[..., Awaitable[Any]] | None = None
     faults: list[str] = field(default_factory=list)
@@ -51,8 +53,15 @@ class StepDefinition:
 
     @property
     def output(self) -> Any:
-        """The type it returns, as annotated."""
+        """The type it returns, as annotated; of a retired one, what its compensation takes."""
+        if self.is_retired:
+            return _hints(self.undo).get(list(inspect.signature(self.function).parameters)[2], Any)
         return _hints(self.function).get("return", Any)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What journals call it."""
+        return frozenset((self.name, *self.aliases))
 
     @property
     def is_undone_in_tx(self) -> bool:
@@ -80,6 +89,8 @@ class StepDefinition:
 
     def check(self) -> list[str]:
         """Return what is wrong with it."""
+        if self.is_retired:
+            return _faults(f"compensation of retired step {self.name!r}", self.function, 3)
         faults = [*self.faults, *_faults(f"step {self.name!r}", self.function, 2)]
         takes_tx = callable(self.function) and "tx" in inspect.signature(self.function).parameters
         first, cap = self.retry_seconds
@@ -112,6 +123,7 @@ class SagaDefinition:
         self.version = version
         self.deadline_seconds = deadline_seconds
         self.steps: dict[str, StepDefinition] = {}
+        self._names: dict[str, StepDefinition] = {}
         self.function: Callable[..., Awaitable[Any]] | None = None
         self._faults: list[str] = []
 
@@ -130,6 +142,7 @@ class SagaDefinition:
         why: str = "",
         fallback: Any = _NOTHING,
         name: str | None = None,
+        aliases: Sequence[str] = (),
     ) -> Callable[[Callable[..., Awaitable[Any]]], StepDefinition]:
         """Register a step: `async def take_payment(step, order, *arguments)`; with effect="tx" also `tx`.
 
@@ -139,7 +152,8 @@ class SagaDefinition:
         give_up_seconds: since the first attempt; default the saga's deadline. on_exhausted: what then. pivot: once it
         may have landed, nothing is undone any more. tombstone: the receiver refuses a call that arrives after its
         compensation. why: why it needs no compensation. fallback: what a read gives when there is no answer. name:
-        default the function's; it is in the journal, so renaming is a new version.
+        default the function's; it is in the journal. aliases: what it was called before, as long as sagas live that
+        began it under that name; its key stays theirs.
         """
 
         def register(function: Callable[..., Awaitable[Any]]) -> StepDefinition:
@@ -158,13 +172,47 @@ class SagaDefinition:
                 tombstone=tombstone,
                 why=why,
                 fallback=fallback,
+                aliases=tuple(aliases),
             )
-            if step.name in self.steps:
-                self._faults.append(f"two steps are called {step.name!r} ({_where(function)})")
-            self.steps[step.name] = step
+            self._add(step)
             return step
 
         return register
+
+    def retired(self, name: str, *, compensate: F, tombstone: bool = False) -> F:
+        """Keep the undo of a step that the flow no longer calls, for the sagas that have done it.
+
+        compensate, tombstone: as the step had them. Those who have done it go on without it.
+        """
+        step = StepDefinition(
+            name=name,
+            function=compensate,
+            effect=Effect.KEYED,
+            policy=None,
+            timeout_seconds=limits.SAGA_STEP_SECONDS,
+            retry_seconds=limits.SAGA_RETRY_SECONDS,
+            attempts_max=limits.SAGA_ATTEMPTS_MAX,
+            give_up_seconds=None,
+            on_exhausted="review",
+            pivot=False,
+            tombstone=tombstone,
+            why="",
+            fallback=_NOTHING,
+            is_retired=True,
+            undo=compensate,
+        )
+        self._add(step)
+        return compensate
+
+    def find(self, name: str) -> StepDefinition | None:
+        """Return the step that a journal calls so."""
+        return self._names.get(name)
+
+    def _add(self, step: StepDefinition) -> None:
+        for name in sorted(step.names & self._names.keys()):
+            self._faults.append(f"two steps are called {name!r} ({_where(step.function)})")
+        self._names.update(dict.fromkeys(step.names, step))
+        self.steps[step.name] = step
 
     def flow(self, function: F) -> F:
         """Register what calls the steps: `async def place(saga: Flow, order: PlaceOrder)`. What it returns is the

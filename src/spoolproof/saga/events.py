@@ -5,7 +5,14 @@ from __future__ import annotations
 from spoolproof.telemetry.events import ERROR, INFO, WARNING, Event
 from spoolproof.telemetry.metrics import counter, gauge
 
-SAGAS = gauge("sagas", "Sagas that are not over, by what they are; counted every 30 s.", *("saga", "state"))
+SAGAS = gauge(
+    "sagas", "Sagas that are not over, by what they are; counted every 30 s by who leads.", *("saga", "state")
+)
+OLDEST = gauge("saga_oldest_timestamp_seconds", "When the oldest of these was started, in Unix time.", "saga", "state")
+LATE = gauge(
+    "saga_late_seconds", "For how long the first saga that is due has been, with nobody to take it up.", "saga"
+)
+STRANDED = gauge("saga_stranded", "Sagas that are due and that no live process has the code of.", *("saga", "version"))
 CLAIMED = gauge("sagas_claimed", "Sagas that this process works on.")
 STARTED = counter("saga_started_total", "Sagas that were started here.", *("saga",))
 
@@ -71,6 +78,22 @@ class InReview(
     id: str
     key: str
     question: str
+
+
+class StepStrange(
+    Event,
+    name="saga.step_strange",
+    level=WARNING,
+    line="saga={saga} step={step} id={id}: this code has no such step; left to a newer release, looked at again in 5 s",
+    counter="saga_step_strange_total",
+    labels=("saga",),
+    folds=("saga", "step"),
+):
+    """Sagas that were taken up and let go, since a release that this code is older than has worked on them."""
+
+    saga: str
+    step: str
+    id: str
 
 
 class Rescued(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,9 @@ class Flow:
         self._definition = definition
         self._attempts = attempts
         self._counts: Counter[str] = Counter()
-        self._at = {row.seq: row for row in record.rows.values() if row.phase is not Phase.COMPENSATE and row.seq}
+        rows = [row for row in record.rows.values() if row.phase is not Phase.COMPENSATE and row.seq]
+        self._retired = {row.seq for row in rows if row.phase is Phase.DO and _is_retired(definition.find(row.name))}
+        self._at = {row.seq: row for row in rows if row.seq not in self._retired}
         self._seq = 0
 
     @property
@@ -70,9 +72,9 @@ class Flow:
 
         key: which of several, where the same step is called for many things; default how often it was called before.
         """
-        if not isinstance(step, StepDefinition) or self._definition.steps.get(step.name) is not step:
+        if not isinstance(step, StepDefinition) or self._definition.find(step.name) is not step or step.is_retired:
             raise TypeError(f"saga.do({step!r}): no step of {self._definition.name!r}; mark it with @….step()")
-        return self._do(step, arguments, self._place(Phase.DO, step.name, digest(*arguments), key))
+        return self._do(step, arguments, self._place(Phase.DO, step.name, digest(*arguments), key, step.aliases))
 
     async def _do(self, step: StepDefinition, arguments: tuple[Any, ...], row: StepRow) -> Any:
         if row.state is StepState.REFUSED:
@@ -199,15 +201,20 @@ class Flow:
     def _begun(self, row: StepRow) -> StepRow:
         return self._record.put(row) if row.started_at is None else row
 
-    def _place(self, phase: Phase, name: str, arguments: str, key: str | None = None) -> StepRow:
+    def _place(
+        self, phase: Phase, name: str, arguments: str, key: str | None = None, aliases: Sequence[str] = ()
+    ) -> StepRow:
         """Return the row of the call that is made now. Raises Ask when another one is recorded in its place."""
         self._seq += 1
+        while self._seq in self._retired:  # what the flow called there is no step any more
+            self._seq += 1
         if self._seq > limits.SAGA_STEPS_MAX:
             raise RuntimeError(f"more than {limits.SAGA_STEPS_MAX} calls in one saga; start another one for the rest")
         self._counts[name] += 1
         item = str(self._counts[name]) if key is None else key
         if not item or "/" in item or len(item) > limits.SAGA_KEY_CHARACTERS_MAX:
             raise ValueError(f"saga.do(key={key!r}): 1 to {limits.SAGA_KEY_CHARACTERS_MAX} characters, no '/'")
+        name = next((one for one in aliases if (phase, one, item) in self._record.rows), name)
         known = self._record.rows.get((phase, name, item))
         there = self._at.get(self._seq)
         new = StepRow(phase=phase, name=name, item=item, state=StepState.STARTED, seq=self._seq, arguments=arguments)
@@ -226,6 +233,10 @@ class Flow:
                 raise Ask(about(Kind.REPLAY_MISMATCH, known, text))
             emit(ArgumentsChanged(saga=self._definition.name, step=name, id=self.id))
         return known
+
+
+def _is_retired(step: StepDefinition | None) -> bool:
+    return step is not None and step.is_retired
 
 
 def signal_name(signal: object) -> str:

@@ -67,7 +67,7 @@ class Handle:
         while True:
             found = await self.look()
             saga = found.saga
-            done = [row for row in found.steps if row.name == step.name and row.phase is Phase.DO]
+            done = [row for row in found.steps if row.name in step.names and row.phase is Phase.DO]
             if done and done[0].state in (StepState.SUCCEEDED, StepState.SKIPPED):
                 return decode(done[0].output, step.output)
             if saga.cause is not None or saga.state is SagaState.COMPLETED:

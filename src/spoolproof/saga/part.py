@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,10 +23,11 @@ from spoolproof.review.desk import Desk
 from spoolproof.review.part import ReviewPart
 from spoolproof.saga import desk
 from spoolproof.saga.attempt import Tools
+from spoolproof.saga.census import Census
 from spoolproof.saga.decisions import Decisions, open_item_of
 from spoolproof.saga.definition import Definitions, SagaDefinition
 from spoolproof.saga.errors import InvalidSaga, KeyConflict
-from spoolproof.saga.events import CLAIMED, SAGAS, STARTED
+from spoolproof.saga.events import CLAIMED, STARTED
 from spoolproof.saga.flow import signal_name
 from spoolproof.saga.handle import Handle
 from spoolproof.saga.question import Asking
@@ -37,6 +37,8 @@ from spoolproof.saga.runner import Runner
 from spoolproof.saga.settings import SagaSettings
 from spoolproof.saga.values import digest, encode
 from spoolproof.telemetry.metrics import METER, Measure
+
+LEAD = "count"
 
 
 class SagaPart(Part):
@@ -48,8 +50,9 @@ class SagaPart(Part):
         self.definitions = of.registrations.of(Definitions)
         self._is_draining = False
         asking = Asking(of.store.port(Reviews), clock=of.clock, ids=of.ids)
-        # no lease to take: it tells whether this process's row is still believed
-        self._holding = Holding(f"saga/{of.service}", (), of.clock, of.fence_seconds)
+        # it tells whether this process's row is still believed, and who leads
+        self._holding = Holding(f"saga/{of.service}", (LEAD,), of.clock, of.fence_seconds)
+        self.census = Census(of.service, self.sagas, self.definitions, of.clock)
         tools = Tools(
             store=of.store,
             publisher=of.the(Publisher),
@@ -61,6 +64,7 @@ class SagaPart(Part):
         )
         self.runner = Runner(
             *(of.service, self.sagas, self.definitions, tools),
+            count=lambda: self.census.look(leads=self._holding.fence_for(LEAD) is not None),
             claimed_max=of.settings.of(SagaSettings).claimed_max,
             process_id=of.process_id,
             spawn=of.spawn,
@@ -68,7 +72,7 @@ class SagaPart(Part):
         )
 
     def holdings(self) -> Sequence[Holding]:
-        """Return what says that this process is alive to its peers."""
+        """Return what says that this process is alive to its peers, and the lead."""
         return (self._holding,)
 
     def loops(self) -> Sequence[Loop]:
@@ -81,29 +85,12 @@ class SagaPart(Part):
         self.runner.wake()
 
     def report(self) -> Report:
-        """Tell of sagas that wait for a person, and of those that no code here can run."""
-        issues = []
-        asked: Counter[str] = Counter()
-        for count in self.runner.counts or ():
-            if count.state is SagaState.IN_REVIEW:
-                asked[count.name] += count.sagas
-            elif count.state is not SagaState.EXPECTED and (count.name, count.version) not in self.definitions.sagas:
-                issues.append(
-                    f"sagas: {count.sagas} of {count.name} version {count.version} ({count.state.value}) are retired: "
-                    "this release has no such version; keep its code until they are over"
-                )
-        issues += [
-            f"sagas: {number} of {name} wait for a person; spoolproof saga ls --state in_review"
-            for name, number in asked.items()
-        ]
-        return Report(issues=tuple(issues))
+        """Tell which sagas need somebody, in the process that leads."""
+        return Report(issues=tuple(self.census.issues()))
 
     def measures(self) -> Iterable[Measure]:
         """Return how many sagas there are, and how many run here."""
-        states: Counter[tuple[str, str]] = Counter()
-        for count in self.runner.counts or ():
-            states[count.name, count.state.value] += count.sagas
-        return [(CLAIMED, (), self.runner.running), *((SAGAS, labels, number) for labels, number in states.items())]
+        return [(CLAIMED, (), self.runner.running), *self.census.measures()]
 
 
 class AsidePart(Part):

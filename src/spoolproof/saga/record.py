@@ -31,11 +31,11 @@ _PROGRESS = frozenset({StepState.SUCCEEDED, StepState.REFUSED})
 
 
 class Record:
-    """All rows by place. pivot: the name of the step from which on nothing is undone. pending: not written yet. asks:
+    """All rows by place. pivot: the names of the step from which on nothing is undone. pending: not written yet. asks:
     approvals whose items are to be opened when the saga comes to rest."""
 
     def __init__(
-        self, store: Store, sagas: Sagas, row: SagaRow, journal: Journal, *, pivot: str | None, clock: Clock
+        self, store: Store, sagas: Sagas, row: SagaRow, journal: Journal, *, pivot: frozenset[str], clock: Clock
     ) -> None:
         self._store = store
         self._sagas = sagas
@@ -66,7 +66,7 @@ class Record:
         return self.saga.is_past_pivot or any(map(self._passes_pivot, self.rows.values()))
 
     def _passes_pivot(self, row: StepRow) -> bool:
-        is_pivot = row.phase is Phase.DO and row.name == self._pivot
+        is_pivot = row.phase is Phase.DO and row.name in self._pivot
         return is_pivot and (row.state is StepState.SUCCEEDED or row.is_maybe_landed)
 
     def put(self, row: StepRow) -> StepRow:

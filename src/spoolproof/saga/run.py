@@ -13,12 +13,12 @@ from spoolproof import limits
 from spoolproof.caught import before, error_line, is_failure
 from spoolproof.errors import StoreUnavailable
 from spoolproof.failpoints import failpoint
-from spoolproof.ports.sagas import Journal, Phase, SagaRow, Sagas, SagaState, StepRow, StepState, Write
+from spoolproof.ports.sagas import STRANGE, Journal, Phase, SagaRow, Sagas, SagaState, StepRow, StepState, Write
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.attempt import Attempts, Tools
 from spoolproof.saga.definition import SagaDefinition
 from spoolproof.saga.errors import Refused
-from spoolproof.saga.events import Compensating, InReview, SagaFinished, WasFenced
+from spoolproof.saga.events import Compensating, InReview, SagaFinished, StepStrange, WasFenced
 from spoolproof.saga.flow import Flow
 from spoolproof.saga.halt import Ask, Fenced, Halt, Release, Reload, Undo
 from spoolproof.saga.question import Kind, Question, approvals, mark, written
@@ -73,13 +73,16 @@ class Run:
         saga = None if journal is None else journal.saga
         if journal is None or saga is None or (saga.owner, saga.epoch) != (self._row.owner, self._row.epoch):
             raise Fenced
-        pivot = next((step.name for step in self._definition.steps.values() if step.pivot), None)
+        pivot = frozenset(name for step in self._definition.steps.values() if step.pivot for name in step.names)
         record = Record(self._tools.store, self._sagas, self._row, journal, pivot=pivot, clock=self._tools.clock)
         if self._record is not None:
             record.adopt(self._record)
         return record
 
     async def _turn(self, record: Record) -> None:
+        if strange := self._strange(record):
+            await self._leave_to_others(record, strange)
+            return
         try:
             if record.saga.crashes > limits.SAGA_CRASHES_MAX:
                 text = f"{record.saga.crashes} processes have died while they worked on it"
@@ -94,6 +97,17 @@ class Run:
         except Ask as halt:
             await self._ask(record, halt.question)
         failpoint("saga.after_turn")
+
+    def _strange(self, record: Record) -> str:
+        """Return the name of a step that this code does not know, if there is one: a newer release has begun it."""
+        steps = (row.name for row in record.rows.values() if row.phase is Phase.DO)
+        return next((name for name in steps if self._definition.find(name) is None), "")
+
+    async def _leave_to_others(self, record: Record, strange: str) -> None:
+        saga, seconds = record.saga, limits.SAGA_STRANGE_SECONDS
+        move = record.move_to(saga.state, is_released=True, wake_seconds=seconds, waiting_for=STRANGE)
+        await record.flush(move)
+        emit(StepStrange(saga=saga.name, step=strange, id=saga.saga_id))
 
     # --- forward -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ Never here: remembering what is due.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from spoolproof.lifecycle.loop import Loop, Phase
 from spoolproof.policies import Policy
 from spoolproof.policies import events as policy_events
 from spoolproof.ports.broker import Spawn
-from spoolproof.ports.sagas import Count, SagaRow, Sagas
+from spoolproof.ports.sagas import SagaRow, Sagas
 from spoolproof.saga.attempt import Tools
 from spoolproof.saga.definition import Definitions
 from spoolproof.saga.events import Rescued, RunFailed
@@ -46,6 +47,7 @@ class Runner(Loop):
         definitions: Definitions,
         tools: Tools,
         *,
+        count: Callable[[], Awaitable[None]],
         claimed_max: int,
         process_id: Callable[[], UUID],
         spawn: Spawn,
@@ -55,16 +57,17 @@ class Runner(Loop):
         self._sagas = sagas
         self._definitions = definitions
         self._tools = tools
+        self._count = count
         self._claimed_max = claimed_max
         self._process_id = process_id
         self._spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]] = spawn
         self._clock = clock
         self._running: dict[asyncio.Task[None], Run] = {}
         self._stirred = asyncio.Event()
-        self._sweep_at = self._count_at = 0.0
+        self._sweep_at = 0.0
         self._recovered: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = None
-        self.counts: Sequence[Count] | None = None
 
     @property
     def running(self) -> int:
@@ -77,6 +80,7 @@ class Runner(Loop):
 
     async def start(self) -> None:
         """Listen to breakers."""
+        self._loop = asyncio.get_running_loop()
         self._unsubscribe = policy_events.subscribe(self._heard)
 
     async def run_once(self) -> int:
@@ -162,16 +166,20 @@ class Runner(Loop):
         if rescued:
             emit(Rescued(sagas=len(rescued), crashes_max=max(row.crashes for row in rescued)))
         await self._wake_recovered()
-        now = self._clock.monotonic()
-        self._sweep_at = now + limits.SAGA_SWEEP_SECONDS
-        if now >= self._count_at:
-            self._count_at = now + limits.SAGA_COUNT_SECONDS
-            self.counts = await self._sagas.counts(self._service)
+        self._sweep_at = self._clock.monotonic() + limits.SAGA_SWEEP_SECONDS
+        await self._count()
 
     def _heard(self, event: policy_events.Event) -> None:
         # on any thread, and quick
         if isinstance(event, policy_events.BreakerChanged) and event.new == "closed" and event.key is None:
             self._recovered.add(event.policy)
+            if self._loop is not None:
+                with suppress(RuntimeError):  # its event loop is closed
+                    self._loop.call_soon_threadsafe(self._look_now)
+
+    def _look_now(self) -> None:
+        self._sweep_at = 0.0
+        self.wake()
 
     async def _wake_recovered(self) -> None:
         """Make due what waits for a dependency whose breaker has closed, and one saga where it only wants a probe."""

@@ -43,11 +43,8 @@ class Undoing:
         """Undo everything there is. Raises a Halt."""
         rows = [row for row in self._record.rows.values() if _is_to_undo(row)]
         for row in sorted(rows, key=lambda row: -row.seq):
-            step = self._definition.steps.get(row.name)
-            if step is None:
-                text = f"{row.name}: this release has no such step, and so no compensation; run the one that wrote it"
-                raise Ask(about(Kind.COMPENSATION_FAILED, row, text))
-            if step.effect is not Effect.READ and step.undo is not None:
+            step = self._definition.find(row.name)
+            if step is not None and step.effect is not Effect.READ and step.undo is not None:
                 await self._undo(step, row)
 
     async def _undo(self, step: StepDefinition, row: StepRow) -> None:
@@ -120,7 +117,7 @@ class Undoing:
         return True
 
     def _doubt(self, row: StepRow) -> tuple[StepDefinition, StepRow] | None:
-        step = self._definition.steps.get(row.name) if row.phase is Phase.DO else None
+        step = self._definition.find(row.name) if row.phase is Phase.DO else None
         if step is None or step.effect in (Effect.READ, Effect.TX) or step.tombstone or step.undo is None:
             return None
         was_answered = row.state in (StepState.SUCCEEDED, StepState.SKIPPED) or len(self._undone(row)) > 1

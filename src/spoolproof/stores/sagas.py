@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from spoolproof.ports.sagas import (
+    Begun,
     Count,
     Decision,
     Journal,
@@ -168,11 +169,22 @@ class SqlSagas(ABC):
         return [self._saga(row) for row in rows]
 
     async def counts(self, service: str) -> Sequence[Count]:
-        rows = await self._read(self._sql["counts"], service)
+        rows = map(self._read_row, await self._read(self._sql["counts"], self._now(), service))
         return [
-            Count(name=row["name"], version=row["version"], state=SagaState(row["state"]), sagas=row["sagas"])
+            Count(
+                name=row["name"],
+                version=row["version"],
+                state=SagaState(row["state"]),
+                sagas=row["sagas"],
+                oldest_at=row["oldest_at"],
+                late_seconds=0.0 if row["due_at"] is None else max(0.0, (row["now"] - row["due_at"]).total_seconds()),
+                strange=row["strange"],
+            )
             for row in rows
         ]
+
+    async def begun(self, service: str) -> Sequence[Begun]:
+        return [Begun(**row) for row in await self._read(self._sql["begun"], service)]
 
     def _saga(self, row: Mapping[str, Any], *, is_read: bool = False) -> SagaRow:
         values = dict(row) if is_read else self._read_row(row)

@@ -123,5 +123,12 @@ where (cast($1 as text) is null or service = $1) and (cast($2 as text) is null o
 order by created_at desc, saga_id limit $4;
 
 -- name: counts
-select name, version, state, count(*) as sagas from {saga} where service = $1 and finished_at is null
-group by name, version, state;
+select name, version, state, {now} as now, count(*) as sagas, min(created_at) as oldest_at,
+  min(case when owner is null then wake_at end) as due_at, sum(case when waiting_for = 'code' then 1 else 0 end) as strange
+from {saga} where service = $2 and finished_at is null group by name, version, state;
+
+-- name: begun
+select s.name, s.version, t.name as step, count(distinct s.saga_id) as sagas
+from {saga} s join {saga}_step t on t.saga_id = s.saga_id
+where s.service = $1 and s.finished_at is null and t.phase = 'do' group by s.name, s.version, t.name
+order by s.name, s.version, t.name;

@@ -308,3 +308,26 @@ def test_what_is_declared_wrongly_is_refused() -> None:
     with pytest.raises(RegistrationError, match="`async def` that yields"):
         made.ours(lambda keys: keys)
     assert 4 == len(made.check())
+
+
+async def test_a_reconciler_that_finishes_no_run_for_two_periods_is_late() -> None:
+    """It may fail, or hang, or nobody leads long enough: what differs stays so, and somebody must know."""
+    world = World({"o-00": "MOVING"}, every="5m")
+    async with world.service.test() as app:
+        world.app = app
+        part = app.service.runtime.part(ReconciliationPart)
+        await app.advance(400)
+        told = {metric.name: value for metric, _, value in part.measures()}
+        early = part.report().issues
+        part.declared.reconcilers["orders"].functions["candidates"] = _never
+        await app.advance(1300)
+        late = part.report().issues
+
+    assert () == early
+    assert told["reconciliation_last_success_timestamp_seconds"] > 0
+    assert any("no run has finished for" in one and "due every 300 s" in one for one in late)
+
+
+async def _never(after: str | None) -> AsyncIterator[str]:
+    raise ConnectionRefusedError("their API is away")
+    yield ""

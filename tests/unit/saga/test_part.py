@@ -167,7 +167,8 @@ async def test_a_caller_is_answered_in_the_middle_of_a_saga() -> None:
             await bad.reached(check, timeout=0)
 
 
-async def test_health_tells_of_questions_and_of_versions_that_nobody_can_run() -> None:
+async def test_health_and_metrics_tell_what_needs_somebody() -> None:
+    """One asks, one is of a version that nobody has, and one is due and not taken up; each is told in its time."""
     service = Service("shop")
     order = service.saga("order", version=1)
 
@@ -180,14 +181,28 @@ async def test_health_tells_of_questions_and_of_versions_that_nobody_can_run() -
         found = await service.saga.handle("order", "1").look()
         (given,) = [row for row in found.steps if row.place == INPUT]
         await part.sagas.start(replace(found.saga, saga_id="old", version=9), given, None, None)
+        part.runner._claimed_max = 0
+        await part.sagas.start(replace(found.saga, saga_id="late"), given, None, None)
         await advance(app, limits.SAGA_COUNT_SECONDS + 2, 10)
+        early = part.report().issues
+        await advance(app, limits.SAGA_STRANDED_SECONDS + 32, 20)
+        late = part.report().issues
+        told = {(metric.name, labels): value for metric, labels, value in part.measures()}
 
-        issues = part.report().issues
-
-        assert ["really" in await question(app), 2] == [True, len(issues)]
-        assert any("1 of order wait for a person" in issue for issue in issues)
-        assert any("order version 9 (running) are retired" in issue for issue in issues)
-        assert None is (await service.saga.get("old")).saga.owner
+    assert ("sagas: 1 of order stand in review; spoolproof saga ls --state in_review",) == early
+    assert [True] * 3 == [
+        any(text in one for one in late)
+        for text in (
+            "1 of order stand in",
+            "order version 1 (running) are due for",
+            "version 9 (running) are stra",
+        )
+    ]
+    assert 1 == told["saga_stranded", ("order", "9")]
+    assert 0 == told["saga_stranded", ("order", "1")]
+    assert 2 == told["sagas", ("order", "running")]
+    assert told["saga_late_seconds", ("order",)] > limits.SAGA_STRANDED_SECONDS
+    assert told["saga_oldest_timestamp_seconds", ("order", "in_review")] > 0
 
 
 async def test_a_saga_whose_processes_die_of_it_becomes_a_question() -> None:

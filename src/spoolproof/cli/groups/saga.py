@@ -5,20 +5,25 @@ Every acting verb is one transaction; the processes of the service see it within
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from spoolproof.cli.exits import Usage
+from spoolproof.cli.exits import REFUSED, Usage
 from spoolproof.cli.group import Group
 from spoolproof.cli.options import Actor, AsJson, Reason, actor_or_user
 from spoolproof.cli.output import emit, plain, say, table
 from spoolproof.cli.store import with_store
+from spoolproof.cli.target import load_service
 from spoolproof.clock import SystemClock
 from spoolproof.ids import Ids
 from spoolproof.ports.sagas import Journal, SagaFilter, SagaRow, Sagas, SagaState, StepRow
+from spoolproof.ports.store import Store
 from spoolproof.saga import desk
+from spoolproof.saga.census import Stranded, stranded
+from spoolproof.saga.definition import Definitions
 from spoolproof.saga.question import read
 
 LIST_MAX = 10_000
@@ -97,6 +102,33 @@ def signal(
         say(f"signalled {plain(id)}" if is_new else f"{plain(id)} had that signal")
 
 
+def check_deploy(
+    target: Annotated[str, typer.Argument(metavar="MODULE:SERVICE", help="The code that is to be deployed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare sagas that are not over with the code, before a deploy; exit 4 if it would strand any."""
+    service = load_service(target)
+    definitions = service.saga.host.registrations.of(Definitions)
+
+    async def work(store: Store) -> tuple[int, list[Stranded]]:
+        sagas = store.port(Sagas)
+        counts = await sagas.counts(service.name)
+        live = sum(count.sagas for count in counts)
+        return live, stranded(counts, await sagas.begun(service.name), definitions)
+
+    live, found = with_store(work)
+    faults = definitions.check()
+    if as_json:
+        emit("saga.check-deploy", {"sagas": live, "stranded": [asdict(one) for one in found], "faults": list(faults)})
+    else:
+        for line in [*map(str, found), *faults]:
+            say(plain(line))
+        if not found and not faults:
+            say(f"{live} sagas of {plain(service.name)} are not over, and this code can go on with all of them")
+    if found or faults:
+        raise typer.Exit(REFUSED)
+
+
 def _json(option: str, text: str) -> Any:
     try:
         return msgspec.json.decode(text)
@@ -158,6 +190,6 @@ def _done(command: str, id: str, text: str, state: SagaState, as_json: bool) -> 
 
 GROUP = Group(
     "saga",
-    {"ls": ls, "show": show, "retry": retry, "cancel": cancel, "signal": signal},
+    {"ls": ls, "show": show, "retry": retry, "cancel": cancel, "signal": signal, "check-deploy": check_deploy},
     "Work in several steps: where it stands, and what it asks.",
 )

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from spoolproof.ports.sagas import (
     FINAL,
+    STRANGE,
+    Begun,
     Count,
     Decision,
     Journal,
@@ -217,8 +219,35 @@ class MemorySagas:
         return sorted(rows, key=lambda row: row.created_at or self._now, reverse=True)[: wanted.limit]
 
     async def counts(self, service: str) -> Sequence[Count]:
+        groups: dict[tuple[str, int, SagaState], list[SagaRow]] = {}
+        for row in self._live(service):
+            groups.setdefault((row.name, row.version, row.state), []).append(row)
+        return [
+            Count(
+                name=name,
+                version=version,
+                state=state,
+                sagas=len(rows),
+                oldest_at=min(row.created_at or self._now for row in rows),
+                late_seconds=max(0.0, *((self._now - _due_at(row, self._now)).total_seconds() for row in rows)),
+                strange=sum(row.waiting_for == STRANGE for row in rows),
+            )
+            for (name, version, state), rows in groups.items()
+        ]
+
+    def _live(self, service: str) -> Iterable[SagaRow]:
         rows: Iterable[SagaRow] = self._store.table(SAGAS).values()
-        live = Counter(
-            (row.name, row.version, row.state) for row in rows if row.finished_at is None and row.service == service
+        return [row for row in rows if row.finished_at is None and row.service == service]
+
+    async def begun(self, service: str) -> Sequence[Begun]:
+        steps = self._store.table(STEPS)
+        found = Counter(
+            (row.name, row.version, name)
+            for row in self._live(service)
+            for name in {one.name for one in steps.get(row.saga_id, {}).values() if one.phase is Phase.DO}
         )
-        return [Count(name=name, version=version, state=state, sagas=n) for (name, version, state), n in live.items()]
+        return [Begun(name=name, version=of, step=step, sagas=n) for (name, of, step), n in sorted(found.items())]
+
+
+def _due_at(row: SagaRow, now: datetime) -> datetime:
+    return now if row.owner is not None or row.wake_at is None else row.wake_at

@@ -15,6 +15,7 @@ from spoolproof.outbox.transaction import UnitsOfWork
 from spoolproof.ports.leases import Process
 from spoolproof.ports.reviews import Reviews
 from spoolproof.ports.sagas import (
+    STRANGE,
     Decision,
     Journal,
     Move,
@@ -263,6 +264,23 @@ class SagasConformance(StoreSuite):
         assert seen is not None
         assert seen.is_cancel_requested
 
+    async def test_what_lives_is_counted_with_what_it_has_begun_and_waits_for(self, store: Store) -> None:
+        """What a deploy must know before it takes code away."""
+        sagas, owner, claimed = await _claimed(store)
+        undo = replace(CHARGE, phase=Phase.COMPENSATE)
+        move = Move(state=SagaState.RUNNING, is_released=True, wake_seconds=5.0, waiting_for=STRANGE)
+        write = Write(saga_id=claimed.saga_id, owner=owner, epoch=claimed.epoch, steps=[CHARGE, undo], move=move)
+        await sagas.write(write)
+        await sagas.start(_saga("b", version=2), INPUT, None, None)
+
+        first, second = sorted(await sagas.counts(OWN), key=lambda count: count.version)
+
+        assert [("order", 1, "charge", 1)] == [(b.name, b.version, b.step, b.sagas) for b in await sagas.begun(OWN)]
+        assert [(1, 0.0), (0, True)] == [
+            (first.strange, first.late_seconds),
+            (second.strange, second.late_seconds >= 0),
+        ]
+
     async def test_an_end_is_counted_no_more_and_forgotten_by_age(self, store: Store) -> None:
         """What is over keeps its row, so that a duplicate of its start runs nothing."""
         sagas, owner, claimed = await _claimed(store)
@@ -272,7 +290,13 @@ class SagasConformance(StoreSuite):
         await sagas.write(Write(saga_id=claimed.saga_id, owner=owner, epoch=claimed.epoch, move=over))
         found = await sagas.search(SagaFilter(service=OWN, name="order", state=SagaState.COMPLETED))
 
-        assert [("order", 1, SagaState.RUNNING, 2)] == [(c.name, c.version, c.state, c.sagas) for c in before]
+        (count,) = before
+        assert ("order", 1, SagaState.RUNNING, 2, 0) == (
+            *(count.name, count.version, count.state, count.sagas),
+            count.strange,
+        )
+        assert count.oldest_at is not None
+        assert 0 <= count.late_seconds < 60
         assert [1] == [count.sagas for count in await sagas.counts(OWN)]
         assert ["a"] == [row.key for row in found]
         assert not await sagas.start(_saga("a"), INPUT, None, None)
