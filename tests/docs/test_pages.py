@@ -35,11 +35,13 @@ PAGES = [
     "sqs.md",
     "testing-sagas.md",
     "testing.md",
+    "tutorial-order.md",
     "webhooks.md",
     "which-effect.md",
 ]
 
 
+@pytest.mark.timeout(240)  # each program has its own limit
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_runs(page: str, tmp_path: Path) -> None:
     """An example that no longer works costs its reader more than a missing one."""

@@ -9,7 +9,7 @@ Nothing is repaired before everything was compared: only then it is known whethe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from spoolproof.errors import Conflict, InvalidMessage, Unavailable
 from spoolproof.failpoints import failpoint
 from spoolproof.ids import Ids
 from spoolproof.ports.reconciliations import Difference, Phase, Reconciliations, Run, State, Verdict
-from spoolproof.ports.reviews import Priority, Reviews
+from spoolproof.ports.reviews import Priority, ReviewFilter, Reviews
 from spoolproof.ports.store import Store
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.ports.units import Units
@@ -29,7 +29,7 @@ from spoolproof.reconciliation.compare import compared, compared_all, handled
 from spoolproof.reconciliation.events import RESULTS, Repaired, RepairFailed, RunBraked, RunFinished
 from spoolproof.reconciliation.reconciler import Reconciler, state_of
 from spoolproof.review.item import new_item
-from spoolproof.review.opening import open_item
+from spoolproof.review.opening import open_item, settle_item
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.folding import Folded
 from spoolproof.telemetry.metrics import METER
@@ -112,6 +112,8 @@ class Runner:
         else:
             after = compared_all(run, reconciler.rules, tools.clock.now())
         async with tools.store.transaction() as tx:
+            if keys and not run.is_dry:
+                await self._settle(tx, run, set(keys) - {one.key for one in after.differences})
             await self._write(tx, after)
             if after.phase is Phase.BRAKED and not after.is_dry:
                 await self._ask_about_brake(tx, after)
@@ -165,6 +167,15 @@ class Runner:
     async def _write(self, tx: StoreTransaction, run: Run) -> None:
         if not await self.tools.runs.write(tx, run):
             raise _Lost(f"another process goes on with run {run.id} of reconciler {run.reconciler!r}")
+
+    async def _settle(self, tx: StoreTransaction, run: Run, agree: Set[str]) -> None:
+        """Close what was asked about keys that agree by now."""
+        reviews, now = self.tools.store.port(Reviews), self.tools.clock.now()
+        asked = ReviewFilter(service=run.service, kind=DIFFERENCE, limit=limits.REVIEW_BULK_MAX)
+        for item in await reviews.search(asked):
+            name, _, key = item.subject.partition("/")
+            if name == run.reconciler and key in agree:
+                await settle_item(reviews, tx, item.id, "both sides agree", now)
 
     async def _ask_about(self, tx: StoreTransaction, run: Run, found: Difference) -> None:
         actions = ("repair", "accept") if found.verdict is Verdict.UNDECLARED else ("accept",)

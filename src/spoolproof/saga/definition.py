@@ -7,6 +7,7 @@ wrong with a definition is found at the start of the service, all of it at once,
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from spoolproof.saga.handle import Handle
     from spoolproof.saga.part import SagaFacet
 
+_NAME = re.compile(r"[^/\0]{1,100}")
+_EXHAUSTED = ("compensate", "review")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 _NOTHING: Any = object()
 
@@ -93,7 +96,6 @@ class StepDefinition:
             return _faults(f"compensation of retired step {self.name!r}", self.function, 3)
         faults = [*self.faults, *_faults(f"step {self.name!r}", self.function, 2)]
         takes_tx = callable(self.function) and "tx" in inspect.signature(self.function).parameters
-        first, cap = self.retry_seconds
         is_effect = self.effect is not Effect.READ
         rules = [
             (self.effect is Effect.TX and not takes_tx, "effect='tx' needs a parameter tx: Transaction"),
@@ -103,12 +105,26 @@ class StepDefinition:
             (self.has_fallback and is_effect, "fallback= is for effect='read': an effect cannot be made up"),
             (self.effect in (Effect.TX, Effect.READ) and self.prober is not None, "nothing to probe: it is known"),
             (self.effect is Effect.TX and self.tombstone, "tombstone= is for calls to another system"),
-            (not 0 < first <= cap, f"retry_seconds={self.retry_seconds!r}: first and cap, first not above cap"),
-            (self.timeout_seconds <= 0, f"timeout={self.timeout_seconds!r}: seconds above 0"),
-            (self.attempts_max < 1, f"attempts={self.attempts_max!r}: at least 1"),
+            (self.pivot and self.undo is not None, "a pivot is never undone: leave pivot=True or the compensation out"),
+            *self._numbers(),
         ]
         where = _where(self.function)
         return faults + [f"step {self.name!r} ({where}): {text}" for is_broken, text in rules if is_broken]
+
+    def _numbers(self) -> list[tuple[bool, str]]:
+        pair, give_up = self.retry_seconds, self.give_up_seconds
+        is_pair = isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_above_zero, pair)) and pair[0] <= pair[1]
+        is_whole = isinstance(self.attempts_max, int) and not isinstance(self.attempts_max, bool)
+        names = [str(name) for name in self.names if not _NAME.fullmatch(str(name))]
+        return [
+            (not is_pair, f"retry_seconds={pair!r}: first and cap, first not above cap"),
+            (not _is_above_zero(self.timeout_seconds), f"timeout={self.timeout_seconds!r}: seconds above 0"),
+            (give_up is not None and not _is_above_zero(give_up), f"give_up_seconds={give_up!r}: seconds above 0"),
+            (not is_whole or self.attempts_max < 1, f"attempts={self.attempts_max!r}: at least 1"),
+            (self.on_exhausted not in _EXHAUSTED, f"on_exhausted={self.on_exhausted!r}: {' or '.join(_EXHAUSTED)}"),
+            (self.policy is not None and not isinstance(self.policy, Policy), f"policy={self.policy!r}: pass a Policy"),
+            (bool(names), f"{', '.join(map(repr, names))}: a name has 1 to 100 characters, and no '/'"),
+        ]
 
 
 _UNDO = "it has no compensation; add one, or say why there is none: why='…', or pivot=True"
@@ -157,13 +173,18 @@ class SagaDefinition:
         """
 
         def register(function: Callable[..., Awaitable[Any]]) -> StepDefinition:
-            is_tx = effect == "tx"
+            usual, kind = limits.SAGA_TX_SECONDS if effect == "tx" else limits.SAGA_STEP_SECONDS, Effect.KEYED
+            if effect in list(Effect):
+                kind = Effect(effect)
+            else:
+                known = ", ".join(Effect)
+                self._faults.append(f"step {function!r} ({_where(function)}): effect={effect!r} is none of {known}")
             step = StepDefinition(
                 name=name or str(getattr(function, "__name__", "step")),
                 function=function,
-                effect=Effect(effect),
+                effect=kind,
                 policy=policy,
-                timeout_seconds=timeout or (limits.SAGA_TX_SECONDS if is_tx else limits.SAGA_STEP_SECONDS),
+                timeout_seconds=usual if timeout is None else timeout,
                 retry_seconds=retry_seconds,
                 attempts_max=attempts,
                 give_up_seconds=give_up_seconds,
@@ -245,7 +266,8 @@ class SagaDefinition:
         else:
             faults += _faults("flow", self.function, 2)
         if sum(step.pivot for step in self.steps.values()) > 1:
-            faults.append("it has two pivots; there is one point of no return")
+            where = ", ".join(f"{one.name} ({_where(one.function)})" for one in self.steps.values() if one.pivot)
+            faults.append(f"it has two pivots, {where}; there is one point of no return")
         faults += [fault for step in self.steps.values() for fault in step.check()]
         return [f"saga {self.name!r} version {self.version}: {fault}" for fault in faults]
 
@@ -255,13 +277,13 @@ class Definitions:
 
     def __init__(self) -> None:
         self.sagas: dict[tuple[str, int], SagaDefinition] = {}
-        self.repeated: list[str] = []
+        self._repeated: list[tuple[SagaDefinition, SagaDefinition]] = []
 
     def add(self, definition: SagaDefinition) -> None:
         """Register one; a second of that name and version is found at the start."""
         place = definition.name, definition.version
         if place in self.sagas:
-            self.repeated.append(f"two sagas are called {definition.name!r} version {definition.version}")
+            self._repeated.append((self.sagas[place], definition))
         self.sagas[place] = definition
 
     def newest(self, name: str) -> SagaDefinition | None:
@@ -271,7 +293,15 @@ class Definitions:
 
     def check(self) -> Sequence[str]:
         """Return what is wrong with any of them."""
-        return [*self.repeated, *(fault for one in self.sagas.values() for fault in one.check())]
+        twice = [
+            f"two sagas are called {one.name!r} version {one.version}: {_where(one.function)}, {_where(other.function)}"
+            for one, other in self._repeated
+        ]
+        return [*twice, *(fault for one in self.sagas.values() for fault in one.check())]
+
+
+def _is_above_zero(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _hints(function: Any) -> dict[str, Any]:

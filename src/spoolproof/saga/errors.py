@@ -16,6 +16,14 @@ class Refused(SagaError):
     is_unknown = False
 
 
+class Unreadable(SagaError):
+    """The journal holds what does not decode as the type that the code names. body: what it holds."""
+
+    def __init__(self, why: str, body: bytes) -> None:
+        self.body = body
+        super().__init__(f"the journal cannot be read by this code: {why}")
+
+
 class InvalidSaga(SagaError, ValueError):
     """A start or a signal that no saga can take."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spoolproof import limits
+from spoolproof.caught import storable_text
 from spoolproof.errors import RegistrationError
 from spoolproof.ids import derived_id
 from spoolproof.lifecycle.entry import Context, Entry
@@ -119,7 +120,7 @@ class SagaFacet(Facet):
             raise RegistrationError(f"service.saga({name!r}): 1 to 100 characters, no '/'")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise RegistrationError(f"saga {name!r}: version={version!r} must be a whole number from 1")
-        if not deadline > 0:
+        if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not deadline > 0:
             raise RegistrationError(f"saga {name!r}: deadline={deadline!r}: seconds above 0")
         definition = SagaDefinition(self, name, version, deadline)
         self.host.registrations.of(Definitions).add(definition)
@@ -252,6 +253,8 @@ class SagaFacet(Facet):
         if not isinstance(key, str) or not 1 <= len(key) <= limits.SAGA_KEY_CHARACTERS_MAX or "\0" in key:
             raise InvalidSaga(f"id={key!r}: text of 1 to {limits.SAGA_KEY_CHARACTERS_MAX} characters")
         service = self.host.name
+        if storable_text(key) != key:
+            raise InvalidSaga(f"id={key!r}: a lone surrogate is no text")
         saga_id = derived_id("saga", service, name, key)
         return SagaRow(saga_id=saga_id, service=service, name=name, version=version, key=key)
 

@@ -46,6 +46,7 @@ class Kind(StrEnum):
     DEADLINE = "deadline"
     COMPENSATION_FAILED = "compensation_failed"
     UNVERIFIED = "unverified"
+    UNREADABLE = "unreadable"
 
 
 ACTIONS: Mapping[Kind, tuple[str, ...]] = {
@@ -59,6 +60,7 @@ ACTIONS: Mapping[Kind, tuple[str, ...]] = {
     Kind.DEADLINE: ("retry", "abandon"),
     Kind.COMPENSATION_FAILED: ("retry", "mark_compensated", "abandon"),
     Kind.UNVERIFIED: ("retry", "mark_compensated", "abandon"),
+    Kind.UNREADABLE: ("retry", "abandon"),
 }
 """What may be answered."""
 

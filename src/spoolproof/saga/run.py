@@ -17,7 +17,7 @@ from spoolproof.ports.sagas import STRANGE, Journal, Phase, SagaRow, Sagas, Saga
 from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.attempt import Attempts, Tools
 from spoolproof.saga.definition import SagaDefinition
-from spoolproof.saga.errors import Refused
+from spoolproof.saga.errors import Refused, Unreadable
 from spoolproof.saga.events import Compensating, InReview, SagaFinished, StepStrange, WasFenced
 from spoolproof.saga.flow import Flow
 from spoolproof.saga.halt import Ask, Fenced, Halt, Release, Reload, Undo
@@ -96,6 +96,9 @@ class Run:
             await self._sleep(record, halt)
         except Ask as halt:
             await self._ask(record, halt.question)
+        except Unreadable as error:
+            evidence = error.body[: limits.REVIEW_TEXT_MAX].decode(errors="replace")
+            await self._ask(record, Question(kind=Kind.UNREADABLE, text=str(error), evidence=evidence))
         failpoint("saga.after_turn")
 
     def _strange(self, record: Record) -> str:
@@ -123,6 +126,8 @@ class Run:
             await self._refused(record, str(error))
         except Undo as halt:
             await self._compensate(record, halt.cause)
+        except Unreadable:
+            raise
         except BaseException as error:
             if isinstance(error, Halt) or not is_failure(error, then):
                 raise

@@ -16,6 +16,7 @@ from spoolproof import limits
 from spoolproof.caught import error_line
 from spoolproof.errors import CodecError
 from spoolproof.roundtrip import lost_in, unsendable
+from spoolproof.saga.errors import Unreadable
 
 
 def _hook(value: Any) -> Any:
@@ -57,8 +58,13 @@ def encode(value: object, kind: Any, what: str) -> bytes:
 
 
 def decode(body: bytes | None, kind: Any) -> Any:
-    """Return what was encoded; None for nothing."""
-    return None if body is None else _decoder(kind)(body)
+    """Return what was encoded; None for nothing. Raises Unreadable."""
+    if body is None:
+        return None
+    try:
+        return _decoder(kind)(body)
+    except Exception as error:  # a model's own validator may raise anything
+        raise Unreadable(error_line(error, limits.SAGA_ERROR_CHARACTERS_MAX), body) from error
 
 
 def digest(*values: object) -> str:

@@ -331,3 +331,20 @@ async def test_a_reconciler_that_finishes_no_run_for_two_periods_is_late() -> No
 async def _never(after: str | None) -> AsyncIterator[str]:
     raise ConnectionRefusedError("their API is away")
     yield ""
+
+
+async def test_what_was_asked_is_closed_when_both_sides_agree() -> None:
+    """Somebody put it right by hand; nobody has to answer any more."""
+    world = World({"o-00": "CREATED"})
+    async with world.service.test() as app:
+        world.app = app
+        await world.put([("o-00", "cancelled")])
+        reconciliation, reviews = app.service.reconciliation, app.service.reviews
+        await reconciliation.run("orders")
+        (asked,) = (await reviews.ls())["items"]
+        await reconciliation.run("orders", dry_run=True)
+        await world.put([("o-00", "pending")])
+        await reconciliation.run("orders")
+
+        shown = await reviews.show(asked["id"])
+        assert ("settled", "spoolproof", []) == (shown["action"], shown["resolved_by"], (await reviews.ls())["items"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from spoolproof import Service
-from spoolproof.errors import Conflict, InvalidMessage, RegistrationError
+from spoolproof.errors import Conflict, InvalidMessage
 from spoolproof.ports.sagas import SagaState
 from spoolproof.saga import Flow, KeyConflict, Landed, NotLanded, Refused, SagaRefused, Step, StillUnknown
 from spoolproof.testing.app import App
@@ -315,32 +315,3 @@ async def test_a_deadline_and_a_cancel_undo() -> None:
             await advance(app, 30 if act == "cancel" else 130, 60)
             assert SagaState.COMPENSATED is await state(app), act
             assert "release" == world.calls[-1]
-
-
-def test_all_that_is_wrong_with_a_definition_is_said_at_once() -> None:
-    service = Service("shop")
-    order = service.saga("order", version=1)
-
-    @order.step()
-    async def naked(step: Step, o: Order) -> None: ...
-
-    @order.step(effect="tx", why="w")
-    async def no_tx(step: Step, o: Order) -> None: ...
-
-    @order.step(effect="keyed", why="w", fallback=1, retry_seconds=(5, 1))
-    async def odd(step: Step, o: Order) -> int:
-        return 1
-
-    order.step(why="w")(lambda step, o: None)  # type: ignore[arg-type, return-value]
-    with pytest.raises(RegistrationError) as raised:
-        asyncio.run(_start(service))
-
-    text = str(raised.value)
-    for part in ("no flow", "no compensation", "needs a parameter tx", "fallback=", "first not above", "async def"):
-        assert part in text
-    assert __file__ in text
-
-
-async def _start(service: Service) -> None:
-    async with service.test():
-        pass
