@@ -344,16 +344,6 @@ RULES: tuple[Rule, ...] = (
         remedy="Make the handler that blocks a plain function: it runs in a thread then: spoolproof doctor",
     ),
     Rule(
-        name="LoopStalled",
-        severity=PAGE,
-        fact=Level(metric="loops_stalled"),
-        trigger=0,
-        for_seconds=MINUTE,
-        what="Loops of a process that make no progress: {value}.",
-        safe="What they work on is in the store; another process takes their leases.",
-        remedy="Liveness fails, so that it is restarted; if it is not: spoolproof doctor",
-    ),
-    Rule(
         name="DiskLow",
         severity=PAGE,
         fact=Level(metric="data_free_bytes", of="min"),

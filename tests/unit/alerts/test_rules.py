@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import spoolproof
+from spoolproof import Service
 from spoolproof.alerts.engine import Alert, AlertState, Told, follow, is_muted, shares_of, values_of
 from spoolproof.alerts.fact import Age, Fact, History, Level, Quantile, Rise, Share
 from spoolproof.alerts.rule import Rule, Severity
@@ -236,3 +237,10 @@ def test_the_numbers_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_these_are_the_numbers_that_were_asked_for() -> None:
     assert (100, 50, 0) == tuple(BY_NAME[name].trigger for name in ("OutboxPending", "ReviewQueueLong", "BreakerOpen"))
+
+
+async def test_a_service_under_test_alarms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A quarter of an hour passes on the manual clock, and nothing is wrong."""
+    async with Service("shop").test() as app:
+        await app.advance(900)
+    assert [] == [record.getMessage() for record in caplog.records if "alert.fired" in record.getMessage()]
