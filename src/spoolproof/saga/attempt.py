@@ -29,7 +29,7 @@ from spoolproof.ports.sagas import Phase, StepRow, StepState
 from spoolproof.ports.store import Store
 from spoolproof.saga.definition import StepDefinition
 from spoolproof.saga.errors import Refused
-from spoolproof.saga.events import StepFailed
+from spoolproof.saga.events import ATTEMPT_SECONDS, StepFailed
 from spoolproof.saga.halt import Ask, Release, Reload, Undo
 from spoolproof.saga.outcome import Effect, Outcome, outcome_of
 from spoolproof.saga.question import Asking, Kind, Question, approval, mark
@@ -37,6 +37,7 @@ from spoolproof.saga.record import Record
 from spoolproof.saga.step import Landed, NotLanded, Step
 from spoolproof.saga.values import decode, encode
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER
 
 _PROBE_AGAIN_SECONDS = 30.0
 
@@ -103,7 +104,10 @@ class Attempts:
                 if found is not None:
                     return decode(self._record.put(found).output, work.output)
             await self._may_go_on()
+            begun_at = self._tools.clock.monotonic()
             row, last = await self._attempt(work, row)
+            told = (self._record.saga.name, work.definition.name, row.phase.value, row.state.value)
+            METER.spread(ATTEMPT_SECONDS, *told).observe(self._tools.clock.monotonic() - begun_at)
             if row.state is StepState.SUCCEEDED:
                 return decode(row.output, work.output)
             if row.state is StepState.REFUSED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spoolproof.telemetry.events import ERROR, INFO, WARNING, Event
-from spoolproof.telemetry.metrics import counter, gauge
+from spoolproof.telemetry.metrics import Kind, counter, declare, gauge, histogram
 
 SAGAS = gauge(
     "sagas", "Sagas that are not over, by what they are; counted every 30 s by who leads.", *("saga", "state")
@@ -14,6 +14,17 @@ LATE = gauge(
 )
 STRANDED = gauge("saga_stranded", "Sagas that are due and that no live process has the code of.", *("saga", "version"))
 CLAIMED = gauge("sagas_claimed", "Sagas that this process works on.")
+RESCUED = counter("saga_rescued_total", "Sagas that were taken from processes that had died.")
+ATTEMPT_SECONDS = histogram(
+    "saga_attempt_seconds", "How long an attempt of a step or an undo took.", *("saga", "step", "phase", "outcome")
+)
+DURATION_SECONDS = declare(
+    "saga_duration_seconds",
+    Kind.HISTOGRAM,
+    "From the start of a saga to its end.",
+    ("saga", "outcome"),
+    (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0, 604_800.0),
+)
 STARTED = counter("saga_started_total", "Sagas that were started here.", *("saga",))
 
 

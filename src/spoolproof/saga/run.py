@@ -18,7 +18,7 @@ from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.attempt import Attempts, Tools
 from spoolproof.saga.definition import SagaDefinition
 from spoolproof.saga.errors import Refused, Unreadable
-from spoolproof.saga.events import Compensating, InReview, SagaFinished, StepStrange, WasFenced
+from spoolproof.saga.events import DURATION_SECONDS, Compensating, InReview, SagaFinished, StepStrange, WasFenced
 from spoolproof.saga.flow import Flow
 from spoolproof.saga.halt import Ask, Fenced, Halt, Release, Reload, Undo
 from spoolproof.saga.question import Kind, Question, approvals, mark, written
@@ -26,6 +26,7 @@ from spoolproof.saga.record import Beside, Record
 from spoolproof.saga.undo import Undoing
 from spoolproof.saga.values import decode, encode
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER
 
 INPUT = (Phase.FLOW, "input", "1")
 RESULT = (Phase.FLOW, "result", "1")
@@ -211,6 +212,7 @@ class Run:
     async def _end(self, record: Record, state: SagaState) -> None:
         await record.flush(record.move_to(state, is_released=True), self._closing(record, f"the saga is {state}"))
         saga = record.saga
+        METER.spread(DURATION_SECONDS, saga.name, state.value).observe(record.age_seconds(saga.created_at))
         emit(SagaFinished(saga=saga.name, outcome=state.value, id=saga.saga_id, key=saga.key, cause=saga.cause or ""))
 
     async def _sleep(self, record: Record, halt: Release, state: SagaState | None = None) -> None:

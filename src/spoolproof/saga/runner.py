@@ -26,10 +26,11 @@ from spoolproof.ports.broker import Spawn
 from spoolproof.ports.sagas import SagaRow, Sagas
 from spoolproof.saga.attempt import Tools
 from spoolproof.saga.definition import Definitions
-from spoolproof.saga.events import Rescued, RunFailed
+from spoolproof.saga.events import RESCUED, Rescued, RunFailed
 from spoolproof.saga.halt import Fenced
 from spoolproof.saga.run import Run
 from spoolproof.telemetry.events import emit
+from spoolproof.telemetry.metrics import METER
 
 _AFTER_FAILURE_SECONDS = 60.0
 
@@ -164,6 +165,7 @@ class Runner(Loop):
         rescued = await self._sagas.rescue(self._service, limits.SAGA_CRASH_DELAYS_SECONDS)
         failpoint("saga.after_rescue")
         if rescued:
+            METER.add(RESCUED, (), len(rescued))
             emit(Rescued(sagas=len(rescued), crashes_max=max(row.crashes for row in rescued)))
         await self._wake_recovered()
         self._sweep_at = self._clock.monotonic() + limits.SAGA_SWEEP_SECONDS

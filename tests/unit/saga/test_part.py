@@ -12,8 +12,9 @@ from spoolproof.ports.sagas import SagaState
 from spoolproof.saga import Flow, Refused, SagaRefused, Step
 from spoolproof.saga.part import SagaPart
 from spoolproof.saga.run import INPUT
+from spoolproof.telemetry.metrics import METER
 
-from .test_flow import Order, advance, question, started, state
+from .test_flow import Order, World, advance, ordering, question, started, state
 
 
 async def test_a_saga_goes_on_when_the_breaker_of_its_dependency_closes() -> None:
@@ -203,6 +204,18 @@ async def test_health_and_metrics_tell_what_needs_somebody() -> None:
     assert 2 == told["sagas", ("order", "running")]
     assert told["saga_late_seconds", ("order",)] > limits.SAGA_STRANDED_SECONDS
     assert told["saga_oldest_timestamp_seconds", ("order", "in_review")] > 0
+
+
+async def test_how_long_attempts_and_sagas_take_is_measured() -> None:
+    """By outcome: their counts are the rates of success and failure."""
+    async with started(ordering(World(errors={"charge": [ConnectionRefusedError()]}))) as app:
+        await advance(app, 3, 6)
+        assert SagaState.COMPLETED is await state(app)
+        seen = {(sample.metric.name, sample.labels): sum(sample.buckets) for sample in METER.samples()}
+
+    assert seen["saga_duration_seconds", ("order", "completed")] >= 1
+    for outcome in ("unavailable", "succeeded"):
+        assert seen["saga_attempt_seconds", ("order", "take", "do", outcome)] >= 1
 
 
 async def test_a_saga_whose_processes_die_of_it_becomes_a_question() -> None:
