@@ -410,3 +410,29 @@ async def test_a_removal_in_an_outage_reaches_the_other_processes_through_the_st
     finally:
         redis.thaw()
     await peer.is_shared()
+
+
+async def test_killed_in_the_middle_of_a_pipeline_nothing_half_done_is_served(redis: RedisServer, start: Start) -> None:
+    """Some of a thousand removals may have been made: all of them are, before Redis is read again."""
+    shop, peer = await start(), await start()
+    keys = [f"k{n}" for n in range(900)]
+    await shop.products.set_many({key: Product(key, 1) for key in keys})
+    await asyncio.sleep(1.1)  # until the append-only file is flushed
+    shop.price = peer.price = 2
+
+    removing = asyncio.ensure_future(shop.products.remove(*keys))
+    await asyncio.sleep(0.002)  # wherever it is by then
+    redis.kill()
+    await removing
+    redis.start()
+    await shop.is_shared()
+    await peer.is_shared()
+
+    assert {2} == {product.price for product in (await peer.products.get_or_load_many(keys, _priced(peer))).values()}
+
+
+def _priced(shop: Shop) -> Callable[[list[str]], Awaitable[dict[str, Product]]]:
+    async def load(keys: list[str]) -> dict[str, Product]:
+        return {key: Product(key, shop.price) for key in keys}
+
+    return load

@@ -13,6 +13,7 @@ from spoolproof import Service, Settings
 from spoolproof.cache.cache import Cache
 from spoolproof.cache.part import CachePart
 from spoolproof.telemetry.events import Event, listening
+from spoolproof.testing.clock import ManualClock
 
 pytestmark = pytest.mark.integration
 
@@ -122,3 +123,44 @@ async def test_a_damaged_file_is_put_aside_and_the_service_starts(start: Start, 
     assert (1, 1) == (await second.read(), second.loads)
     assert 1 == len(list(tmp_path.glob("cache-shop.db.corrupt-*")))
     assert "cache.file_replaced" in [one.name for one in told]
+
+
+async def test_a_full_disk_costs_hits_and_no_errors(start: Start) -> None:
+    """Reads and loads go on, what is removed is gone, and the file takes it up again when it can."""
+    one = await start()
+    failover = one.service.runtime.part(CachePart)._failover
+    assert 1 == await one.read()
+    database = failover.shared._database  # type: ignore[union-attr]
+    await database.write(lambda file: file.execute("pragma max_page_count = 1").fetchone())
+    one.value = 2
+
+    assert [2] * 100 == [await one.things.get_or_load(f"k{n}", one.load) for n in range(100)]
+    await one.things.remove("a", "k7")
+
+    assert (2, 2) == (await one.read(), await one.read("k8"))
+    await database.write(lambda file: file.execute("pragma max_page_count = 1073741823").fetchone())
+    async with asyncio.timeout(55):
+        while not failover.is_shared or failover.pending:
+            await asyncio.sleep(0.05)
+    assert 2 == await one.read("k7")
+
+
+async def test_a_clock_that_went_back_makes_nothing_fresh_for_longer(tmp_path: Path) -> None:
+    """What was loaded an hour from now is of no known age: it is loaded anew, and served only if that fails."""
+    clock = ManualClock()
+    for value, error in ((1, None), (2, None), (3, ConnectionError("away"))):
+        service = Service("shop", settings=Settings(data_dir=tmp_path, broker="memory://"), clock=clock)
+        things: Cache[int] = service.cache("things", retry_throttle_seconds=0.001)
+
+        async def load(key: str, value: int = value, error: Exception | None = error) -> int:
+            if error is not None:
+                raise error
+            return value
+
+        await service.start(only=())
+        try:
+            served = await things.fetch("a", load)
+        finally:
+            await service.stop()
+        clock.move_wall(-3600)
+        assert (min(value, 2), error is None) == (served.value, served.fresh)

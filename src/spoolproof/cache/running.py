@@ -23,6 +23,7 @@ from spoolproof.telemetry.metrics import Measure
 
 MEMORY = "memory"
 JITTER = 0.1
+SKEW_MS = 60_000  #: what was loaded this long from now has no known age: a clock was set back, and it is not fresh
 WINDOW = 30  #: of ten seconds each: what the ratio is of
 WINDOW_SECONDS = 10.0
 
@@ -159,7 +160,8 @@ class Running:
             return None
         options = self.options
         # by a clock that is wrong a value could be fresh for years
-        left = min(max(0.0, (fresh_ms - wall) / 1000), options.ttl_seconds * (1 + JITTER))
+        is_of_age = envelope.loaded_ms <= wall + SKEW_MS
+        left = min(max(0.0, (fresh_ms - wall) / 1000), options.ttl_seconds * (1 + JITTER)) if is_of_age else 0.0
         dead = min((envelope.dead_ms - wall) / 1000, options.stale_seconds)
         age = max(0.0, (wall - envelope.loaded_ms) / 1000)
         kept = Kept(
