@@ -82,8 +82,13 @@ def test_killed_anywhere_nothing_is_half_done(url: str, point: str, tmp_path: Pa
     assert states in ENDS
 
 
-@pytest.mark.parametrize("point", ["review.before_resolve", "review.before_commit", "review.after_resolve"])
-@pytest.mark.parametrize("on", ON)
+@pytest.mark.parametrize(
+    ("on", "point"),
+    [
+        *(("sqlite", point) for point in ("review.before_resolve", "review.before_commit", "review.after_resolve")),
+        pytest.param("postgresql", "review.before_resolve", marks=pytest.mark.servers),
+    ],
+)
 def test_an_answer_and_its_effect_are_both_there_or_neither(url: str, point: str, tmp_path: Path) -> None:
     """RV1: killed in the decision, the order either still asks or goes on; answered again it ends once."""
     with node(tmp_path, url, 3, f"{point}=kill@1", "decide") as first:
