@@ -45,7 +45,7 @@ def check(document: dict[str, Any], orders: int) -> None:
     assert document["passed"]
     assert orders == accounts["accepted"] + accounts["declined"] == accounts["completed"] + accounts["compensated"]
     assert accounts["dead_lettered"] == accounts["replayed"]
-    assert 0 == accounts["in_review"]
+    assert (0, 0) == (accounts["in_review"], accounts["reviews_open"])
     assert [[]] * len(NOTHING) == [accounts[name] for name in NOTHING]
 
 

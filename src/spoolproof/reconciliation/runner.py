@@ -139,11 +139,15 @@ class Runner:
     async def _deal(self, reconciler: Reconciler, run: Run) -> Run:
         tools, difference = self.tools, run.differences[run.handled]
         failpoint("reconciliation.before_repair")
+        # a repair names the state it was decided on; a question must not be about one that is gone, either
+        is_gone = difference.verdict is not Verdict.REPAIR and await self._has_moved(reconciler, difference)
         try:
             async with tools.units.open() as tx:
                 if difference.verdict is Verdict.REPAIR:
                     is_done = await reconciler.functions["repair"](difference, tx)
                     became = "repaired" if is_done else "changed"
+                elif is_gone:
+                    became = "changed"
                 else:
                     await self._ask_about(tx.inner, run, difference)
                     became = "reviewed"
@@ -163,6 +167,9 @@ class Runner:
                 self._folded.emit(Repaired(reconciler=run.reconciler, key=difference.key, **states))
         failpoint("reconciliation.after_repair")
         return _next(after)
+
+    async def _has_moved(self, reconciler: Reconciler, found: Difference) -> bool:
+        return (await _read(reconciler, "ours", [found.key])).get(found.key) != found.ours
 
     async def _write(self, tx: StoreTransaction, run: Run) -> None:
         if not await self.tools.runs.write(tx, run):

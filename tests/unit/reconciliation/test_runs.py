@@ -298,6 +298,19 @@ async def test_keys_that_wait_for_a_dependency_are_checked_when_it_is_back(old: 
         assert 2 == len(asked)
 
 
+async def test_nobody_is_asked_about_a_state_that_has_moved_on() -> None:
+    """What happened between the two reads made the difference; there is nothing to decide."""
+    world = World({"o-01": "MOVING", "o-02": "MOVING"})
+    async with world.service.test() as world.app:
+        await world.put([("o-01", "cancelled"), ("o-02", "cancelled")])  # neither may become shipped
+        world.meanwhile["after"] = [("o-01", "shipped")]
+        run = await world.service.reconciliation.run("orders")
+
+        items = (await world.service.reviews.ls())["items"]
+        assert [1, {"changed": 1}] == [run["reviewed"], run["skipped"]]
+        assert ["orders/o-02"] == [item["subject"] for item in items]
+
+
 def test_what_is_declared_wrongly_is_refused() -> None:
     service = Service("shop")
     made = service.reconciliation.reconciler("orders", transitions={})

@@ -59,6 +59,7 @@ class Accounts:
     compensated: int
     in_review: int
     reviews_opened: int
+    reviews_open: int
     reviews_by_staff: int
     dead_lettered: int
     replayed: int
@@ -117,8 +118,9 @@ def accounts_of(evidence: Evidence, staff: str = "staff") -> Accounts:
         declined=len(declined),
         completed=states[COMPLETED],
         compensated=states[COMPENSATED],
-        in_review=sum(not who for who in evidence.reviews),
+        in_review=states["in_review"],
         reviews_opened=len(evidence.reviews),
+        reviews_open=sum(not who for who in evidence.reviews),
         reviews_by_staff=sum(who == staff for who in evidence.reviews),
         dead_lettered=len(evidence.letters),
         replayed=sum(letter.replays > 0 for letter in evidence.letters),

@@ -13,7 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spoolproof.testing.demo.accounts import Accounts, Evidence, accounts_of, unfinished, without_receipt
-from spoolproof.testing.demo.backend import DELIVERY, PAYMENTS, SALES, Backend, DatabaseAway, Embedded, Servers
+from spoolproof.testing.demo.backend import (
+    DELIVERY,
+    PAYMENTS,
+    SALES,
+    SERVICES,
+    Backend,
+    DatabaseAway,
+    Embedded,
+    Servers,
+)
 from spoolproof.testing.demo.faults import (
     FROZEN_LEASES,
     FROZEN_SECONDS,
@@ -108,12 +117,13 @@ class Run:
     # --- start -------------------------------------------------------------------------------------------------------
 
     def _faults(self) -> list[Fault]:
-        kinds = []
+        kinds: dict[str, list[Fault]] = {}
         for process in self._shop.services:
-            frozen_seconds = LEASE_SECONDS * FROZEN_LEASES if process.name in (SALES, PAYMENTS) else FROZEN_SECONDS
-            kinds += process_faults(process, SIGNS.get(process.name, Sign.STOCK_KNOWN), frozen_seconds)
+            frozen_seconds = LEASE_SECONDS * FROZEN_LEASES if process.name in SERVICES else FROZEN_SECONDS
+            kinds[process.name] = process_faults(process, SIGNS.get(process.name, Sign.STOCK_KNOWN), frozen_seconds)
         rounds = max(1, min(ROUNDS_MAX[type(self._backend)], self._orders // ORDERS_PER_ROUND))
-        plan = planned(kinds, rounds, self._draw)
+        plan = planned([fault for faults in kinds.values() for fault in faults], 1, self._draw)
+        plan += planned([*kinds[SALES], *kinds[PAYMENTS]], rounds - 1, self._draw)  # those that keep what matters
         if isinstance(self._backend, Servers):
             plan += planned(server_faults(self._backend, self._shop.is_away), 1, self._draw)
             self._draw.shuffle(plan)

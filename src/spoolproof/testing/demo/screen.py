@@ -114,6 +114,7 @@ def _accounts_table(accounts: Accounts, absorbed: int) -> Table:
         ("sagas in review", accounts.in_review),
         ("questions asked", accounts.reviews_opened),
         ("of these answered by the staff, on the command line", accounts.reviews_by_staff),
+        ("of these still open", accounts.reviews_open),
         ("dead-lettered while the printer was broken", accounts.dead_lettered),
         ("replayed once it was repaired", accounts.replayed),
         ("redeliveries absorbed", absorbed),

@@ -46,6 +46,7 @@ def test_an_orderly_run_has_no_faults() -> None:
             compensated=2,
             in_review=0,
             reviews_opened=2,
+            reviews_open=0,
             reviews_by_staff=1,
             dead_lettered=1,
             replayed=1,
