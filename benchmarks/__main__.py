@@ -21,6 +21,7 @@ MODULES = {
     "p8": "p8_insert",
     "p9": "policies:P9",
     "p10": "policies:P10",
+    "p11": "p11_sagas",
     "p12": "p12_cache:P12",
     "p13": "p12_cache:P13",
     "p16": "p16_return",
