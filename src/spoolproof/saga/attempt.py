@@ -36,6 +36,7 @@ from spoolproof.saga.question import Asking, Kind, Question, approval, mark
 from spoolproof.saga.record import Record
 from spoolproof.saga.step import Landed, NotLanded, Step
 from spoolproof.saga.values import decode, encode
+from spoolproof.saga.watch import Watch
 from spoolproof.telemetry.events import emit
 from spoolproof.telemetry.metrics import METER
 
@@ -45,7 +46,7 @@ _PROBE_AGAIN_SECONDS = 30.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What every run of this process works with. is_trusted: this process may believe that it still owns what it
-    claimed. is_draining: it is about to end."""
+    claimed. is_draining: it is about to end. watch: who waits for news of sagas."""
 
     store: Store
     publisher: Publisher
@@ -54,6 +55,7 @@ class Tools:
     asking: Asking
     is_trusted: Callable[[], bool]
     is_draining: Callable[[], bool]
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

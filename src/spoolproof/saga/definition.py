@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from spoolproof import limits
@@ -304,6 +305,7 @@ def _is_above_zero(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
+@lru_cache(maxsize=4096)
 def _hints(function: Any) -> dict[str, Any]:
     try:
         return get_type_hints(function)

@@ -37,6 +37,7 @@ from spoolproof.saga.run import INPUT, input_of
 from spoolproof.saga.runner import Runner
 from spoolproof.saga.settings import SagaSettings
 from spoolproof.saga.values import digest, encode
+from spoolproof.saga.watch import Watch
 from spoolproof.telemetry.metrics import METER, Measure
 
 LEAD = "count"
@@ -54,6 +55,7 @@ class SagaPart(Part):
         # it tells whether this process's row is still believed, and who leads
         self._holding = Holding(f"saga/{of.service}", (LEAD,), of.clock, of.fence_seconds)
         self.census = Census(of.service, self.sagas, self.definitions, of.clock)
+        self.watch = Watch(of.clock)
         tools = Tools(
             store=of.store,
             publisher=of.the(Publisher),
@@ -62,6 +64,7 @@ class SagaPart(Part):
             asking=asking,
             is_trusted=lambda: self._holding.is_trusted,
             is_draining=lambda: self._is_draining,
+            watch=self.watch,
         )
         self.runner = Runner(
             *(of.service, self.sagas, self.definitions, tools),
@@ -166,13 +169,21 @@ class SagaFacet(Facet):
             part.runner.wake()
         else:
             await self._check_same(saga, given, tx)
-        return Handle(part.sagas, definition, saga.saga_id, key, is_new=is_new, clock=part.of.clock)
+        return Handle(part.sagas, definition, saga.saga_id, key, is_new=is_new, clock=part.of.clock, watch=part.watch)
 
     def handle(self, name: str, id: str) -> Handle:
         """Return the saga that was started under an id. Raises InvalidSaga for a name nobody defined."""
         saga = self._saga(name, id, 0)
         part = self._part
-        return Handle(part.sagas, self._definition(name, None), saga.saga_id, id, is_new=False, clock=part.of.clock)
+        return Handle(
+            part.sagas,
+            self._definition(name, None),
+            saga.saga_id,
+            id,
+            is_new=False,
+            clock=part.of.clock,
+            watch=part.watch,
+        )
 
     async def signal(
         self,

@@ -22,6 +22,7 @@ from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.saga.halt import Fenced
 from spoolproof.saga.question import Question
 from spoolproof.saga.transitions import check_move
+from spoolproof.saga.watch import Watch
 
 Place = tuple[Phase, str, str]
 Beside = Callable[[StoreTransaction, Write], Awaitable[Write]]
@@ -35,10 +36,19 @@ class Record:
     approvals whose items are to be opened when the saga comes to rest."""
 
     def __init__(
-        self, store: Store, sagas: Sagas, row: SagaRow, journal: Journal, *, pivot: frozenset[str], clock: Clock
+        self,
+        store: Store,
+        sagas: Sagas,
+        row: SagaRow,
+        journal: Journal,
+        *,
+        pivot: frozenset[str],
+        clock: Clock,
+        watch: Watch,
     ) -> None:
         self._store = store
         self._sagas = sagas
+        self._watch = watch
         self._clock = clock
         self._pivot = pivot
         self._owner, self._epoch = row.owner, row.epoch
@@ -165,6 +175,7 @@ class Record:
             self.saga = replace(self.saga, state=move.state, is_past_pivot=move.is_past_pivot)
             if self.saga.cause is None:
                 self.saga = replace(self.saga, cause=move.cause)
+        self._watch.told(self.saga.saga_id, has_moved=write.move is not None)
 
     def move_to(self, state: SagaState, **more: object) -> Move:
         """Return a move that knows which signals were seen."""

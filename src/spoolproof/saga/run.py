@@ -75,7 +75,10 @@ class Run:
         if journal is None or saga is None or (saga.owner, saga.epoch) != (self._row.owner, self._row.epoch):
             raise Fenced
         pivot = frozenset(name for step in self._definition.steps.values() if step.pivot for name in step.names)
-        record = Record(self._tools.store, self._sagas, self._row, journal, pivot=pivot, clock=self._tools.clock)
+        tools = self._tools
+        record = Record(
+            *(tools.store, self._sagas, self._row, journal), pivot=pivot, clock=tools.clock, watch=tools.watch
+        )
         if self._record is not None:
             record.adopt(self._record)
         return record

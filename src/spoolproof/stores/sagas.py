@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from spoolproof.ports.sagas import (
@@ -24,8 +23,10 @@ from spoolproof.ports.sagas import (
     StepState,
     Write,
 )
-from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
+from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.statements import load_statements
+
+T = TypeVar("T")
 
 _COLUMNS = ", ".join(field.name for field in fields(SagaRow))
 
@@ -44,7 +45,9 @@ class SqlSagas(ABC):
         self._sql = statements
 
     @abstractmethod
-    def _transaction(self) -> AbstractAsyncContextManager[OwnTransaction]: ...
+    async def _in_one(self, do: Callable[[StoreTransaction], Coroutine[Any, Any, T]]) -> T:
+        """Run statements in a transaction of their own."""
+
     @abstractmethod
     async def _read(self, sql: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """Run a query outside any transaction."""
@@ -62,8 +65,7 @@ class SqlSagas(ABC):
 
     async def _once(self, sql: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """Run one statement that writes, and commit it."""
-        async with self._transaction() as tx:
-            return await tx.fetch(sql, *args)
+        return await self._in_one(lambda tx: tx.fetch(sql, *args))
 
     async def guard(self, tx: StoreTransaction, seconds: float) -> None:
         return None
@@ -72,8 +74,7 @@ class SqlSagas(ABC):
         self, saga: SagaRow, given: StepRow, deadline_seconds: float | None, tx: StoreTransaction | None
     ) -> bool:
         if tx is None:
-            async with self._transaction() as own:
-                return await self.start(saga, given, deadline_seconds, own)
+            return await self._in_one(lambda own: self.start(saga, given, deadline_seconds, own))
         values = (saga.saga_id, saga.service, saga.name, saga.version, saga.key, deadline_seconds)
         if not await tx.fetch(self._sql["start"], self._now(), *values):
             return False
@@ -95,8 +96,7 @@ class SqlSagas(ABC):
 
     async def write(self, write: Write, tx: StoreTransaction | None = None) -> Seen | None:
         if tx is None:
-            async with self._transaction() as own:
-                return await self.write(write, own)
+            return await self._in_one(lambda own: self.write(write, own))
         found = await tx.fetch(self._sql["own"], write.saga_id, self._process(write.owner), write.epoch)
         if not found:
             return None
@@ -130,8 +130,7 @@ class SqlSagas(ABC):
 
     async def signal(self, saga: SagaRow, signal: Signal, tx: StoreTransaction | None) -> bool:
         if tx is None:
-            async with self._transaction() as own:
-                return await self.signal(saga, signal, own)
+            return await self._in_one(lambda own: self.signal(saga, signal, own))
         values = (saga.saga_id, signal.message_id, signal.type, signal.body)
         if not await tx.execute(self._sql["keep_signal"], self._now(), *values):
             return False

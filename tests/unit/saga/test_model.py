@@ -28,6 +28,7 @@ from spoolproof.saga.definition import SagaDefinition
 from spoolproof.saga.question import Asking, read
 from spoolproof.saga.run import INPUT, Run
 from spoolproof.saga.transitions import OVER
+from spoolproof.saga.watch import Watch
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.clock import ManualClock
 from spoolproof.wiring import PORTS
@@ -160,6 +161,7 @@ async def _run(scripts: dict[str, list[str]], effects: tuple[str, str]) -> tuple
         asking=Asking(store.port(Reviews), clock=clock, ids=store.ids),
         is_trusted=lambda: True,
         is_draining=lambda: False,
+        watch=Watch(clock),
     )
     row = SagaRow(saga_id=ID, service="model", name="order", version=1, key="1")
     phase, name, item = INPUT

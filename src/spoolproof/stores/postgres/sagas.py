@@ -6,15 +6,16 @@ process that is frozen must not hold the rows of its sagas, or those of its step
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from spoolproof.ports.sagas import Seen, StepRow, Write
-from spoolproof.ports.transaction import OwnTransaction, StoreTransaction
+from spoolproof.ports.transaction import StoreTransaction
 from spoolproof.statements import load_statements
 from spoolproof.stores.postgres.store import PostgresStore
 from spoolproof.stores.sagas import SqlSagas, statements_of
+
+T = TypeVar("T")
 
 _SQL = statements_of(
     {
@@ -40,8 +41,9 @@ class PostgresSagas(SqlSagas):
         super().__init__(_SQL)
         self._store = store
 
-    def _transaction(self) -> AbstractAsyncContextManager[OwnTransaction]:
-        return self._store.transaction()
+    async def _in_one(self, do: Callable[[StoreTransaction], Coroutine[Any, Any, T]]) -> T:
+        async with self._store.transaction() as tx:
+            return await do(tx)
 
     async def _read(self, sql: str, *args: object) -> Sequence[Mapping[str, Any]]:
         return await self._store.work.fetch(sql, *args)
