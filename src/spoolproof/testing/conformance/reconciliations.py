@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -45,6 +46,21 @@ class ReconciliationsConformance(StoreSuite):
         assert await port.settle(OWN, again)
         assert {("other", NAME): 1} == dict(await port.marks(None))
         assert {} == dict(await port.marks(OWN))
+
+    async def test_a_mark_in_a_transaction_that_is_open_is_not_lost_to_the_end_of_its_check(self, store: Store) -> None:
+        """SA6, interleaved: the check that ends meanwhile waits, and does not forget what it has not seen."""
+        self.needs_overlap()
+        port, now = store.port(Reconciliations), CLOCK.now()
+        async with store.transaction() as tx:
+            await port.mark(tx, OWN, NAME, "k-1", now)
+        (mark,) = await port.due(OWN, now, 10)
+        async with store.transaction() as tx:
+            await port.mark(tx, OWN, NAME, "k-1", now)
+            settling = asyncio.ensure_future(port.settle(OWN, mark))
+            await asyncio.sleep(0.05)
+
+        assert not await settling
+        assert ["k-1"] == [one.key for one in await port.due(OWN, now, 10)]
 
     async def test_what_was_put_off_is_due_later_or_when_woken(self, store: Store) -> None:
         port, now = store.port(Reconciliations), CLOCK.now()

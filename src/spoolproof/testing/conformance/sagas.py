@@ -176,6 +176,25 @@ class SagasConformance(StoreSuite):
 
         assert ["a"] == [row.key for row in await sagas.claim(OWN, RUNS, owner, 10)]
 
+    async def test_a_signal_and_a_start_that_overlap_both_count(self, store: Store) -> None:
+        """SA6, interleaved: whichever comes first waits for the other's commit, and the saga is due with its signal."""
+        self.needs_overlap()
+        sagas, owner = store.port(Sagas), await _process(store)
+        async with store.transaction() as tx:
+            await sagas.signal(_saga("a"), _signal("m-1"), tx)
+            starting = asyncio.ensure_future(sagas.start(_saga("a"), INPUT, None, None))
+            await asyncio.sleep(0.05)
+        async with store.transaction() as tx:
+            await sagas.start(_saga("b"), INPUT, None, tx)
+            signalling = asyncio.ensure_future(sagas.signal(_saga("b"), _signal("m-2"), None))
+            await asyncio.sleep(0.05)
+        both = (await starting, await signalling)
+
+        claimed = await sagas.claim(OWN, RUNS, owner, 10)
+
+        assert (True, True) == both
+        assert [("a", 1), ("b", 1)] == sorted((row.key, row.signals) for row in claimed)
+
     async def test_sagas_of_a_dead_process_are_rescued_and_those_of_a_live_one_are_not(self, store: Store) -> None:
         """The dead one's late writes do nothing; each further crash waits longer."""
         sagas, live, dying = store.port(Sagas), await _process(store), await _process(store, TINY_LEASE_SECONDS)

@@ -119,8 +119,8 @@ def _wrong_calls(trace: Trace, definition: SagaDefinition) -> list[Wrong]:
 def _wrong_rest(trace: Trace) -> list[Wrong]:
     saga = trace.journal.saga
     found = [Wrong("never_ends" if "end" in text else "broken", text) for text in trace.broken]
-    if (saga.state is SagaState.IN_REVIEW) != (trace.question is not None):
-        found.append(Wrong("no_question", f"it is {saga.state.value} and asks {trace.question}"))
+    if trace.items != (saga.state is SagaState.IN_REVIEW) or (trace.question is None) != (trace.items == 0):
+        found.append(Wrong("no_question", f"it is {saga.state.value}, with {trace.items} open review items"))
     if trace.question is not None and trace.question.kind in _BUGS:
         found.append(Wrong(trace.question.kind.value, trace.question.text))
     if saga.state in OVER and saga.owner is not None:

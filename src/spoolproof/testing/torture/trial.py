@@ -18,7 +18,7 @@ from spoolproof.caught import error_line
 from spoolproof.errors import Conflict, StoreUnavailable
 from spoolproof.failpoints import InjectedFault
 from spoolproof.ports.leases import Process
-from spoolproof.ports.reviews import Reviews
+from spoolproof.ports.reviews import ReviewFilter, Reviews
 from spoolproof.ports.sagas import Decision, Journal, Move, Phase, SagaRow, Sagas, SagaState, StepState
 from spoolproof.ports.units import Units
 from spoolproof.review.actions import Actions
@@ -68,13 +68,15 @@ class Note:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """How a trial went. net: what it left in force. faults: what no journal shows."""
+    """How a trial went. items: about it that are open. net: what it left in force. broken: what
+    no journal shows."""
 
     fault: Fault
     place: Place | None
     hits: int
     journal: Journal
     question: Question | None
+    items: int
     net: dict[Any, int]
     notes: list[Note]
     broken: list[str]
@@ -237,11 +239,17 @@ class Trial:
             place=self._place,
             hits=self._hits,
             journal=found,
+            items=await self._items(handle.id),
             question=None if found.saga.question is None else read(found.saga.question),
             net={key: number for key, number in net.items() if number},
             notes=self._notes,
             broken=self._broken,
         )
+
+    async def _items(self, saga_id: str) -> int:
+        wanted = ReviewFilter(service=self._rig.part.of.service, limit=10_000)
+        found = await self._rig.part.of.store.port(Reviews).search(wanted)
+        return sum(isinstance(one.evidence, dict) and one.evidence.get("saga") == saga_id for one in found)
 
     async def _live(self, saga_id: str) -> Journal:
         sagas, part = self._rig.part.sagas, self._rig.part
