@@ -21,6 +21,7 @@ RULES: tuple[Rule, ...] = (
         severity=WARN,
         fact=_AWAY,
         trigger=0,
+        for_seconds=5,  # two looks: a start that still connects, or a reconnect, has lost nothing
         keep_seconds=MINUTE,
         muted_by=("DisconnectedLong",),
         what="{dependency} is not connected.",

@@ -131,7 +131,7 @@ def test_it_fires_when_it_is_bad_for_long_enough_and_ends_when_it_is_well(rule: 
     assert all(sentence.rstrip(".").strip() and "{" not in sentence for sentence in words.values())
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.for_seconds], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.for_seconds > 5], ids=lambda rule: rule.name)
 def test_a_moment_is_no_alert(rule: Rule) -> None:
     """A burst, a deploy, a reconnect."""
     bad = 0.0 if rule.is_below else 1.0 if isinstance(rule.fact, Share) else rule.trigger * 2 + 1
