@@ -5,16 +5,17 @@ claimed: a record in the store names the process before the handler begins, and 
 While that process lives, nobody else runs the message. If it is gone, the outcome is *unknown*: the call may have
 arrived. `retry` runs it again under the same idempotency key, `park` asks a person.
 
-The record of a success goes after its inbox row is there. A replay is a person's answer, and has a claim of its own.
+The record of a success goes after its inbox row is there, that of a run which asks a person after the question is. A
+replay is a person's answer, and has a claim of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from spoolproof.consumer.events import RunUnknown
-from spoolproof.consumer.failure import PARK
+from spoolproof.consumer.failure import PARK, asks_a_person
 from spoolproof.consumer.gate import Gate
 from spoolproof.consumer.handler import OnUnknown
 from spoolproof.consumer.records import RunRecords
@@ -53,8 +54,20 @@ class Claims:
                     await self._records.begin(name)
                 has_begun = True
             yield
+        except BaseException as error:
+            if has_begun and asks_a_person(error):
+                work.claims = names
+            raise
         finally:
             is_known = work.is_recorded or not has_begun or not (work.has_run or self._gate.is_draining)
-            if is_known:  # a run that a drain cuts off is as unknown as one that a crash does
-                for name in names:
-                    await self._records.end(name)
+            if is_known and not work.claims:  # a run that a drain cuts off is as unknown as one that a crash does
+                await self._end(names)
+
+    async def asked(self, work: Work) -> None:
+        """A person is asked about the run, and that is durable: until then nobody may run the message again."""
+        names, work.claims = work.claims, ()
+        await self._end(names)
+
+    async def _end(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self._records.end(name)

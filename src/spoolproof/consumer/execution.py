@@ -220,7 +220,9 @@ class Execution:
                     raise
                 if await self._is_held(work, error):
                     continue
-                if await self._endings.fail(work, error) or work.begun is not None:
+                is_over = await self._endings.fail(work, error)
+                await self._attempts.asked(work)
+                if is_over or work.begun is not None:
                     return
             else:
                 self._passed(work)

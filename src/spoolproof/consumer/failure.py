@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from spoolproof import limits
 from spoolproof.backoff import delay_seconds, tier_for
 from spoolproof.errors import Action, BreakerOpen, Disposition
-from spoolproof.outcome import DeadLetter, Defer, Outcome, RetryLater
+from spoolproof.outcome import DeadLetter, Defer, Outcome, Park, RetryLater
 from spoolproof.policies.judging.report import Report, kept_report
 
 PARK = "park"
@@ -129,6 +129,14 @@ def decide_refusal(reason: str, detail: str, *, waited_seconds: float) -> SendCo
         return GiveUp(reason, detail)
     wait = min(max(limits.TIERS_SECONDS[1], waited_seconds), limits.UNKNOWN_WAIT_SECONDS_MAX)
     return SendCopy(tier_for(wait, limits.TIERS_SECONDS), counts=False)
+
+
+def asks_a_person(error: BaseException) -> bool:
+    """Whether nobody but a person may say what follows a failed attempt."""
+    if isinstance(error, Park):
+        return True
+    known = None if isinstance(error, Outcome) else kept_report(error)
+    return known is not None and known.disposition is not None and known.disposition.action is Action.PARK
 
 
 def deferred_since(error: BaseException, before: datetime | None, now: datetime, *, gate: str) -> datetime | None:

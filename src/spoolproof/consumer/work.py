@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -63,6 +64,7 @@ class Work:
 
     key: of the inbox and of a dead letter, None for a message without an id. has_run: the handler has succeeded, and
     only the recording of that may still be missing; is_recorded: it is there. pending: what it published until then.
+    claims: held until a person is asked.
     running: the handler's run in the last attempt, None if that never came to it. reruns: how often it ran again,
     uncounted, for no outage. admitted: None until a handler was found that takes it. outcome: what became of the
     delivery, as far as is known. begun: set if and only if its queue is ordered. again_seconds: after how long such a
@@ -82,6 +84,7 @@ class Work:
     admitted: Admitted | None = None
     has_run: bool = False
     is_recorded: bool = False
+    claims: Sequence[str] = ()
     pending: PendingPublishes = field(default_factory=PendingPublishes)
     running: Running | None = None
     reruns: int = 0
