@@ -20,6 +20,7 @@ from spoolproof.ports.units import Unit
 from spoolproof.review import actions as review
 from spoolproof.saga.definition import Definitions
 from spoolproof.saga.desk import find
+from spoolproof.saga.errors import Unreadable
 from spoolproof.saga.question import ACTIONS, PREFIX, Asking, Kind, Question, approvals, read, signal_of
 from spoolproof.saga.step import Verdict
 from spoolproof.saga.transitions import OVER, check_move
@@ -100,8 +101,9 @@ class Decisions:
             return body
         try:
             return encode(decode(body, step.output), step.output, f"output of step {step.name!r}")
-        except (CodecError, msgspec.MsgspecError, ValueError) as error:
-            raise InvalidMessage("output", value, f"is not what step {step.name!r} returns: {error}") from error
+        except (CodecError, Unreadable) as error:
+            why = error.__cause__ or error
+            raise InvalidMessage("output", value, f"is not what step {step.name!r} returns: {why}") from error
 
 
 def _question(saga: SagaRow) -> Question | None:
