@@ -47,6 +47,7 @@ FEATURES = (
     Feature("review.part:REVIEW", facet="reviews", settings="review.settings:ReviewSettings"),
     Feature("reconciliation.part:RECONCILIATION", facet="reconciliation"),
     Feature("alerts.part:ALERTS", settings="alerts.settings:AlertSettings"),
+    Feature("web.part:DASHBOARD", facet="dashboard", settings="web.settings:DashboardSettings"),
 )
 
 ROLES = tuple(dict.fromkeys(feature.role for feature in FEATURES if feature.role is not None))

@@ -35,6 +35,7 @@ from spoolproof.health.sampler import Sampler
 from spoolproof.health.settings import HealthSettings
 from spoolproof.health.snapshot import Local
 from spoolproof.health.thread import Address, HealthThread
+from spoolproof.health.view import ProcessView, Views, samples_now, view_of
 from spoolproof.ids import Ids
 from spoolproof.lifecycle.entry import Context
 from spoolproof.lifecycle.events import (
@@ -98,11 +99,10 @@ class Runtime:
         make_broker: Callable[..., Broker] = build_broker,
     ) -> None:
         """health: where to answer probes from a thread of its own, or None. Raises SettingsError, MissingExtra."""
-        self.service = service
-        self.settings = settings
-        self.roles = tuple(roles)
-        self._clock = clock
-        self._ids = ids
+        self.service, self.settings, self.roles = service, settings, tuple(roles)
+        self.registrations, self.policies = registrations, policies
+        self.clock = self._clock = clock
+        self.ids = self._ids = ids
         self._random = random
         self.supervisor = Supervisor(clock, random, is_away=self._is_away)
         spawn = self.supervisor.spawn
@@ -140,9 +140,10 @@ class Runtime:
         self._joining: asyncio.Task[None] | None = None
         self._unmeasure: list[Callable[[], None]] = []
         self._hooks = registrations.of(Hooks)
-        self.is_started = False
-        self.is_draining = False
+        self.is_started = self.is_draining = False
         self._plan: failpoints.Plan | None = None
+        self._views = Views(self.store.state, self.view, lambda: self.process_id, clock=clock)
+        self._started_at = clock.now()
 
     def _make_monitor(self, dependencies: Dependencies) -> Monitor:
         return Monitor(
@@ -218,6 +219,10 @@ class Runtime:
         if self._membership is None:
             raise NotStarted(f"service {self.service!r} has not reached its store")
         return self._membership.process.id
+
+    def view(self) -> ProcessView:
+        """Return what this process tells of itself now. On the event loop only."""
+        return view_of(self.monitor.snapshot(), self._started_at, samples_now())
 
     def wake_from_thread(self) -> None:
         """Tell the relay that a row may be waiting soon; from any thread."""
@@ -382,6 +387,8 @@ class Runtime:
 
     async def _start_loops(self, parts: Sequence[Part]) -> None:
         loops: list[Loop] = [] if self._membership is None else [self._membership]
+        if loops and store_adapter(self.settings).is_seen:
+            loops.append(self._views)
         for part in parts:
             loops += part.loops()
         loops.sort(key=lambda loop: loop.phase)

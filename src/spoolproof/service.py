@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from spoolproof.saga.part import KeyedFacet, SagaFacet
     from spoolproof.testing.app import App
     from spoolproof.testing.clock import ManualClock
+    from spoolproof.web.part import DashboardFacet
 
 F = TypeVar("F", bound=HandlerFunction)
 P1 = TypeVar("P1", bound=Callable[..., object])
@@ -114,6 +115,7 @@ class Service:
         self._health = Health(self._snapshot)
 
     if TYPE_CHECKING:
+        dashboard: DashboardFacet  #: app.mount("/ops", service.dashboard(auth=…))
         cache: CacheFacet  #: declare a cache: service.cache("products", of=Product)
         batches: BatchesFacet  #: declare jobs, and run them over many items with a verdict for each
         degradation: DegradationFacet  #: ladders of cheaper answers, and less work at need

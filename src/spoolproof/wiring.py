@@ -61,6 +61,7 @@ PORTS: tuple[str, ...] = (
     "reviews.Reviews",
     "reconciliations.Reconciliations",
     "batches.Batches",
+    "audit.Audit",
 )
 """The further ports of every store, one a line: `file.Port`, as `stores.ports` says."""
 
@@ -88,6 +89,11 @@ class Adapter(UrlForm, Generic[M, L]):
     is_shared: bool = False
     is_forgetful: bool = False
     has_inbox: bool = True
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether another process can look into it."""
+        return self.has_inbox and not self.is_forgetful
 
 
 StoreAdapter = Adapter[

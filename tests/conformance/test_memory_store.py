@@ -13,6 +13,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.memory import MemoryStore
 from spoolproof.testing.conformance import (
+    AuditConformance,
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
@@ -112,6 +113,10 @@ class TestReviews(_Memory, ReviewsConformance):
 
 
 class TestSchedule(_Memory, ScheduleConformance):
+    pass
+
+
+class TestAudit(_Memory, AuditConformance):
     pass
 
 

@@ -11,6 +11,7 @@ import pytest
 from spoolproof.ports.store import Store
 from spoolproof.stores.postgres import PostgresStore
 from spoolproof.testing.conformance import (
+    AuditConformance,
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
@@ -109,6 +110,10 @@ class TestReviews(OnPostgres, ReviewsConformance):
 
 
 class TestSchedule(OnPostgres, ScheduleConformance):
+    pass
+
+
+class TestAudit(OnPostgres, AuditConformance):
     pass
 
 

@@ -14,6 +14,7 @@ from spoolproof.ids import Ids
 from spoolproof.ports.store import Store
 from spoolproof.stores.sqlite import SqliteStore
 from spoolproof.testing.conformance import (
+    AuditConformance,
     BatchesConformance,
     BulksConformance,
     DeadLettersConformance,
@@ -122,6 +123,10 @@ class TestReviews(OnSqlite, ReviewsConformance):
 
 
 class TestSchedule(OnSqlite, ScheduleConformance):
+    pass
+
+
+class TestAudit(OnSqlite, AuditConformance):
     pass
 
 

@@ -18,6 +18,7 @@ PAGES = [
     "alerts.md",
     "batches.md",
     "cache.md",
+    "dashboard.md",
     "dead-letters.md",
     "degradation.md",
     "dependency-health.md",

@@ -30,15 +30,22 @@ SUSPECT = "suspect"
 CLAIM = "claim"
 """The kind of the runs whose outcome is not recorded yet; likewise."""
 
+VIEW = "view"
+"""The kind of what processes tell of themselves; one that died leaves its row behind."""
+
 RETENTION = tuple(
     Rule(
         table="state",
         key=("kind", "name"),
         since="updated_at",
-        seconds="inbox_retention_seconds",
+        seconds=seconds,
         where={"kind": kind},
     )
-    for kind in (SUSPECT, CLAIM)
+    for kind, seconds in (
+        (SUSPECT, "inbox_retention_seconds"),
+        (CLAIM, "inbox_retention_seconds"),
+        (VIEW, limits.PROCESS_RETENTION_SECONDS),
+    )
 )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from spoolproof.testing.conformance._broker import Brokers
 from spoolproof.testing.conformance._wait import eventually, holds_for
+from spoolproof.testing.conformance.audit import AuditConformance
 from spoolproof.testing.conformance.batches import BatchesConformance
 from spoolproof.testing.conformance.broker import BrokerConformance
 from spoolproof.testing.conformance.bulk import BulksConformance
@@ -40,6 +41,7 @@ from spoolproof.testing.conformance.wakeup import WakeUpConformance
 from spoolproof.testing.conformance.webhooks import WebhooksConformance
 
 __all__ = [
+    "AuditConformance",
     "BatchesConformance",
     "BrokerConformance",
     "Brokers",

@@ -1,0 +1,13 @@
+"""Every page and action of the dashboard, in the order of the navigation: the one list. A new part adds a line."""
+
+from __future__ import annotations
+
+from spoolproof.web.page import Action, Page
+from spoolproof.web.pages import (
+    overview,
+    reviews,
+)
+
+MODULES = (overview, reviews)
+PAGES: tuple[Page, ...] = tuple(page for module in MODULES for page in module.PAGES)
+ACTIONS: tuple[Action, ...] = tuple(action for module in MODULES for action in getattr(module, "ACTIONS", ()))
