@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-SERVERS := rabbitmq-server redis-server haproxy pgbouncer faketime
+SERVERS := rabbitmq-server redis-server haproxy pgbouncer faketime chromium
 # What it measures includes what coverage notes of each line.
 NOT_COVERED := --deselect=tests/unit/policies/test_registry.py::test_a_keyed_child_costs_less_than_four_kib
 

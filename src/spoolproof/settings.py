@@ -80,7 +80,7 @@ class Settings(SettingsGroup):
 
     def named(self, keyword: str) -> Any:
         """Return a setting by what it is called as an argument, whichever part declares it."""
-        for kind in _kinds():
+        for kind in setting_kinds():
             for field in kind.model_fields:
                 if kind.keyword_of(field) == keyword:
                     return getattr(self if kind is Settings else self.of(kind), field)
@@ -186,16 +186,17 @@ def _checked(value: SecretStr, fault: str | None) -> SecretStr:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _kinds() -> list[type[SettingsGroup]]:
+def setting_kinds() -> list[type[SettingsGroup]]:
+    """Return the service's own settings and every group."""
     return [Settings, *GROUPS]
 
 
 def _known_variables() -> set[str]:
-    return {name for kind in _kinds() for field in kind.model_fields for name in kind.variables_of(field)}
+    return {name for kind in setting_kinds() for field in kind.model_fields for name in kind.variables_of(field)}
 
 
 def _keywords() -> list[str]:
-    return [kind.keyword_of(field) for kind in _kinds() for field in kind.model_fields]
+    return [kind.keyword_of(field) for kind in setting_kinds() for field in kind.model_fields]
 
 
 def _variable_faults(environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> list[str]:

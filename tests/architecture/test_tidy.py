@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # whoever comes first reads all of the source, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[2] / "src" / "spoolproof"
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70

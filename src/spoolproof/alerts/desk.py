@@ -121,6 +121,8 @@ def _document(
     return {
         "service": service,
         "alert": one.identity,
+        "rule": one.rule,
+        "labels": one.labels,
         "severity": one.severity,
         "state": one.state,
         "since": one.since,

@@ -68,7 +68,12 @@ def view_of(snapshot: Snapshot, started_at: datetime, samples: Iterable[Sample])
         system=system_of(snapshot).value,
         unready=unready_reason(snapshot) or "",
         dependencies={
-            one.key: {"state": str(one.state), "since": one.since.isoformat(), "error": one.error or ""}
+            one.key: {
+                "state": str(one.status),
+                "need": str(one.need),
+                "since": one.since.isoformat(),
+                "error": one.reason or one.error or "",
+            }
             for one in snapshot.dependencies
         },
         issues=tuple(issue.text for issue in issues_of(snapshot))[: limits.VIEW_ISSUES_MAX],

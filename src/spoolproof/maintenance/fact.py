@@ -7,7 +7,7 @@ an isolation is released once anybody released it, the latest reset counts, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from spoolproof.policies import Policy, Registry
@@ -53,6 +53,10 @@ class Fact:
         if self.kind == RESET:
             return (self.at, self.id) > (other.at, other.id)
         return self.at > other.at + _SKEW_SECONDS
+
+    def released(self) -> Fact:
+        """Return an isolation as somebody has ended it."""
+        return replace(self, is_released=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready; `read_fact` takes it."""

@@ -9,7 +9,7 @@ Must never happen: a call that waits for this.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -64,6 +64,17 @@ class FactExchange(Loop):
                     await self._state.put(self._kind, row, msgspec.json.encode(fact.to_dict()))
             except (TypeError, ValueError) as error:  # a key or reason that is no text, or too long for any row
                 emit(FactNotTold(policy=fact.policy, kind=fact.kind, error=str(error)))
+
+
+async def tell_fact(state: State, service: str, fact: Fact) -> None:
+    """Tell every process of a service a fact, as one of its own would. Raises StoreUnavailable, ValueError."""
+    await state.put(f"fact/{service}", _row_of(fact), msgspec.json.encode(fact.to_dict()))
+
+
+async def known_facts(state: State, service: str, now: datetime) -> list[Fact]:
+    """Return the facts of a service that are not over. Raises StoreUnavailable."""
+    found = [_read(row, record) for row, record in (await state.all(f"fact/{service}")).items()]
+    return [fact for fact in found if fact is not None and not fact.is_over(now.timestamp())]
 
 
 def _read(row: str, record: StateRecord) -> Fact | None:

@@ -14,7 +14,7 @@ from spoolproof.health.view import ProcessView
 
 Views = Mapping[str, ProcessView]
 SYSTEMS = ("healthy", "degraded", "unhealthy")
-_WORST = ("closed", "half_open", "open", "isolated")
+STATES = ("closed", "half_open", "open", "isolated")
 
 
 def system_of(views: Iterable[ProcessView]) -> str:
@@ -118,7 +118,7 @@ class PolicyRow:
     @property
     def state(self) -> str:
         """The worst state of any; "" without a breaker."""
-        return max((state for state, many in self.states.items() if many), key=_WORST.index, default="")
+        return max((state for state, many in self.states.items() if many), key=STATES.index, default="")
 
 
 def policies_of(views: Views) -> dict[tuple[str, str], PolicyRow]:
@@ -133,7 +133,7 @@ def policies_of(views: Views) -> dict[tuple[str, str], PolicyRow]:
             one = row(view, name)
             one.states[state] = one.states.get(state, 0) + int(value)
             if value:
-                one.by_process[id] = max((one.by_process.get(id, "closed"), state), key=_WORST.index)
+                one.by_process[id] = max((one.by_process.get(id, "closed"), state), key=STATES.index)
         for (name,), value in view.of("bulkhead_running"):
             one = row(view, name)
             one.running = (one.running or 0) + int(value)

@@ -46,9 +46,10 @@ PERMISSIONS: Mapping[str, tuple[Role, ...]] = {
     "dead-letter:edit": (Role.ADMIN,),
     "breaker:act": _OPERATE,
     "saga:act": _OPERATE,
+    "alert:act": _OPERATE,
+    "batch:act": _OPERATE,
     "schedule:act": _OPERATE,
     "webhook:act": _OPERATE,
-    "cache:act": _OPERATE,
     "audit:read": (Role.ADMIN, Role.OPERATOR),
     "settings:read": (Role.ADMIN, Role.OPERATOR),
 }

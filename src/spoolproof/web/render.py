@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spoolproof import limits
-from spoolproof.cli.output import plain
+from spoolproof.cli.output import plain, visible
+from spoolproof.telemetry.redaction import is_secret, masked, masked_body
 
 
 @cache
@@ -30,20 +31,36 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    made.filters |= {"duration": duration, "count": count, "pretty": pretty, "words": words, "clock": clock}
-    made.tests["mapping_"] = lambda value: isinstance(value, dict)
-    made.globals |= {"query": query, "spark": spark, "quote": lambda text: quote(str(text), safe="")}
+    made.filters |= {
+        "duration": duration,
+        "count": count,
+        "pretty": pretty,
+        "words": words,
+        "clock": clock,
+        "hidden": is_secret,
+        "instant": datetime.fromisoformat,
+    }
+    made.globals |= {"query": query, "spark": spark, "quote": lambda text: quote(str(text), safe=""), "raw": Raw}
     return made
 
 
+class Raw(str):
+    """Text of ours, or text that somebody edits: no secret in it is masked."""
+
+    __slots__ = ()
+
+
 def _shown(value: Any) -> Any:
-    if isinstance(value, Markup) or hasattr(value, "__html__"):
+    """Return what a template writes for a value: nothing of it is obeyed, and nothing that is secret shows."""
+    if isinstance(value, Markup):
         return value
+    if isinstance(value, Raw):
+        return visible(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    return "–" if value is None else plain(str(value) if not isinstance(value, datetime) else value)
+    return "–" if value is None else plain(value)
 
 
 def clock(at: datetime) -> str:
@@ -79,11 +96,12 @@ def words(text: object) -> str:
 
 def pretty(value: Any) -> str:
     """Return JSON as indented text; text that is JSON too, any other text as it is."""
+    text = masked_body(value) if isinstance(value, str) and not isinstance(value, Raw) else value
     try:
-        data = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
-        return msgspec.json.format(data, indent=2).decode()
+        data = text.encode() if isinstance(text, str) else msgspec.json.encode(masked(text))
+        return Raw(msgspec.json.format(data, indent=2).decode())
     except (msgspec.MsgspecError, UnicodeError, TypeError):
-        return str(value)
+        return Raw(text)
 
 
 def query(fields: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ from spoolproof.web.pages import ACTIONS, PAGES
 from spoolproof.web.people import Principal, who_may
 from spoolproof.web.pulse import STREAMS_MAX, Pulse
 from spoolproof.web.remembered import Reading, Remembered
-from spoolproof.web.render import environment
+from spoolproof.web.render import Raw, environment, query
 from spoolproof.web.source import Source
 
 THEMES = ("system", "light", "dark")
@@ -131,8 +131,7 @@ class Dashboard:
             try:
                 done = await self._recorded(action, ask)
             except SpoolproofError as error:
-                text = f"{error_text(error)}" + (f" ({error.hint})" if error.hint else "")
-                return self._back(request, back, text, is_ok=False)
+                return self._back(request, back, error_text(error), is_ok=False)
             except Exception as error:  # an effect of the application's; the decision is undone with it
                 return self._back(request, back, error_line(error), is_ok=False)
             return self._back(request, done.to or back, done.text, is_ok=True)
@@ -201,8 +200,8 @@ class Dashboard:
         theme = request.cookies.get(_THEME, "system")
         here = request.url.path.removeprefix(root) or "/"
         return {
-            "url": lambda path, **fields: root + path + environment().globals["query"](fields),  # type: ignore[operator]
-            "here": here + (f"?{request.url.query}" if request.url.query else ""),
+            "url": lambda path, **fields: Raw(root + path + query(fields)),
+            "here": Raw(here + (f"?{request.url.query}" if request.url.query else "")),
             "page": page,
             "pages": PAGES,
             "principal": principal,

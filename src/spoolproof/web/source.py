@@ -35,6 +35,9 @@ from spoolproof.review.desk import Desk as ReviewsDesk
 from spoolproof.review.desk import Tools as ReviewsTools
 from spoolproof.review.messages import MESSAGE, Parked
 from spoolproof.review.part import ReviewPart
+from spoolproof.saga.decisions import Decisions
+from spoolproof.saga.definition import Definitions
+from spoolproof.saga.question import PREFIX, Asking
 from spoolproof.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,6 +86,21 @@ class Source:
         return ReviewsDesk(ReviewsTools(store=self.store, units=units, actions=self.actions, clock=self.clock))
 
     @asynccontextmanager
+    async def publishing(self, service: str) -> AsyncIterator[Publisher]:
+        """Give a publisher whose events a service ships. Raises Conflict where this process runs another one."""
+        publisher = Publisher(self.store, source=service, clock=self.clock, ids=self.ids)
+        if self.is_alone:
+            async with self._turn:
+                await self.store.services.claim(service)
+                yield publisher
+        elif service != self.own:
+            raise Conflict(
+                f"this is the dashboard of {self.own}; open the one of {service}, or run spoolproof dashboard"
+            )
+        else:
+            yield publisher
+
+    @asynccontextmanager
     async def deciding(self, id: str) -> AsyncIterator[ReviewsDesk]:
         """Give the verbs for one item, whose service's rows are written meanwhile. Raises NotFound, and Conflict where
         the item is another service's than the code that is here."""
@@ -101,7 +119,7 @@ class Source:
 
     def cannot_decide(self, service: str, kind: str) -> str:
         """Return why items of a service and kind cannot be decided here; "" if they can."""
-        if service == self.own or (self.is_alone and kind == MESSAGE):
+        if service == self.own or (self.is_alone and (kind == MESSAGE or kind.startswith(PREFIX))):
             return ""
         if self.is_alone:
             return (
@@ -165,4 +183,6 @@ def source_alone(
     units = UnitsOfWork(store, Publisher(store, source=own or "spoolproof", clock=clock, ids=ids))
     tools = RunnerTools(service=own or "spoolproof", store=store, units=units, clock=clock, ids=ids)
     register_actions(registrations, Runner(tools))
+    asking = Asking(store.port(Reviews), clock=clock, ids=ids)
+    Decisions(store, asking, registrations.of(Definitions)).register(source.actions)
     return source

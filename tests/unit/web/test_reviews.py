@@ -110,3 +110,13 @@ def test_with_the_store_away_the_last_page_is_shown_and_nothing_can_be_pressed(
     assert 'value="approve" class="primary" disabled title="the store is away"' in kept
     assert "This process, live" in unknown
     assert "Nothing was read from it yet" in unknown
+
+
+def test_what_is_secret_is_not_shown(site: Site) -> None:
+    """Pages are looked at over shoulders, and copied from; who edits a message sees it as it is."""
+    id = opened(site, evidence={"password": "hunter2", "note": "Authorization: Bearer abcdefgh12345678"})
+
+    page = site.get(f"/reviews/{id}").text
+
+    assert "hunter2" not in page
+    assert "abcdefgh12345678" not in page

@@ -75,7 +75,7 @@ def test_every_page_and_action_is_for_whom_the_table_says(site: Site, role: Role
     for page in PAGES:
         answer = site.get(path_of(page), role)
         assert (403 == answer.status_code) is (role not in PERMISSIONS[page.permission]), page.path
-        assert answer.status_code in (200, 403, 404), answer.text
+        assert answer.status_code in (200, 400, 403, 404), answer.text
     for action in ACTIONS:
         answer = site.post(path_of(action), {"reason": "test"}, role)
         assert (403 == answer.status_code) is (role not in PERMISSIONS[action.permission]), action.path
@@ -89,7 +89,7 @@ def test_every_action_needs_a_person_and_a_form_of_this_site(site: Site) -> None
         for headers in ({}, {"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}):
             answer = site.client.post(path, data={"reason": "x"}, headers={"x-role": "admin", **headers})
             assert 403 == answer.status_code, action.path
-        assert 405 == site.get(path_of(action)).status_code or path_of(action) in map(path_of, PAGES)
+        assert site.get(path_of(action)).status_code in (404, 405) or path_of(action) in map(path_of, PAGES)
 
 
 def test_a_form_of_more_than_a_mebibyte_is_refused(site: Site) -> None:

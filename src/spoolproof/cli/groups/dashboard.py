@@ -100,7 +100,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _announce(url: str, shown: str, *, is_once: bool, as_json: bool) -> None:
     if as_json:
-        emit("dashboard", {"url": url, "login_url": shown if is_once else None})
+        emit("dashboard", {"url": url, "login_url": shown if is_once else None}, whole=True)
         return
     say(shown)
     complain("open it within 10 minutes; it is good once" if is_once else "sign in with your name and a password")

@@ -15,10 +15,25 @@ from spoolproof.errors import InvalidMessage
 from spoolproof.ports.reviews import ReviewCount, ReviewFilter, Reviews, ReviewState
 from spoolproof.review.desk import summary
 from spoolproof.review.messages import MESSAGE
+from spoolproof.saga.question import PREFIX
+from spoolproof.telemetry.redaction import masked
 from spoolproof.web.page import PAGE_ROWS, Action, Ask, Document, Done, Page
 
 _TABS = {"open": "Waiting", "mine": "Mine", "overdue": "Overdue", "resolved": "Decided"}
 _MINE_MAX = 1000
+_ANSWERS = {
+    "approve": "Yes: the saga goes on.",
+    "reject": "No: its code says what follows.",
+    "edit": "Yes, to something else: give it under “Add details”, as payload=….",
+    "landed": "It had its effect: go on from there. Give what it returned as output=….",
+    "not_landed": "It had no effect: do it again.",
+    "retry": "Try it again, with all its attempts.",
+    "skip": "Go on as if it had worked. Give what it would have returned as output=….",
+    "compensate": "Undo everything that was done, the last step first.",
+    "mark_compensated": "You have undone it by hand: go on with the rest.",
+    "abandon": "Stop here, and leave everything as it is.",
+}
+"""What the answers to a saga do; their names are those of `saga.question.ACTIONS`."""
 _TOLD = {
     (MESSAGE, "replay"): "Sends it to its handler again, as it is.",
     (MESSAGE, "edit"): "Sends it with the content that you give under “Change the content first”.",
@@ -71,7 +86,7 @@ async def read_one(ask: Ask) -> Document:
     before = [one for one in same if one.id != ask.id]
     alike = sorted((one for one in others if one.id != ask.id), key=lambda one: one.resolved_at or now, reverse=True)
     answers = [_answer(ask, item["kind"], action, fault) for action in item["actions"]]
-    evidence = item["evidence"]
+    evidence: Any = masked(item["evidence"])
     return {
         "item": item,
         "answers": answers,
@@ -88,6 +103,8 @@ def _answer(ask: Ask, kind: str, action: str, fault: str) -> dict[str, Any]:
     """Return what a button says: its name, what it does by its function's own words, and why it cannot be pressed."""
     registered = ask.source.actions.get(kind, action)
     told = "" if registered is None else _TOLD.get((kind, action)) or inspect.getdoc(registered.effect) or ""
+    if kind.startswith(PREFIX):
+        told = _ANSWERS.get(action, "")
     why = fault or ("" if registered else f"this process has no code for {action!r}")
     return {
         "name": action,
@@ -95,7 +112,7 @@ def _answer(ask: Ask, kind: str, action: str, fault: str) -> dict[str, Any]:
         "four_eyes": registered is not None and registered.four_eyes,
         "why_not": why,
         "needs_body": kind == MESSAGE and action == "edit",
-        "is_final": action in ("discard", "reject"),
+        "is_final": action in ("discard", "reject", "abandon", "compensate"),
     }
 
 

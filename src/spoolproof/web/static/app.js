@@ -130,7 +130,7 @@ document.addEventListener("keydown", (event) => {
     isGoing = false;
     const found = document.querySelector(`nav.side a[data-key="${CSS.escape(event.key)}"]`);
     if (found) { event.preventDefault(); location.assign(found.href); }
-  } else if (event.key === "g") { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); }
+  } else if (event.key === "g") { isGoing = true; setTimeout(() => { isGoing = false; }, 4000); }
   else if (event.key === "/") { event.preventDefault(); document.getElementById("find")?.focus(); }
   else if (event.key === "?") help?.showModal();
   else if (event.key === "j") move(at + 1);
