@@ -130,15 +130,18 @@ def shop(tmp_path: Path) -> Path:
 def dashboard(shop: Path, **environment: str) -> Iterator[dict[str, Any]]:
     """Run `spoolproof dashboard`; gives its document."""
     command = [sys.executable, "-m", "spoolproof", "dashboard", "--port", "0", "--service", "shop:service", "--json"]
-    with subprocess.Popen(
-        command, cwd=shop, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    log, environment = shop / "dashboard.log", {**os.environ, **environment}
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=shop, env=environment, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
         assert process.stdout is not None
         try:
             yield json.loads(process.stdout.readline())
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
+            sys.stderr.write(log.read_text())  # shown where the test fails
 
 
 def test_every_page_is_quiet_reachable_and_fits(shop: Path, browser: Any) -> None:
