@@ -312,8 +312,6 @@ INBOX_RETENTION_SECONDS = 14 * 86400.0
 PRUNE_ROWS_MAX = 5000
 PRUNE_SECONDS = 60.0
 CLOSED_RETENTION_SECONDS = 30 * 86400.0
-AUDIT_RETENTION_SECONDS = 400 * 86400.0
-"""What people did through a dashboard: a year, and the time until somebody asks."""
 STILL_FAILING_SECONDS = 300.0
 """What failed in this time fails still: longer than the delays of the first four attempts."""
 REPLAY_STUCK_SECONDS = 3600.0
@@ -491,9 +489,6 @@ EVENT_LOOP_SILENT_SECONDS = 10.0
 HEALTH_BEAT_SECONDS = 1.0
 HEALTH_ANSWER_SECONDS = 0.5
 """How long a probe waits for the loop's newest word before it answers with the last one: probes give up after 2 s."""
-VIEW_SECONDS = 10.0
-"""How often a process tells the others what it measures; a row of the state table each time."""
-VIEW_ISSUES_MAX = 50
 HEALTH_PORT_FIRST = 9464
 HEALTH_PORT_LAST = 9563
 """The default port and how far it moves up when busy: a hundred services on one machine."""

@@ -387,7 +387,8 @@ class Runtime:
 
     async def _start_loops(self, parts: Sequence[Part]) -> None:
         loops: list[Loop] = [] if self._membership is None else [self._membership]
-        if loops and store_adapter(self.settings).is_seen:
+        adapter = store_adapter(self.settings)
+        if loops and adapter.has_inbox and not adapter.is_forgetful:  # else nobody can look into it
             loops.append(self._views)
         for part in parts:
             loops += part.loops()

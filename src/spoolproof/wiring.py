@@ -70,7 +70,6 @@ ADAPTER_GROUPS: tuple[type[SettingsGroup], ...] = (RabbitMQSettings,)
 
 STORE, BROKER = "SPOOLPROOF_STORE", "SPOOLPROOF_BROKER"
 
-
 M = TypeVar("M")
 L = TypeVar("L")
 
@@ -89,11 +88,6 @@ class Adapter(UrlForm, Generic[M, L]):
     is_shared: bool = False
     is_forgetful: bool = False
     has_inbox: bool = True
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether another process can look into it."""
-        return self.has_inbox and not self.is_forgetful
 
 
 StoreAdapter = Adapter[

@@ -23,6 +23,9 @@ from spoolproof.lifecycle.loop import Loop
 from spoolproof.ports.state import VIEW, State
 from spoolproof.telemetry.metrics import METER, METRICS, Kind, Sample
 
+VIEW_SECONDS = 10.0
+"""How often a process tells the others: a row of the state table each time."""
+ISSUES_MAX = 50
 Values = tuple[tuple[tuple[str, ...], float], ...]
 
 
@@ -76,7 +79,7 @@ def view_of(snapshot: Snapshot, started_at: datetime, samples: Iterable[Sample])
             }
             for one in snapshot.dependencies
         },
-        issues=tuple(issue.text for issue in issues_of(snapshot))[: limits.VIEW_ISSUES_MAX],
+        issues=tuple(issue.text for issue in issues_of(snapshot))[:ISSUES_MAX],
         values={name: tuple(found) for name, found in values.items()},
     )
 
@@ -123,7 +126,7 @@ class Views(Loop):
             await self._state.remove(VIEW, self._kept)
         await self._state.put(VIEW, name, packed(self._make()))
         self._kept = name
-        await self._clock.sleep(limits.VIEW_SECONDS)
+        await self._clock.sleep(VIEW_SECONDS)
         return 1
 
     async def drain(self) -> None:

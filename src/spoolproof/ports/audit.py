@@ -12,10 +12,11 @@ from typing import Protocol
 
 import msgspec
 
-from spoolproof import limits
 from spoolproof.ports.retention import Rule
 
-RETENTION = (Rule(table="audit", key=("id",), since="at", seconds=limits.AUDIT_RETENTION_SECONDS),)
+RETENTION_SECONDS = 400 * 86_400.0
+"""A year, and the time until somebody asks."""
+RETENTION = (Rule(table="audit", key=("id",), since="at", seconds=RETENTION_SECONDS),)
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
