@@ -184,6 +184,8 @@ async def verdict(url: str, folder: Path) -> dict[str, SagaState]:
             ]
             asks = "" if saga.question is None else read(saga.question).kind
             wanted = [0, 0, 0, 0] if saga.state is SagaState.COMPENSATED else [1, 1, 1, asks != Kind.PAST_PIVOT]
+            if saga.state is SagaState.ABANDONED:  # its pivot may have landed, and a person has let it be
+                wanted[3] = net[3]
             assert wanted == net, (saga, steps)
             assert (saga.state is SagaState.IN_REVIEW) == bool(asks)
             assert calls["label", saga.key] <= 1, "a once step was called again after a call that had landed"
