@@ -20,7 +20,7 @@ from spoolproof.cli.options import AsJson
 
 def demo(
     servers: Annotated[bool, typer.Option("--servers", help="On PostgreSQL and RabbitMQ, started privately.")] = False,
-    orders: Annotated[int, typer.Option("--orders", min=1, help="How many orders to place.")] = 1000,
+    orders: Annotated[int, typer.Option("--orders", min=1, help="How many orders to place.")] = 600,
     seed: Annotated[int | None, typer.Option("--seed", help="Repeat the run that printed it.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the files and logs.")] = False,
     as_json: AsJson = False,

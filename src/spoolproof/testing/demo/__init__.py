@@ -1,6 +1,6 @@
 """`spoolproof demo`: the example shop, killed and frozen while it takes orders, and then the accounts.
 
-    python -m spoolproof.testing.demo [--servers] [--orders 1000] [--seed N] [--json] [--keep]
+    python -m spoolproof.testing.demo [--servers] [--orders 600] [--seed N] [--json] [--keep]
 
 Who is who. The *orchestrator* (`run`) starts everything and breaks it. `sales` and `payments` are the shop's services
 as processes of their own. The *clients* (`clients`) are one more process at which no fault is aimed: they place orders

@@ -99,7 +99,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="spoolproof demo", description="The example shop under fire, and the accounts."
     )
     parser.add_argument("--servers", action="store_true", help="on private PostgreSQL and RabbitMQ servers")
-    parser.add_argument("--orders", type=int, default=1000, help=f"how many, at least {ORDERS_MIN} (default 1000)")
+    parser.add_argument("--orders", type=int, default=600, help=f"how many, at least {ORDERS_MIN} (default 600)")
     parser.add_argument("--seed", type=int, help="repeat the run that printed it")
     parser.add_argument("--json", action="store_true", help="a JSON document on standard output")
     parser.add_argument("--keep", action="store_true", help="keep ledger, databases and logs")
