@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
+import time
 
 from spoolproof.lifecycle.shutdown import StopSignals, run_until_stopped
 
@@ -24,7 +24,8 @@ class Hanging:
     async def drain(self) -> None:
         if self._where == "loop":
             say("hangs")
-            threading.Event().wait()
+            while True:  # never one endless call: a signal in the moment before it would not be heard in it
+                time.sleep(0.05)
         if self._where == "drain":
             say("hangs")
             await asyncio.Event().wait()
