@@ -16,10 +16,15 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
+import hypothesis
 import psutil
 import pytest
 
 from spoolproof.testing.servers import MotoServer, PostgresServer, RabbitMQServer, RedisServer
+
+# a busy machine is no fault of the code under test
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 LEAK_PATIENCE_SECONDS = 2.0  #: what is closing when a test ends may take this long
 IS_CI = os.environ.get("CI", "").lower() == "true"
