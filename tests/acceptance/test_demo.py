@@ -90,7 +90,7 @@ def test_an_interrupted_demo_stops_everything_it_started(tmp_path: Path, number:
     process, children = started(tmp_path)
 
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=90)
 
     assert 130 == process.returncode, output
     assert [] == [child for child in children if lives(child)]

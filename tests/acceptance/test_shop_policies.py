@@ -265,7 +265,7 @@ def test_availability_is_assumed_flagged_and_checked_when_the_product_service_is
     assert [201] * 11 == [answer.status_code for answer in (*answers, *later)]
     assert max(answer.elapsed.total_seconds() for answer in (*answers, *later)) < PRODUCTS_DEADLINE_SECONDS + 1
     # an open breaker, or a cooldown, makes nobody wait but its probe
-    assert min(answer.elapsed.total_seconds() for answer in later) < 1
+    assert min(answer.elapsed.total_seconds() for answer in later) < 2
     assert [True] * 11 == [order["requires_manual_review"] for order in flagged]
     assert all(order["review_reason"].startswith("availability of 1 assumed: ") for order in flagged)
     assert [None] * 11 == [order["delivery_id"] for order in flagged], "nothing leaves on an assumption"
@@ -381,6 +381,7 @@ def test_one_key_is_one_delivery_also_for_one_that_was_killed(tmp_path: Path) ->
         wait(lambda: sales.get("/orders/o-1").json()["delivery_id"], 15, "the first delivery")
         delivery.kill()
         second = place(sales, "o-2")
+        time.sleep(3)  # the fault's own length: what is over within a second, sales does not hear of before its retry
         delivery.start()
         wait(lambda: sales.get("/orders/o-2").json()["delivery_id"], 20, "the second delivery")
         known = httpx.get(url, params={"order_id": "o-1"})

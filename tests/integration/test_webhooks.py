@@ -16,6 +16,7 @@ from spoolproof.policies import Breaker, Policy, Registry
 from spoolproof.ports.dead_letters import DeadLetterFilter
 from spoolproof.ports.webhooks import EndpointState, Webhooks
 from spoolproof.testing.conformance import eventually
+from spoolproof.webhooks.part import WebhooksPart
 
 sys.path.insert(0, str(Path(__file__).parent))
 from receivers import OLD_SECRET, SECRET, Receiver  # type: ignore[import-not-found]
@@ -142,7 +143,7 @@ async def test_what_the_receiver_says_decides(tmp_path: Path, receiver: Receiver
         consumers = ["relay:webhook:410", "relay:webhook:500", "relay:webhook:redirect"]
         assert consumers == sorted(letter.consumer for letter in found)
         assert EndpointState.DISABLED is endpoints["410"].state
-        assert any("410 is disabled" in issue for issue in service.runtime.parts[2].report().issues)
+        assert any("410 is disabled" in issue for issue in service.runtime.part(WebhooksPart).report().issues)
 
         await service.webhooks.resume("410")
         letter = next(letter for letter in found if letter.consumer.endswith("410"))
@@ -163,7 +164,7 @@ async def test_both_secrets_sign_while_they_are_rotated(
         await publish(service, range(1))
         await eventually(lambda: len(receiver.received()) == 1)
         await service.webhooks.rotate("shop", ends=True)
-        directory = service.runtime.parts[2].directory  # type: ignore[attr-defined]
+        directory = service.runtime.part(WebhooksPart).directory
         await eventually(lambda: len(directory.keys_of("shop")) == 1)
         await publish(service, range(1, 2))
         await eventually(lambda: len(receiver.received()) == 2)
