@@ -12,6 +12,7 @@ from benchmarks.p2_consume import PREFETCH, QUEUE, SERVICE, Counter
 from benchmarks.raw_amqp import publish_all
 from benchmarks.services import service_on
 from benchmarks.stage import Stage, check
+from spoolproof import Transaction
 
 CONCURRENCY = 100
 BATCH = 100
@@ -44,7 +45,7 @@ async def turn_one(store: str, url: str, count: int) -> dict[str, float]:
     service = service_on(store=store, broker=url)
 
     @service.on(message.OrderPlaced, queue=QUEUE, concurrency=CONCURRENCY, prefetch=PREFETCH)
-    async def handle(order: message.OrderPlaced) -> None:
+    async def handle(order: message.OrderPlaced, tx: Transaction) -> None:
         counter.hit()
 
     await service.start(only=["consumer"])
@@ -60,7 +61,7 @@ async def turn_batch(store: str, url: str, count: int) -> dict[str, float]:
     service = service_on(store=store, broker=url)
 
     @service.on(message.OrderPlaced, queue=QUEUE, batch=BATCH, prefetch=4 * BATCH)
-    async def handle(orders: list[message.OrderPlaced]) -> None:
+    async def handle(orders: list[message.OrderPlaced], tx: Transaction) -> None:
         for _ in orders:
             counter.hit()
 

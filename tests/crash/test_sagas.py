@@ -142,7 +142,8 @@ def test_frozen_past_its_lease_its_late_writes_do_nothing(url: str, point: str, 
     assert states in ENDS
 
 
-@pytest.mark.parametrize("on", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.servers, pytest.mark.proof])])
+@pytest.mark.proof
+@pytest.mark.parametrize("on", ON)
 def test_fifty_orders_and_eight_deaths_add_up(url: str, tmp_path: Path) -> None:
     """Where it dies is drawn; what is counted at the end is not."""
     draw = random.Random(7)
