@@ -137,7 +137,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: 
 def started(tmp_path: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """Start a demo and return it with its children once customers are placing orders."""
     process = subprocess.Popen(
-        DEMO, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        DEMO,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a run in the background ignores it
     )
     deadline = time.monotonic() + 40
     while not list(tmp_path.glob("spoolproof-demo-*/ledger.jsonl")):
