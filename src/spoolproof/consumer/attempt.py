@@ -137,11 +137,6 @@ class Attempts:
         if isinstance(result, Outcome) and not isinstance(result, Ack):
             raise result
 
-    async def asked(self, work: Work) -> None:
-        """What followed the attempt is durable, a question to a person included."""
-        if work.claims:
-            await self._claims.asked(work)
-
     async def keep_outlived(self, work: Work, *, is_patient: bool) -> None:
         """Store what a failed attempt leaves behind that was never its own: publishes of tasks that outlive it.
 

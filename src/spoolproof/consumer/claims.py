@@ -63,10 +63,19 @@ class Claims:
             if is_known and not work.claims:  # a run that a drain cuts off is as unknown as one that a crash does
                 await self._end(names)
 
-    async def asked(self, work: Work) -> None:
-        """A person is asked about the run, and that is durable: until then nobody may run the message again."""
-        names, work.claims = work.claims, ()
-        await self._end(names)
+    @asynccontextmanager
+    async def asking(self, work: Work) -> AsyncIterator[None]:
+        """Ask a person inside, durably: until then nobody may run the message again. What a drain keeps from being
+        asked stays claimed by the process that ends; what fails in one that lives on comes again, and must not wait
+        for it."""
+        is_asked = False
+        try:
+            yield
+            is_asked = True
+        finally:
+            if is_asked or not self._gate.is_draining:
+                names, work.claims = work.claims, ()
+                await self._end(names)
 
     async def _end(self, names: Sequence[str]) -> None:
         for name in names:

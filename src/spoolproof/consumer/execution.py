@@ -80,6 +80,7 @@ class Execution:
         self._foreign = Foreign(router, registry)
         self._attempts = Attempts(store, publisher, gate, threads, dependencies, around, claims, keys, clock=clock)
         self._suspects = suspects
+        self._claims = claims
         self._keys = keys
         self._endings = Endings(
             *(store, copies, gate, keys),
@@ -220,8 +221,8 @@ class Execution:
                     raise
                 if await self._is_held(work, error):
                     continue
-                is_over = await self._endings.fail(work, error)
-                await self._attempts.asked(work)
+                async with self._claims.asking(work):
+                    is_over = await self._endings.fail(work, error)
                 if is_over or work.begun is not None:
                     return
             else:

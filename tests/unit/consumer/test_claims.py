@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
 from tests.unit.consumer.test_suspects import FakeDelivery
 
-from spoolproof import RegistrationError, Service, Transaction
+from spoolproof import Park, RegistrationError, Service, Transaction
 from spoolproof.backoff import system_random
 from spoolproof.consumer.claims import Claims
 from spoolproof.consumer.failure import PARK
-from spoolproof.consumer.gate import Gate
+from spoolproof.consumer.gate import Gate, GateClosing
 from spoolproof.consumer.records import RunRecords
 from spoolproof.consumer.registration import make_handler
 from spoolproof.consumer.work import Admitted, Refusal, Work, work_of
@@ -163,6 +164,32 @@ async def test_a_claim_goes_when_the_outcome_is_known(
             raise LookupError
 
     assert is_left is bool(await rig.store.state.all(CLAIM))
+
+
+@pytest.mark.parametrize(
+    ("drains", "fault", "is_kept"), [(False, None, False), (False, RuntimeError(), False), (True, GateClosing(), True)]
+)
+async def test_a_run_that_asks_a_person_is_claimed_until_the_question_is_there(
+    rig: Rig, drains: bool, fault: Exception | None, is_kept: bool
+) -> None:
+    """Killed before, it must not run again. A question that cannot be written in a process that lives on must not make
+    whoever gets the message next wait for this process's end."""
+    claims, _ = await rig.process()
+    work = rig.work()
+    with pytest.raises(Park):
+        async with claims.held(work):
+            raise Park("did it arrive?")
+
+    assert await rig.store.state.all(CLAIM), "nobody has been asked yet"
+    with suppress(RuntimeError, GateClosing):
+        async with claims.asking(work):
+            assert await rig.store.state.all(CLAIM)
+            if drains:
+                rig.gate.drain()
+            if fault is not None:
+                raise fault
+
+    assert is_kept == bool(await rig.store.state.all(CLAIM))
 
 
 @pytest.mark.parametrize(
