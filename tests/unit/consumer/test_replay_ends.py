@@ -124,7 +124,7 @@ class Ends:
                 or any(worker.in_flight or worker._waiting.qsize() for worker in workers)
             )
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await is_idle():
                 await asyncio.sleep(0.002)
 
@@ -253,7 +253,7 @@ async def test_the_dead_letter_of_a_message_without_an_id_is_resolved_by_its_rep
             ends.service.runtime.topology(),
             ends.clock.monotonic(),
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await ends.states():
                 await asyncio.sleep(0.002)
         (letter,) = await ends.store.dead_letters.search(DeadLetterFilter())
