@@ -28,13 +28,13 @@ class Reading:
 
 
 class Remembered:
-    """Documents by page and query."""
+    """Documents by who asked, and page and query: some say what is yours."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._kept: OrderedDict[str, tuple[Document, datetime, float]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[Document, datetime, float]] = OrderedDict()
 
-    async def read(self, key: str, make: Callable[[], Awaitable[Document]]) -> Reading:
+    async def read(self, key: tuple[str, str], make: Callable[[], Awaitable[Document]]) -> Reading:
         """Return a new document, or the last one where the store does not answer in two seconds.
 
         Raises whatever else making it raises.

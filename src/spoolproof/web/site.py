@@ -117,7 +117,8 @@ class Dashboard:
             source = self._source()
             form = Form.parsed(request.url.query)
             ask = Ask(source=source, principal=principal, params=dict(request.path_params), form=form)
-            reading = await self.remembered.read(f"{request.url.path}?{request.url.query}", lambda: page.read(ask))
+            key = principal.name, f"{request.url.path}?{request.url.query}"
+            reading = await self.remembered.read(key, lambda: page.read(ask))
             return self._rendered(request, principal, page, reading, source)
 
         return show

@@ -120,3 +120,21 @@ def test_what_is_secret_is_not_shown(site: Site) -> None:
 
     assert "hunter2" not in page
     assert "abcdefgh12345678" not in page
+
+
+def test_what_one_saw_is_not_shown_to_another_while_the_store_is_away(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise Ben reads that he has what Ann has."""
+    id = opened(site)
+    site.told(site.post(f"/reviews/{id}/claim"))
+    assert "o-1" in site.get("/reviews?tab=mine", **{"x-name": "Ann"}).text
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(site.service.runtime.store.services, "all", away)
+    ann, ben = (site.get("/reviews?tab=mine", **{"x-name": name}).text for name in ("Ann", "Ben"))
+
+    assert "o-1" in ann
+    assert "o-1" not in ben
